@@ -1,0 +1,140 @@
+"""Matches on disk: one HDF5 file per set, rung and matcher, one group per pair, so that scoring needs no matching.
+
+The file is only ever replaced as a whole by a longer copy of itself. A killed run leaves the last copy, in which every
+pair is complete; at most the last seconds of work are done again.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import h5py
+import numpy as np
+from numpy.typing import NDArray
+
+from eval.peers import Matches
+
+SECONDS_BETWEEN_COPIES = 5.0
+
+
+@dataclass(frozen=True)
+class Prediction:
+    """What a matcher said of one pair, and what is needed to score it.
+
+    Args:
+        matches: the matches.
+        truth: (3, 3), image0 -> image1.
+        shape0: height and width of image0.
+        border: how image1 ends, see ``protocol.Pair``.
+        seconds: time of the match.
+    """
+
+    matches: Matches
+    truth: NDArray[np.float64]
+    shape0: tuple[int, int]
+    border: str
+    seconds: float
+
+
+class Cache:
+    """Predictions of one matcher on one set and rung; use as a context, which writes what is pending at its end.
+
+    Args:
+        path: the HDF5 file; made by the first write.
+        about: what is said of the whole file. ``key`` in it decides: a file with another key is started anew.
+    """
+
+    def __init__(self, path: Path, about: dict[str, Any]) -> None:
+        self.path = path
+        self._about = about
+        self._pending: dict[str, Prediction] = {}
+        self._written = time.monotonic()
+        self._fresh = not path.is_file() or read_about(path).get("key") != about["key"]
+        self.done: set[str] = set() if self._fresh else set(read_names(path))
+
+    def __enter__(self) -> Cache:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.flush()
+
+    def add(self, name: str, prediction: Prediction) -> None:
+        """Add a pair; it reaches the disk within seconds of the next call."""
+        self._pending[name] = prediction
+        self.done.add(name)
+        if time.monotonic() - self._written > SECONDS_BETWEEN_COPIES:
+            self.flush()
+
+    def flush(self) -> None:
+        """Write what is pending, atomically."""
+        if not self._pending:
+            return
+        self.path.parent.mkdir(parents=True, exist_ok=True)
+        temporary = self.path.with_name(f".{self.path.name}.{os.getpid()}.tmp")
+        try:
+            if not self._fresh:
+                shutil.copyfile(self.path, temporary)
+            with h5py.File(temporary, "w" if self._fresh else "r+") as file:
+                file.attrs["about"] = json.dumps(self._about)
+                for name, prediction in self._pending.items():
+                    _write(file.create_group(name), prediction)
+            temporary.replace(self.path)
+        finally:
+            temporary.unlink(missing_ok=True)
+        self._fresh = False
+        self._pending = {}
+        self._written = time.monotonic()
+
+
+def cache_path(folder: Path, dataset: str, rung: str, matcher: str) -> Path:
+    """Return the cache file of a matcher on a set and rung."""
+    return folder / f"{dataset}.{rung}.{matcher}.h5"
+
+
+def read_about(path: Path) -> dict[str, Any]:
+    """Read what a file says of itself, or raise ValueError where it is none of ours."""
+    try:
+        with h5py.File(path, "r") as file:
+            return dict(json.loads(file.attrs["about"]))
+    except (OSError, KeyError, ValueError) as error:
+        raise ValueError(f"{path}: not a cache of matches ({error}); delete it and run again") from error
+
+
+def read_names(path: Path) -> list[str]:
+    """Read the names of the pairs that a file holds."""
+    with h5py.File(path, "r") as file:
+        return sorted(file)
+
+
+def read_predictions(path: Path, names: Sequence[str]) -> list[Prediction]:
+    """Read the predictions of these pairs, in their order."""
+    with h5py.File(path, "r") as file:
+        return [_read(file[name]) for name in names]
+
+
+def _write(group: h5py.Group, prediction: Prediction) -> None:
+    group["keypoints0"] = prediction.matches.points0.astype(np.float32)
+    group["keypoints1"] = prediction.matches.points1.astype(np.float32)
+    group["confidence"] = prediction.matches.confidence.astype(np.float32)
+    group.attrs["truth"] = prediction.truth
+    group.attrs["shape0"] = prediction.shape0
+    group.attrs["border"] = prediction.border
+    group.attrs["seconds"] = prediction.seconds
+
+
+def _read(group: h5py.Group) -> Prediction:
+    height, width = (int(side) for side in group.attrs["shape0"])
+    return Prediction(
+        matches=Matches(*(group[key][()] for key in ("keypoints0", "keypoints1", "confidence"))),
+        truth=np.asarray(group.attrs["truth"], dtype=np.float64),
+        shape0=(height, width),
+        border=str(group.attrs["border"]),
+        seconds=float(group.attrs["seconds"]),
+    )

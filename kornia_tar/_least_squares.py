@@ -1,0 +1,88 @@
+"""Weighted least squares for plane transforms, with the covariance of what it finds; :mod:`kornia_tar.geometry`'s engine."""
+
+from __future__ import annotations
+
+from typing import Literal, cast
+
+import numpy as np
+from numpy.typing import NDArray
+
+FloatArray = NDArray[np.float64]
+TransformModel = Literal["similarity", "affine", "homography"]
+
+#: Points that determine each model.
+MINIMAL_POINTS: dict[TransformModel, int] = {"similarity": 2, "affine": 3, "homography": 4}
+
+_MAX_CONDITION = 1e10  # of the normal matrix in normalised coordinates; beyond it the points determine no model
+
+
+def _basis(model: TransformModel) -> FloatArray:
+    """(9, P): how the row-major entries of the matrix depend on the free parameters."""
+    if model == "similarity":  # [[a, -b, tx], [b, a, ty]]
+        basis = np.zeros((9, 4))
+        basis[[0, 4], 0] = 1
+        basis[3, 1], basis[1, 1] = 1, -1
+        basis[2, 2] = basis[5, 3] = 1
+        return basis
+    return np.eye(9)[:, : 6 if model == "affine" else 8]
+
+
+def entry_jacobian(matrix: FloatArray, xy: FloatArray) -> FloatArray:
+    """(N, 2, 9): derivative of the transformed points by the row-major entries of the matrix."""
+    ones, zeros = np.ones(len(xy)), np.zeros((len(xy), 3))
+    source = np.column_stack([xy, ones])  # (N, 3)
+    depth = (source @ matrix[2])[:, None]
+    x, y = ((source @ matrix[:2].T) / depth).T[..., None]
+    rows = [np.hstack([source, zeros, -x * source]), np.hstack([zeros, source, -y * source])]
+    return cast(FloatArray, np.stack(rows, axis=1) / depth[..., None])
+
+
+def _normaliser(xy: FloatArray) -> FloatArray | None:
+    """Hartley's similarity: centroid to the origin, mean distance to sqrt(2)."""
+    centre = xy.mean(axis=0)
+    distance = np.linalg.norm(xy - centre, axis=1).mean()
+    if not distance > 1e-9:
+        return None
+    k = np.sqrt(2) / distance
+    return np.array([[k, 0, -k * centre[0]], [0, k, -k * centre[1]], [0, 0, 1]])
+
+
+def least_squares(
+    start: FloatArray, xy0: FloatArray, xy1: FloatArray, weights: FloatArray, model: TransformModel
+) -> tuple[FloatArray, FloatArray] | None:
+    """Gauss-Newton on the weighted transfer error; one step is exact for the two linear models.
+
+    Works in normalised coordinates; the covariance of the parameters is the inverse normal matrix times the
+    weighted residual variance. Returns the matrix and the covariance of its entries, or None when degenerate.
+    """
+    if len(xy0) < MINIMAL_POINTS[model] or weights.max(initial=0.0) <= 0:
+        return None
+    to0, to1 = _normaliser(xy0), _normaliser(xy1)
+    if to0 is None or to1 is None:
+        return None
+    source, target = _project(to0, xy0), _project(to1, xy1)
+    matrix, basis, w = to1 @ start @ np.linalg.inv(to0), _basis(model), weights / weights.max()
+    for _ in range(5 if model == "homography" else 1):
+        jacobian = entry_jacobian(matrix, source) @ basis  # (N, 2, P)
+        normal = np.einsum("n,nip,niq->pq", w, jacobian, jacobian)
+        if not np.isfinite(normal).all() or np.linalg.cond(normal) > _MAX_CONDITION:
+            return None
+        error = target - _project(matrix, source)
+        step = np.linalg.solve(normal, np.einsum("n,nip,ni->p", w, jacobian, error))
+        matrix = matrix + (basis @ step).reshape(3, 3)
+
+    error = target - _project(matrix, source)
+    freedom = 2 * int((w > 0).sum()) - basis.shape[1]
+    variance = float((w[:, None] * error**2).sum()) / freedom if freedom > 0 else np.inf
+    undo = np.kron(np.linalg.inv(to1), to0.T)  # entries of inv(to1) @ M @ to0, row-major
+    pixels = (undo @ matrix.ravel()).reshape(3, 3)
+    if not np.isfinite(pixels).all() or pixels[2, 2] <= 0:
+        return None
+    spread_of_entries = undo @ basis @ np.linalg.inv(normal) @ basis.T @ undo.T / pixels[2, 2] ** 2
+    covariance = np.full((9, 9), np.inf) if np.isinf(variance) else spread_of_entries * variance
+    return pixels / pixels[2, 2], covariance
+
+
+def _project(matrix: FloatArray, xy: FloatArray) -> FloatArray:
+    xyw = xy @ matrix[:, :2].T + matrix[:, 2]
+    return cast(FloatArray, xyw[:, :2] / xyw[:, 2:])

@@ -1,0 +1,221 @@
+"""CFDM: coarse-to-fine dense matching.
+
+From the paper (abstract): text-enhanced high-level features match coarsely and robustly, low-level features refine.
+Ours: self- and cross-attention at 1/8 (full softmax, 2-D RoPE in self-attention), dual-softmax over cosine similarities,
+mutual nearest cells; then a window correlation at 1/2 gives a sub-pixel offset with a predicted scale (a likelihood, as
+in RBE-Flow, instead of L1) and the probability that the match is right at all.
+
+Everything is symmetric in the two images. A coarse match joins the centres of cell i and cell j. The fine stage estimates
+``e1 = T(c_i) - c_j`` in image1 and ``e0 = T⁻¹(c_j) - c_i`` in image0 with the same weights, and moves *both* ends half
+way: for any affine T, ``T(c_i + e0 / 2) = c_j + e1 / 2`` exactly, so swapping the images swaps the result.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from typing import NamedTuple
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from kornia_tar.layers import Attention, rotary_angles
+
+CELL = 8  # pixels on a side of a coarse cell
+NODATA = -1e4  # logit of what must not be matched; finite in every float type
+
+
+@dataclass(frozen=True)
+class CFDMConfig:
+    """Sizes of CFDM."""
+
+    heads: int = 4
+    layers: int = 2  # pairs of self- and cross-attention
+    window: int = 8  # half-resolution pixels on a side: offsets up to ±7 px
+    hidden: int = 64  # of the fine head
+
+
+class Coarse(NamedTuple):
+    """Outcome of the coarse stage; N and M are the numbers of cells, row by row."""
+
+    tokens0: Tensor  # (B, N, C)
+    tokens1: Tensor  # (B, M, C)
+    scores: Tensor  # (B, N, M), scaled cosine similarities
+
+    def log_probability(self) -> Tensor:
+        """(B, N, M) log of the dual-softmax probability."""
+        rows, columns = self.scores.logsumexp(2, keepdim=True), self.scores.logsumexp(1, keepdim=True)
+        return 2 * self.scores - rows - columns
+
+
+class Cells(NamedTuple):
+    """K coarse matches."""
+
+    batch: Tensor  # (K,) long
+    cell0: Tensor  # (K,) long
+    cell1: Tensor  # (K,) long
+    log_probability: Tensor  # (K,)
+
+
+class Offset(NamedTuple):
+    """One direction of the fine stage, seen from the window's image."""
+
+    window: Tensor  # (K, W²) logits over window positions
+    shift: Tensor  # (K, 2) px, x then y
+    log_scale: Tensor  # (K,), log of the Laplace scale in px
+    logit: Tensor  # (K,), of "this match is right"
+
+
+class CFDM(nn.Module):
+    """Coarse-to-fine matcher over MSFL's (TAFE-enhanced) features.
+
+    Args:
+        dim: channels of the coarse features.
+        fine_dim: channels of the 1/2 features.
+        config: sizes.
+    """
+
+    def __init__(self, dim: int, fine_dim: int, config: CFDMConfig = CFDMConfig()) -> None:
+        super().__init__()
+        self.config = config
+        self.attend = True  # training starts without attention: it joins once there are features to attend to
+        self.self_attention = nn.ModuleList(Attention(dim, config.heads) for _ in range(config.layers))
+        self.cross_attention = nn.ModuleList(Attention(dim, config.heads) for _ in range(config.layers))
+        self.descriptor = nn.Linear(dim, dim)
+        self.log_temperature = nn.Parameter(torch.tensor(math.log(10.0)))
+        self.fine_descriptor = nn.Conv2d(fine_dim, fine_dim, 1)
+        self.fine_head = FineHead(dim, config)
+
+    def coarse(self, x0: Tensor, x1: Tensor, mask0: Tensor | None = None, mask1: Tensor | None = None) -> Coarse:
+        """Let the two images look at themselves and at each other, then compare all cells.
+
+        Args:
+            x0: (B, C, H0/8, W0/8) features.
+            x1: (B, C, H1/8, W1/8) features.
+            mask0: (B, H0/8, W0/8) bool, True where a cell may match, or None.
+            mask1: likewise of image1.
+
+        Returns:
+            :class:`Coarse`.
+        """
+        grid0, grid1 = x0.shape[2:], x1.shape[2:]
+        t0, t1 = x0.flatten(2).transpose(1, 2), x1.flatten(2).transpose(1, 2)  # (B, N, C), (B, M, C)
+        m0, m1 = (None if m is None else NODATA * (~m.flatten(1)).float() for m in (mask0, mask1))
+        width = t0.shape[-1] // self.config.heads
+        rope0 = rotary_angles(*grid0, width, t0.device)
+        rope1 = rotary_angles(*grid1, width, t1.device)
+        for within, across in zip(self.self_attention, self.cross_attention, strict=True):
+            if not self.attend:
+                break
+            t0, t1 = within(t0, t0, rope0, m0), within(t1, t1, rope1, m1)
+            t0, t1 = across(t0, t1, None, m1), across(t1, t0, None, m0)
+        d0, d1 = (F.normalize(self.descriptor(t).float(), dim=-1) for t in (t0, t1))
+        with torch.autocast(d0.device.type, enabled=False):  # a probability over thousands of cells needs fp32
+            scores = self.log_temperature.exp().float() * torch.einsum("bnc,bmc->bnm", d0, d1)
+        if m0 is not None:
+            scores = scores + m0[:, :, None]
+        if m1 is not None:
+            scores = scores + m1[:, None, :]
+        return Coarse(t0, t1, scores)
+
+    def refine(self, cells: Cells, coarse: Coarse, fine0: Tensor, fine1: Tensor) -> tuple[Offset, Offset]:
+        """Look closer at each coarse match from both sides.
+
+        Args:
+            cells: K matches.
+            coarse: what the coarse stage returned.
+            fine0: (B, C2, H0/2, W0/2).
+            fine1: (B, C2, H1/2, W1/2).
+
+        Returns:
+            the offset found in image0 and the one found in image1.
+        """
+        t0 = coarse.tokens0[cells.batch, cells.cell0]
+        t1 = coarse.tokens1[cells.batch, cells.cell1]
+        w0 = self.windows(fine0, cells.batch, cells.cell0)
+        w1 = self.windows(fine1, cells.batch, cells.cell1)
+        in0 = self.fine_head(w1, w0, t1, t0, cells.log_probability)
+        in1 = self.fine_head(w0, w1, t0, t1, cells.log_probability)
+        return in0, in1
+
+    def windows(self, fine: Tensor, batch: Tensor, cell: Tensor) -> Tensor:
+        """Cut the window around each cell's centre out of the fine map: (K, W, W, C2), zero outside the image."""
+        size, step = self.config.window, CELL // 2
+        margin = (size - step) // 2
+        fine = F.pad(self.fine_descriptor(fine), (margin,) * 4)
+        B, C, H, W = fine.shape
+        columns = (W - 2 * margin) // step
+        near = torch.arange(size, device=fine.device)
+        row = (cell // columns * step)[:, None] + near  # (K, W)
+        column = (cell % columns * step)[:, None] + near
+        index = batch[:, None, None] * (H * W) + row[:, :, None] * W + column[:, None, :]
+        return fine.permute(0, 2, 3, 1).reshape(B * H * W, C)[index.flatten()].view(*index.shape, C)
+
+
+class FineHead(nn.Module):
+    """Correlate one image's centre with the other's window; read offset, its scale and the match's worth."""
+
+    positions: Tensor
+
+    def __init__(self, dim: int, config: CFDMConfig) -> None:
+        super().__init__()
+        area = config.window**2
+        steps = 2.0 * (torch.arange(config.window) - (config.window - 1) / 2)  # px
+        y, x = torch.meshgrid(steps, steps, indexing="ij")
+        self.register_buffer("positions", torch.stack([x.flatten(), y.flatten()], dim=-1), persistent=False)
+        self.asker, self.answerer = nn.Linear(dim, config.hidden), nn.Linear(dim, config.hidden)
+        self.correlation = nn.Linear(area + 1, config.hidden)
+        self.read = nn.Sequential(nn.GELU(), nn.Linear(config.hidden, config.hidden), nn.GELU())
+        self.out = nn.Linear(config.hidden, 4)
+        nn.init.zeros_(self.out.weight)
+        nn.init.constant_(self.out.bias, 0.0)
+
+    def forward(self, asker: Tensor, window: Tensor, t_ask: Tensor, t_answer: Tensor, log_p: Tensor) -> Offset:
+        """Find the asker's centre in the other image's window.
+
+        Args:
+            asker: (K, W, W, C2) window of the asking image; its middle 2×2 is the centre's descriptor.
+            window: (K, W, W, C2) window that answers.
+            t_ask: (K, C) coarse token of the asking cell.
+            t_answer: (K, C) coarse token of the answering cell.
+            log_p: (K,) log of the coarse probability.
+
+        Returns:
+            :class:`Offset` in the answering image.
+        """
+        half = window.shape[1] // 2
+        centre = asker[:, half - 1 : half + 1, half - 1 : half + 1].mean(dim=(1, 2))
+        with torch.autocast(centre.device.type, enabled=False):
+            logits = torch.einsum("kc,khwc->khw", centre.float(), window.float()).flatten(1) / math.sqrt(centre.shape[-1])
+            probability = logits.softmax(dim=-1)
+            expected = probability @ self.positions.float()
+        seen = torch.cat([probability, log_p[:, None].float() / 10], dim=-1).to(t_ask.dtype)
+        hidden = self.read(self.correlation(seen) + self.asker(t_ask) + self.answerer(t_answer))
+        dx, dy, log_scale, logit = self.out(hidden).float().unbind(-1)
+        shift = expected + torch.stack([dx, dy], dim=-1)
+        return Offset(logits, shift, log_scale.clamp(-4.0, 4.0), logit)
+
+
+def mutual_nearest(log_probability: Tensor, threshold: float) -> Cells:
+    """Cells that choose each other, with at least ``threshold`` dual-softmax probability.
+
+    Args:
+        log_probability: (B, N, M).
+        threshold: in [0, 1].
+
+    Returns:
+        :class:`Cells`, ordered by batch, then by cell of image0.
+    """
+    best0, to1 = log_probability.max(dim=2)  # (B, N)
+    to0 = log_probability.argmax(dim=1)  # (B, M)
+    own = torch.arange(to1.shape[1], device=to1.device)
+    keep = to0.gather(1, to1) == own
+    keep &= best0 >= max(math.log(threshold) if threshold > 0 else -math.inf, NODATA / 2)
+    batch, cell0 = keep.nonzero(as_tuple=True)
+    return Cells(batch, cell0, to1[batch, cell0], best0[batch, cell0])
+
+
+def cell_centres(cell: Tensor, columns: int) -> Tensor:
+    """Pixel centre (x, y) of each coarse cell, pixel centres at integers: (K,) → (K, 2) float32."""
+    return CELL * torch.stack([cell % columns, cell // columns], dim=-1).float() + (CELL - 1) / 2

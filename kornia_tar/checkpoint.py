@@ -1,0 +1,79 @@
+"""Checkpoints: one safetensors file with the network's tensors and, in its metadata, config and provenance.
+
+No pickle is read. Weights are stored in fp16; a truncated, foreign or oversized file is refused in one clear line.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import save_file
+
+from kornia_tar.net import TARConfig, TARNet
+
+FORMAT = "kornia-tar-1"
+MAX_BYTES = 512 * 2**20  # nothing we train is near it; a larger file is not one of ours
+
+
+def save_checkpoint(path: str | Path, net: TARNet, info: dict[str, Any]) -> None:
+    """Write ``net`` to ``path`` atomically.
+
+    Args:
+        path: target, ``.safetensors``.
+        net: an unfused network.
+        info: JSON-serialisable provenance: text prior, data, recipe, seed, …
+    """
+    path = Path(path)
+    tensors = {k: v.detach().to("cpu", torch.float16 if v.is_floating_point() else v.dtype).contiguous()
+               for k, v in net.state_dict().items()}  # fmt: skip
+    meta = {"format": FORMAT, "config": json.dumps(net.config.to_dict()), "info": json.dumps(info)}
+    temporary = path.with_name(f".{path.name}.{os.getpid()}")
+    try:
+        save_file(tensors, temporary, metadata=meta)
+        os.replace(temporary, path)
+    finally:
+        temporary.unlink(missing_ok=True)
+
+
+def load_checkpoint(path: str | Path) -> tuple[TARNet, dict[str, Any]]:
+    """Read a checkpoint.
+
+    Args:
+        path: a file written by :func:`save_checkpoint`.
+
+    Returns:
+        the network in eval mode (fp32, CPU), and the provenance.
+
+    Raises:
+        FileNotFoundError: no such file.
+        ValueError: not a kornia-tar checkpoint: truncated, a pickle, another format, or tensors that do not fit.
+    """
+    path = Path(path)
+    if not path.is_file():
+        raise FileNotFoundError(f"checkpoint {path}: no such file")
+    if path.stat().st_size > MAX_BYTES:
+        raise ValueError(f"checkpoint {path}: {path.stat().st_size >> 20} MiB is larger than {MAX_BYTES >> 20} MiB")
+    try:
+        with safe_open(path, framework="pt") as file:
+            meta = file.metadata() or {}
+            tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 - not a dict
+    except (SafetensorError, OSError) as error:
+        raise ValueError(
+            f"checkpoint {path}: not a readable safetensors file ({error}); pickles (.pt, .pth) are not loaded, "
+            "and a truncated file must be copied again"
+        ) from None
+    if meta.get("format") != FORMAT:
+        raise ValueError(f"checkpoint {path}: its format is {meta.get('format')!r}, need {FORMAT!r}")
+    try:
+        net = TARNet(TARConfig.from_dict(json.loads(meta["config"])))
+        info = json.loads(meta["info"])
+        net.load_state_dict({k: v.float() if v.is_floating_point() else v for k, v in tensors.items()})
+    except (KeyError, TypeError, ValueError, RuntimeError) as error:
+        reason = str(error).splitlines()[0]
+        raise ValueError(f"checkpoint {path}: its tensors or config do not fit this version ({reason})") from None
+    return net.eval(), info

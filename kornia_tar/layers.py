@@ -1,0 +1,161 @@
+"""The few building blocks that MSFL, TAFE and CFDM share."""
+
+from __future__ import annotations
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+
+class RepConv(nn.Module):
+    """3×3 convolution with 1×1 and identity branches, BatchNorm and ReLU; one plain 3×3 convolution after :meth:`fuse`.
+
+    RepVGG (arXiv 2101.03697) runs its branches side by side, each with a norm of its own. Here the branches share one
+    norm, so their *kernels* are summed before the convolution: training costs one convolution instead of three, and
+    fusing only folds the norm in (our choice; QARepVGG reports that norms after the sum train as well).
+
+    Shapes: (B, C, H, W) → (B, C, H, W).
+    """
+
+    def __init__(self, channels: int) -> None:
+        super().__init__()
+        self.kernel3 = nn.Parameter(torch.empty(channels, channels, 3, 3))
+        self.kernel1 = nn.Parameter(torch.empty(channels, channels, 1, 1))
+        self.register_buffer("identity", nn.init.dirac_(torch.empty(channels, channels, 3, 3)), persistent=False)
+        self.norm: nn.BatchNorm2d | None = nn.BatchNorm2d(channels)
+        self.fused: nn.Conv2d | None = None
+        nn.init.kaiming_normal_(self.kernel3, nonlinearity="relu")
+        nn.init.kaiming_normal_(self.kernel1, nonlinearity="relu")
+
+    def kernel(self) -> Tensor:
+        """The sum of the three branches as one (C, C, 3, 3) kernel."""
+        return self.kernel3 + F.pad(self.kernel1, (1, 1, 1, 1)) + self.identity
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Convolve, normalise, rectify."""
+        if self.fused is not None:
+            return F.relu(self.fused(x))
+        assert self.norm is not None
+        return F.relu(self.norm(F.conv2d(x, self.kernel(), padding=1)))
+
+    def fuse(self) -> None:
+        """Replace the branches by one convolution with the same output in eval mode; not reversible."""
+        if self.fused is not None:
+            return
+        self.fused = fold_norm(self.kernel(), None, self.norm, stride=1, padding=1)
+        self.norm = None
+        del self.kernel3, self.kernel1, self.identity
+
+
+class Down(nn.Module):
+    """Halve the resolution: 4×4 convolution with stride 2, BatchNorm, ReLU.
+
+    An even kernel keeps the grid centred: output pixel ``k`` looks at the input around ``2k + 0.5``, the middle of the
+    2×2 block that it stands for, so a coarse cell's feature belongs to the cell's exact centre at every scale.
+
+    Shapes: (B, C_in, H, W) → (B, C_out, H/2, W/2).
+    """
+
+    def __init__(self, c_in: int, c_out: int) -> None:
+        super().__init__()
+        self.conv = nn.Conv2d(c_in, c_out, 4, stride=2, padding=1, bias=False)
+        self.norm: nn.BatchNorm2d | None = nn.BatchNorm2d(c_out)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Convolve, normalise, rectify."""
+        x = self.conv(x)
+        return F.relu(x if self.norm is None else self.norm(x))
+
+    def fuse(self) -> None:
+        """Fold the norm into the convolution."""
+        if self.norm is not None:
+            self.conv = fold_norm(self.conv.weight, self.conv.bias, self.norm, stride=2, padding=1)
+            self.norm = None
+
+
+@torch.no_grad()
+def fold_norm(kernel: Tensor, bias: Tensor | None, norm: nn.BatchNorm2d | None, stride: int, padding: int) -> nn.Conv2d:
+    """The convolution that equals ``kernel`` followed by ``norm`` with its running statistics."""
+    assert norm is not None and norm.running_mean is not None and norm.running_var is not None
+    scale = norm.weight / torch.sqrt(norm.running_var + norm.eps)
+    conv = nn.Conv2d(kernel.shape[1], kernel.shape[0], kernel.shape[-1], stride=stride, padding=padding)
+    conv = conv.to(kernel.device, kernel.dtype)
+    conv.weight.copy_(kernel * scale[:, None, None, None])
+    conv.bias.copy_(norm.bias + scale * ((0 if bias is None else bias) - norm.running_mean))  # type: ignore[union-attr]
+    return conv
+
+
+class Attention(nn.Module):
+    """Pre-norm multi-head attention and MLP, each added through a zero-initialised per-channel gate.
+
+    With the gates at zero the layer is the identity, so convolutional features learn first and attention joins when it
+    has something to add (trained from the first step without a gate it stayed at the identity prior).
+
+    Args:
+        dim: width ``d`` of the tokens.
+        heads: number of heads ``h``; ``d / h`` must be a multiple of 4 for the 2-D rotary code.
+    """
+
+    def __init__(self, dim: int, heads: int) -> None:
+        super().__init__()
+        self.heads = heads
+        self.norm = nn.LayerNorm(dim)
+        self.query = nn.Linear(dim, dim, bias=False)
+        self.key_value = nn.Linear(dim, 2 * dim, bias=False)
+        self.out = nn.Linear(dim, dim)
+        self.gate = nn.Parameter(torch.zeros(dim))
+        self.mlp = nn.Sequential(nn.LayerNorm(dim), nn.Linear(dim, 2 * dim), nn.GELU(), nn.Linear(2 * dim, dim))
+        self.mlp_gate = nn.Parameter(torch.zeros(dim))
+
+    def forward(self, x: Tensor, source: Tensor, rope: Tensor | None = None, mask: Tensor | None = None) -> Tensor:
+        """Let ``x`` look at ``source`` (itself, or the other image).
+
+        Args:
+            x: (B, N, d) tokens that ask.
+            source: (B, M, d) tokens that answer.
+            rope: (N, d/h) rotary angles of ``x`` and ``source``; for self-attention only.
+            mask: (B, M) additive logits, 0 for usable tokens and strongly negative for nodata.
+
+        Returns:
+            (B, N, d).
+        """
+        B, N, d = x.shape
+        split = (B, -1, self.heads, d // self.heads)
+        y = self.norm(source)
+        q = self.query(self.norm(x)).view(split).transpose(1, 2)  # (B, h, N, d/h)
+        k, v = (t.view(split).transpose(1, 2) for t in self.key_value(y).chunk(2, dim=-1))  # (B, h, M, d/h)
+        if rope is not None:
+            q, k = rotate(q, rope), rotate(k, rope)
+        logits = None if mask is None else mask[:, None, None, :].to(q.dtype)
+        message = F.scaled_dot_product_attention(q, k, v, attn_mask=logits).transpose(1, 2).reshape(B, N, d)
+        x = x + self.gate * self.out(message)
+        return x + self.mlp_gate * self.mlp(x)
+
+
+def rotary_angles(height: int, width: int, dim: int, device: torch.device) -> Tensor:
+    """Angles of the 2-D rotary position code: first half of the pairs turns with x, second half with y.
+
+    Args:
+        height: rows of the token grid.
+        width: columns of the token grid.
+        dim: width of one head, a multiple of 4.
+        device: where the angles are made.
+
+    Returns:
+        (H·W, dim) float32, radians; entries ``2m`` and ``2m + 1`` are equal.
+    """
+    frequency = 100.0 ** (-torch.arange(0, dim // 4, device=device, dtype=torch.float32) / (dim // 4))
+    y, x = torch.meshgrid(
+        torch.arange(height, device=device, dtype=torch.float32),
+        torch.arange(width, device=device, dtype=torch.float32),
+        indexing="ij",
+    )
+    angles = torch.cat([x.flatten()[:, None] * frequency, y.flatten()[:, None] * frequency], dim=-1)
+    return angles.repeat_interleave(2, dim=-1)
+
+
+def rotate(x: Tensor, angles: Tensor) -> Tensor:
+    """Turn the channel pairs of ``x`` (…, N, D) by ``angles`` (N, D): RoPE, arXiv 2104.09864."""
+    even, odd = x[..., 0::2], x[..., 1::2]
+    turned = torch.stack((-odd, even), dim=-1).flatten(-2)
+    return x * angles.cos().to(x.dtype) + turned * angles.sin().to(x.dtype)

@@ -1,0 +1,195 @@
+"""One picture that tells at a glance whether a registration is right."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import cv2
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+from PIL import Image, ImageDraw, ImageFont
+
+Picture = NDArray[np.uint8]
+
+_MARGIN, _GAP, _TITLE = 28, 16, 30
+_PANEL = 420  # side of the box of each of the three panels of the upper row
+_WIDTH = 2 * _MARGIN + 3 * _PANEL + 2 * _GAP
+_PAPER, _INK, _GREY = (250, 250, 248), (32, 36, 40), (112, 118, 124)
+_OUTLIER = (196, 72, 64)
+_LOW, _HIGH = np.array([232.0, 176, 72]), np.array([36.0, 168, 150])  # amber to teal, apart for the colour-blind too
+_MAX_LINES = 120
+
+
+def draw_quicklook(
+    optical: NDArray[np.uint8],
+    sar: NDArray[np.uint8],
+    registered: NDArray[np.uint8],
+    points0: ArrayLike,
+    points1: ArrayLike,
+    inliers: ArrayLike,
+    caption: Sequence[str] = (),
+    *,
+    confidence: ArrayLike | None = None,
+    valid: NDArray[np.bool_] | None = None,
+) -> NDArray[np.uint8]:
+    """Draw before, after, checkerboard and match lines on one sheet.
+
+    The overlays show the optical image in cyan and the SAR image in red: what agrees turns grey or white, and
+    what does not shows coloured fringes. "Before" lays the SAR image pixel on pixel, from the top-left corner.
+
+    Args:
+        optical: (H, W) or (H, W, 3) uint8, image0.
+        sar: (H1, W1) or (H1, W1, 3) uint8, image1.
+        registered: (H, W) or (H, W, 3) uint8, image1 resampled into the frame of image0.
+        points0: (N, 2) pixels in image0.
+        points1: (N, 2) pixels in image1.
+        inliers: (N,) bool.
+        caption: lines for the head; the first one is set larger.
+        confidence: (N,) in [0, 1]; colours the inliers, and picks those drawn where there are too many.
+        valid: (H, W) bool, where ``registered`` holds data; elsewhere the optical image alone is shown.
+
+    Returns:
+        (rows, columns, 3) uint8 RGB; the width is fixed, the height follows the shape of the images.
+    """
+    image0, image1, warped = _rgb(optical), _rgb(sar), _rgb(registered)
+    if warped.shape != image0.shape:
+        raise ValueError(
+            f"registered is {registered.shape} and optical {optical.shape}; both need the same height and width"
+        )
+    xy0, xy1 = (np.asarray(p, dtype=np.float64).reshape(-1, 2) for p in (points0, points1))
+    good = np.asarray(inliers, dtype=bool).reshape(-1)
+    trust = np.ones(len(xy0)) if confidence is None else np.asarray(confidence, dtype=np.float64).reshape(-1)
+    if not len(xy0) == len(xy1) == len(good) == len(trust):
+        raise ValueError(
+            f"points0, points1, inliers, confidence have {len(xy0)}, {len(xy1)}, {len(good)}, {len(trust)} rows"
+        )
+    shown = np.ones(image0.shape[:2], dtype=bool) if valid is None else valid
+
+    naive, covered = _pasted(image1, image0.shape[:2])
+    panels = [
+        ("Before · optical cyan, SAR red", _overlay(image0, naive, covered)),
+        ("After", _overlay(image0, warped, shown)),
+        ("Checkerboard", _checkerboard(image0, warped, shown)),
+    ]
+    upper = [(title, _fit(panel, _PANEL, _PANEL)) for title, panel in panels]
+    lines, drawn = _draw_matches(image0, image1, xy0, xy1, good, trust)
+    legend = f"Matches · {good.sum()} inliers of {len(good)}" + (f", {drawn} drawn" if drawn < len(good) else "")
+
+    head = _MARGIN + (34 + 22 * (len(caption) - 1) + 14 if caption else 0)
+    row = max(panel.shape[0] for _, panel in upper)
+    below = head + _TITLE + row + _GAP
+    sheet = Image.new("RGB", (_WIDTH, below + _TITLE + lines.shape[0] + _MARGIN), _PAPER)
+    pen = ImageDraw.Draw(sheet)
+    for number, text in enumerate(caption):
+        y = _MARGIN + (34 + 22 * (number - 1) if number else 0)
+        pen.text((_MARGIN, y), text, _INK if number == 0 else _GREY, ImageFont.load_default(15 if number else 24))
+    for column, (title, panel) in enumerate(upper):
+        left = _MARGIN + column * (_PANEL + _GAP)
+        pen.text((left, head + 4), title, _INK, ImageFont.load_default(15))
+        sheet.paste(Image.fromarray(panel), (left + (_PANEL - panel.shape[1]) // 2, head + _TITLE))
+    pen.text((_MARGIN, below + 4), legend, _INK, ImageFont.load_default(15))
+    _draw_key(pen, _WIDTH - _MARGIN, below + 4, confidence is not None, bool((~good).any()))
+    sheet.paste(Image.fromarray(lines), (_MARGIN, below + _TITLE))
+    return np.asarray(sheet).copy()
+
+
+def _draw_matches(
+    image0: Picture, image1: Picture, xy0: Any, xy1: Any, good: NDArray[np.bool_], trust: NDArray[np.float64]
+) -> tuple[Picture, int]:
+    """Both images side by side at one height, and lines between them; outliers below, the surest on top."""
+    inner = _WIDTH - 2 * _MARGIN - _GAP
+    ratio = image0.shape[1] / image0.shape[0] + image1.shape[1] / image1.shape[0]
+    height = max(1, min(int((inner - 1) / ratio), 2 * _PANEL))
+    left, right = _fit(image0, inner, height), _fit(image1, inner, height)
+    canvas = np.full((height, inner + _GAP, 3), _PAPER, np.uint8)
+    offset0 = (inner - left.shape[1] - right.shape[1]) // 2
+    offset1 = offset0 + left.shape[1] + _GAP
+    canvas[: left.shape[0], offset0 : offset0 + left.shape[1]] = left
+    canvas[: right.shape[0], offset1 : offset1 + right.shape[1]] = right
+
+    start = (xy0 + 0.5) * (left.shape[1] / image0.shape[1]) - 0.5 + (offset0, 0)
+    end = (xy1 + 0.5) * (right.shape[1] / image1.shape[1]) - 0.5 + (offset1, 0)
+    colours = _LOW + (_HIGH - _LOW) * np.clip(trust, 0, 1)[:, None]
+    colours[~good] = _OUTLIER
+    inlying, outlying = (_thin(np.flatnonzero(which), trust) for which in (good, ~good))
+    chosen = [*outlying[: _MAX_LINES // 4], *inlying]
+    layer = canvas.copy()
+    for i in chosen:
+        a, b = (tuple(int(v) for v in np.rint(p * 16)) for p in (start[i], end[i]))
+        colour = tuple(float(v) for v in colours[i])
+        cv2.line(layer, a, b, colour, 1, cv2.LINE_AA, 4)
+        for point in (a, b):
+            cv2.circle(layer, point, 40, colour, -1, cv2.LINE_AA, 4)
+    return np.asarray(cv2.addWeighted(layer, 0.8, canvas, 0.2, 0), np.uint8), len(chosen)
+
+
+def _thin(which: NDArray[np.intp], trust: NDArray[np.float64]) -> NDArray[np.intp]:
+    """At most ``_MAX_LINES``, evenly over the range of confidence, in rising order of it."""
+    ranked = which[np.argsort(trust[which], kind="stable")]
+    if len(ranked) <= _MAX_LINES:
+        return ranked
+    return ranked[np.linspace(0, len(ranked) - 1, _MAX_LINES).astype(int)]
+
+
+def _draw_key(pen: ImageDraw.ImageDraw, right: int, top: int, graded: bool, outliers: bool) -> None:
+    """What the colours of the lines mean, set flush right."""
+    font = ImageFont.load_default(13)
+
+    def word(text: str, colour: tuple[int, int, int] = _GREY) -> None:
+        nonlocal right
+        right -= int(pen.textlength(text, font))
+        pen.text((right, top + 1), text, colour, font)
+        right -= 8
+
+    if outliers:
+        word("outlier")
+        right -= 14
+        pen.line([(right, top + 9), (right + 14, top + 9)], _OUTLIER, 2)
+        right -= 22
+    word("1  confidence" if graded else "inlier")
+    length = 72 if graded else 14
+    right -= length
+    for x in range(length):
+        colour = _LOW + (_HIGH - _LOW) * (x / (length - 1) if graded else 1.0)
+        pen.line([(right + x, top + 5), (right + x, top + 13)], tuple(int(v) for v in colour))
+    right -= 8
+    if graded:
+        word("0")
+
+
+def _overlay(optical: Picture, sar: Picture, shown: NDArray[np.bool_]) -> Picture:
+    """Optical in green and blue, SAR in red; optical alone, paler, where there is no SAR."""
+    grey, radar = (cv2.cvtColor(image, cv2.COLOR_RGB2GRAY) for image in (optical, sar))
+    mean = cv2.addWeighted(grey, 0.5, radar, 0.5, 0)
+    red, other = (cv2.addWeighted(band, 0.8, mean, 0.2, 0) for band in (radar, grey))  # pure red would shout
+    alone = cv2.addWeighted(grey, 0.5, np.full_like(grey, 255), 0.35, 0)
+    return np.where(shown[..., None], np.stack([red, other, other], axis=-1), alone[..., None])
+
+
+def _checkerboard(first: Picture, second: Picture, shown: NDArray[np.bool_]) -> Picture:
+    """Fields of the two images in turn, about eight along the longer side."""
+    cell = max(8, -(-max(first.shape[:2]) // 8))
+    y, x = np.arange(first.shape[0])[:, None] // cell, np.arange(first.shape[1]) // cell
+    return np.where((((x + y) % 2 == 1) & shown)[..., None], second, first)
+
+
+def _pasted(image: Picture, size: tuple[int, int]) -> tuple[Picture, NDArray[np.bool_]]:
+    """The image laid on an empty sheet of ``size``, and where it lies."""
+    out, covered = np.zeros((*size, 3), np.uint8), np.zeros(size, bool)
+    height, width = min(size[0], image.shape[0]), min(size[1], image.shape[1])
+    out[:height, :width], covered[:height, :width] = image[:height, :width], True
+    return out, covered
+
+
+def _fit(image: Picture, width: int, height: int) -> Picture:
+    scale = min(width / image.shape[1], height / image.shape[0])
+    size = max(1, round(image.shape[1] * scale)), max(1, round(image.shape[0] * scale))
+    resized = cv2.resize(image, size, interpolation=cv2.INTER_AREA if scale < 1 else cv2.INTER_CUBIC)
+    return np.asarray(resized, np.uint8)
+
+
+def _rgb(image: NDArray[np.uint8]) -> Picture:
+    if image.dtype != np.uint8 or image.ndim not in (2, 3) or (image.ndim == 3 and image.shape[-1] != 3):
+        raise ValueError(f"an image is {image.dtype} {image.shape}; it must be uint8 (H, W) or (H, W, 3)")
+    return np.repeat(image[..., None], 3, axis=-1) if image.ndim == 2 else image

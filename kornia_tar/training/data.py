@@ -1,0 +1,107 @@
+"""Training pairs: WebDataset shards, held as one uint8 tensor.
+
+Shards are tars whose members ``<source>__<stem>.optical.webp``, ``.sar.webp`` and ``.json`` stand together, both images
+of a pair aligned. Every image gets the 2–98 percentile stretch that the evaluation protocol gives it.
+"""
+
+from __future__ import annotations
+
+import io
+import tarfile
+from collections.abc import Iterable
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import torch
+from PIL import Image, UnidentifiedImageError
+from torch import Tensor
+from tqdm import tqdm
+
+MAX_MEMBER_BYTES = 32 * 2**20
+
+
+@dataclass(frozen=True)
+class Pairs:
+    """Aligned optical–SAR pairs in memory."""
+
+    optical: Tensor  # (N, 3, S, S) uint8; grey images have three equal channels
+    sar: Tensor  # (N, 1, S, S) uint8
+    names: tuple[str, ...]
+    weights: Tensor  # (N,) how often each is drawn, relative
+
+    def __len__(self) -> int:
+        return len(self.names)
+
+
+def find_shards(folder: str | Path, pattern: str = "train-*.tar") -> list[Path]:
+    """Shards in ``folder``, sorted; FileNotFoundError that says what was looked for when there is none."""
+    shards = sorted(Path(folder).glob(pattern))
+    if not shards:
+        raise FileNotFoundError(f"no {pattern} in {folder}: name the folder that holds the shards with --data")
+    return shards
+
+
+def read_pairs(shards: Iterable[Path], size: int = 256, limit: int | None = None, progress: bool = True) -> Pairs:
+    """Decode all pairs of ``size`` × ``size``.
+
+    Args:
+        shards: tar files.
+        size: side in pixels; a pair of another size is an error.
+        limit: at most so many pairs, or None for all.
+        progress: show a bar.
+
+    Raises:
+        ValueError: a member that is no image, of another size, or without its partner.
+    """
+    optical, sar, names = [], [], []
+    for shard in shards:
+        waiting: dict[str, dict[str, np.ndarray]] = {}
+        with tarfile.open(shard) as tar:
+            for member in tqdm(tar.getmembers(), desc=f"reading {shard.name}", disable=not progress, leave=False):
+                stem, _, kind = member.name.partition(".")
+                if kind not in ("optical.webp", "sar.webp") or (limit is not None and len(names) >= limit):
+                    continue
+                waiting.setdefault(stem, {})[kind[:-5]] = _decode(tar, member, shard, size)
+                if len(waiting[stem]) == 2:
+                    pair = waiting.pop(stem)
+                    optical.append(pair["optical"])
+                    sar.append(pair["sar"][:, :, :1])
+                    names.append(stem)
+        if waiting and (limit is None or len(names) < limit):
+            raise ValueError(f"{shard}: {sorted(waiting)[0]} has no partner image")
+    if not names:
+        raise ValueError("the shards hold no pair of .optical.webp and .sar.webp")
+    return Pairs(
+        torch.from_numpy(np.stack(optical)).permute(0, 3, 1, 2).contiguous(),
+        torch.from_numpy(np.stack(sar)).permute(0, 3, 1, 2).contiguous(),
+        tuple(names),
+        torch.tensor([_weight(name) for name in names]),
+    )
+
+
+def _weight(name: str) -> float:
+    # OMBRIA's "after" images show a flood that the optical image of another day does not: draw them rarely.
+    return 0.3 if name.startswith("ombria") and name.endswith("after") else 1.0
+
+
+def _decode(tar: tarfile.TarFile, member: tarfile.TarInfo, shard: Path, size: int) -> np.ndarray:
+    if member.size > MAX_MEMBER_BYTES:
+        raise ValueError(f"{shard}: {member.name} has {member.size} bytes, more than {MAX_MEMBER_BYTES}")
+    file = tar.extractfile(member)
+    assert file is not None
+    try:
+        image = np.asarray(Image.open(io.BytesIO(file.read())).convert("RGB"))
+    except (UnidentifiedImageError, OSError) as error:
+        raise ValueError(f"{shard}: {member.name} is not a readable image ({error})") from None
+    if image.shape[:2] != (size, size):
+        raise ValueError(f"{shard}: {member.name} is {image.shape[1]}×{image.shape[0]}, need {size}×{size}")
+    return stretch(image)
+
+
+def stretch(image: np.ndarray, low: float = 2, high: float = 98) -> np.ndarray:
+    """Map the 2nd and 98th percentile of all values to 0 and 255: uint8 in, uint8 out."""
+    histogram = np.bincount(image.ravel(), minlength=256).cumsum()
+    a, b = (int(np.searchsorted(histogram, q / 100 * histogram[-1])) for q in (low, high))
+    table = np.clip((np.arange(256) - a) * (255.0 / max(b - a, 1)), 0, 255).astype(np.uint8)
+    return table[image]

@@ -1,0 +1,210 @@
+"""The training loop: plain, one process, the same on CPU and GPU.
+
+Curriculum: relative deformation eases in over the first part of the run, since a net that starts with hard pairs stays at
+the identity prior (`difficulty`). Learning rate: warm-up, constant, linear to zero. Weights that are kept are an
+exponential moving average. Progress is counted in steps or, with ``minutes``, in seconds spent stepping.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import time
+from copy import deepcopy
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from tqdm import tqdm
+
+from kornia_tar.checkpoint import save_checkpoint
+from kornia_tar.net import TARConfig, TARNet
+from kornia_tar.text import TextBank
+from kornia_tar.training.augment import Deformation, make_batch
+from kornia_tar.training.data import Pairs
+from kornia_tar.training.losses import LossWeights, step_loss
+
+
+@dataclass(frozen=True)
+class TrainConfig:
+    """A run. ``minutes`` and ``steps``: whichever is set decides its length."""
+
+    steps: int | None = None
+    minutes: float | None = None
+    batch: int = 16
+    size: int = 128
+    finish_size: int = 192  # side of the crops in the last part, when matches must hold over larger images
+    finish: float = 0.2  # length of the last part, of the whole
+    learning_rate: float = 1e-3
+    weight_decay: float = 0.05
+    warmup: int = 200  # steps
+    ease: float = 0.35  # share of the run over which deformation grows to full
+    attention_from: float = 0.35  # share of the run after which CFDM's attention layers join
+    per_pair: int = 24  # true and own matches refined per pair
+    ema: float = 0.999
+    clip: float = 1.0
+    seed: int = 0
+    precision: str = "auto"  # "fp32", "bf16", or bf16 where the device computes it natively
+    compile: bool = False
+
+
+def choose_bf16(precision: str, device: torch.device) -> bool:
+    """Whether to autocast to bf16: as told, or where the hardware has it."""
+    if precision not in ("auto", "fp32", "bf16"):
+        raise ValueError(f"precision must be auto, fp32 or bf16, got {precision!r}")
+    if precision != "auto":
+        return precision == "bf16"
+    if device.type == "cuda":
+        return torch.cuda.is_bf16_supported()
+    capabilities = getattr(torch.cpu, "get_capabilities", dict)()
+    return bool(capabilities.get("avx512_bf16") or capabilities.get("amx_bf16"))
+
+
+def parameter_groups(net: nn.Module, weight_decay: float) -> list[dict[str, Any]]:
+    """Decay matrices and kernels; leave norms, gates, biases and temperatures alone."""
+    decay = [p for p in net.parameters() if p.ndim >= 2]
+    keep = [p for p in net.parameters() if p.ndim < 2]
+    return [{"params": decay, "weight_decay": weight_decay}, {"params": keep, "weight_decay": 0.0}]
+
+
+@torch.no_grad()
+def update_ema(average: TARNet, net: TARNet, decay: float) -> None:
+    """``average ← decay·average + (1 - decay)·net`` for parameters; buffers are copied."""
+    torch._foreach_lerp_(list(average.parameters()), list(net.parameters()), 1 - decay)
+    for a, b in zip(average.buffers(), net.buffers(), strict=True):
+        a.copy_(b)
+
+
+def schedule(progress: float, step: int, config: TrainConfig) -> tuple[float, float, int, int]:
+    """Learning rate, ease (1 easy … 0 full), crop side and batch size at ``progress`` in [0, 1]."""
+    rate = config.learning_rate * min(1.0, (step + 1) / config.warmup)
+    rate *= min(1.0, max(0.02, (1 - progress) / 0.3))
+    ease = max(0.0, 1 - progress / config.ease) if config.ease else 0.0
+    late = progress > 1 - config.finish
+    size = config.finish_size if late else config.size
+    batch = max(2, round(config.batch * (config.size / size) ** 2))
+    return rate, ease, size, batch
+
+
+def train(
+    pairs: Pairs,
+    out: Path,
+    *,
+    text: TextBank | None,
+    config: TrainConfig = TrainConfig(minutes=60),
+    model: TARConfig = TARConfig(),
+    deformation: Deformation = Deformation(),
+    weights: LossWeights = LossWeights(),
+    device: str = "cpu",
+    resume: bool = False,
+    provenance: dict[str, Any] | None = None,
+) -> Path:
+    """Train and write ``out/checkpoint.safetensors``, ``out/state.pt`` (to resume) and ``out/log.jsonl``.
+
+    Args:
+        pairs: training pairs.
+        out: an existing folder.
+        text: text features, or None for a model without text.
+        config: length, rates, seed.
+        model: sizes; its TAFE must fit ``text``.
+        deformation: the full strength of the warps.
+        weights: of the losses.
+        device: "cpu" or "cuda".
+        resume: go on from ``out/state.pt``.
+        provenance: kept in the checkpoint.
+
+    Returns:
+        the checkpoint's path.
+
+    Raises:
+        ValueError: neither or both of steps and minutes; text that does not fit the model.
+        FileNotFoundError: nothing to resume.
+    """
+    if (config.steps is None) == (config.minutes is None):
+        raise ValueError("set exactly one of steps and minutes")
+    if (0 if text is None else len(text.names)) != model.tafe.classes:
+        raise ValueError(f"the model expects {model.tafe.classes} text classes, the bank has another number")
+    where = torch.device(device)
+    torch.manual_seed(config.seed)
+    generator = torch.Generator(where).manual_seed(config.seed)
+    net = TARNet(model).to(where, memory_format=torch.channels_last).train()  # type: ignore[call-overload]
+    average = deepcopy(net).eval().requires_grad_(False)
+    features = None if text is None else text.features.to(where)
+    optimiser = torch.optim.AdamW(
+        parameter_groups(net, config.weight_decay), lr=config.learning_rate, betas=(0.9, 0.95), fused=True
+    )
+    pairs = Pairs(pairs.optical.to(where), pairs.sar.to(where), pairs.names, pairs.weights.to(where))
+    step, seconds = 0, 0.0
+    state_path, checkpoint = out / "state.pt", out / "checkpoint.safetensors"
+    if resume:
+        if not state_path.is_file():
+            raise FileNotFoundError(f"{state_path}: nothing to resume")
+        state = torch.load(state_path, map_location=where, weights_only=True)
+        net.load_state_dict(state["net"])
+        average.load_state_dict(state["average"])
+        optimiser.load_state_dict(state["optimiser"])
+        generator.set_state(state["generator"].cpu())
+        step, seconds = int(state["step"]), float(state["seconds"])
+
+    def save() -> None:
+        if features is not None:
+            average.tafe.set_text(features)
+        info = {**(provenance or {}), "step": step, "minutes": round(seconds / 60, 1), "train": asdict(config),
+                "deformation": asdict(deformation), "loss": asdict(weights), "pairs": len(pairs),
+                "torch": torch.__version__, "device": device}  # fmt: skip
+        if text is not None:
+            info["text"] = {"encoder": text.encoder, "names": list(text.names), "templates": list(text.templates)}
+        save_checkpoint(checkpoint, average, info)
+        temporary = state_path.with_suffix(".tmp")
+        torch.save({"net": net.state_dict(), "average": average.state_dict(), "optimiser": optimiser.state_dict(),
+                    "generator": generator.get_state(), "step": step, "seconds": seconds}, temporary)  # fmt: skip
+        os.replace(temporary, state_path)
+
+    forward = torch.compile(step_loss) if config.compile and where.type == "cuda" else step_loss
+    bf16 = choose_bf16(config.precision, where)
+    total = float(config.steps if config.steps is not None else 60 * config.minutes)  # type: ignore[operator]
+    meter: dict[str, Tensor] = {}
+    seen, since, last_save = 0, time.perf_counter(), time.perf_counter()
+    with (out / "log.jsonl").open("a" if resume else "w") as log, tqdm(total=100, unit="%", bar_format=BAR) as bar:
+        while (progress := (step if config.steps is not None else seconds) / total) < 1:
+            started = time.perf_counter()
+            rate, ease, size, batch_size = schedule(progress, step, config)
+            for group in optimiser.param_groups:
+                group["lr"] = rate
+            net.cfdm.attend = progress >= config.attention_from
+            index = torch.multinomial(pairs.weights, batch_size, generator=generator)
+            batch = make_batch(pairs, index, size, deformation.eased(ease), generator)
+            with torch.autocast(where.type, torch.bfloat16, enabled=bf16):
+                loss, terms = forward(net, batch, features, weights, config.per_pair, generator)
+            optimiser.zero_grad(set_to_none=True)
+            loss.backward()
+            norm = nn.utils.clip_grad_norm_(net.parameters(), config.clip)
+            if torch.isfinite(norm):
+                optimiser.step()
+            update_ema(average, net, min(config.ema, (step + 1) / (step + 10)))
+            for name, value in terms.items():
+                meter[name] = meter.get(name, torch.zeros((), device=where)) + value
+            step, seen = step + 1, seen + batch_size
+            seconds += time.perf_counter() - started
+            if step % 50 == 0:
+                line = {k: round(float(v) / 50, 4) for k, v in meter.items()}
+                line |= {"step": step, "minutes": round(seconds / 60, 2), "lr": rate, "size": size,
+                         "ease": round(ease, 3), "pairs_per_s": round(seen / (time.perf_counter() - since), 1)}  # fmt: skip
+                log.write(json.dumps(line) + "\n")
+                log.flush()
+                bar.set_postfix_str(
+                    f"{line['pairs_per_s']} pairs/s · coarse accuracy {line['accuracy']:.3f} "
+                    f"(identity {line['identity']:.3f}) · precision@3 {line['precision']:.3f}"
+                )
+                bar.update(min(100, round(100 * progress)) - bar.n)
+                meter, seen, since = {}, 0, time.perf_counter()
+            if time.perf_counter() - last_save > 120:
+                save()
+                last_save = time.perf_counter()
+    save()
+    return checkpoint
+
+
+BAR = "{percentage:3.0f}%|{bar:20}| {elapsed} {postfix}"

@@ -1,0 +1,174 @@
+"""Losses: focal dual-softmax (coarse), window cross-entropy and Laplace likelihood (fine), match worth, text agreement."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import NamedTuple
+
+import torch
+import torch.nn.functional as F
+from torch import Generator, Tensor
+
+from kornia_tar.cfdm import CELL, Cells, Coarse, Offset, cell_centres, mutual_nearest
+from kornia_tar.msfl import standardise
+from kornia_tar.net import TARNet, assemble
+from kornia_tar.training.augment import Batch, apply
+
+
+@dataclass(frozen=True)
+class LossWeights:
+    """How much each term counts, and the focal exponent."""
+
+    coarse: float = 1.0
+    window: float = 0.25
+    offset: float = 0.25
+    worth: float = 0.5
+    text: float = 0.05
+    modality: float = 0.1
+    gamma: float = 1.0
+
+
+class Truth(NamedTuple):
+    """Where the cells of each image lie in the other; N cells each, S×S crops."""
+
+    to1: Tensor  # (B, N, 2) px, T(c_i)
+    to0: Tensor  # (B, N, 2) px, T⁻¹(c_j)
+    target0: Tensor  # (B, N) cell of image1 that holds T(c_i), or -1
+    target1: Tensor  # (B, N) cell of image0 that holds T⁻¹(c_j), or -1
+
+
+def ground_truth(batch: Batch) -> Truth:
+    """Truth of every coarse cell from the batch's matrices."""
+    size = batch.image0.shape[-1]
+    columns = size // CELL
+    centres = cell_centres(torch.arange(columns**2, device=batch.matrix.device), columns)
+    centres = centres.expand(len(batch.matrix), -1, -1)
+    sides = []
+    for matrix, own, other in (
+        (batch.matrix, batch.valid0, batch.valid1),
+        (torch.linalg.inv(batch.matrix), batch.valid1, batch.valid0),
+    ):
+        there = apply(matrix, centres)
+        cell = ((there + 0.5) / CELL).floor().long()
+        inside = ((cell >= 0) & (cell < columns)).all(-1) & own
+        index = (cell[..., 1] * columns + cell[..., 0]).clamp(0, columns**2 - 1)
+        sides.append((there, torch.where(inside & other.gather(1, index), index, -1)))
+    return Truth(sides[0][0], sides[1][0], sides[0][1], sides[1][1])
+
+
+def focal(log_p: Tensor, gamma: float) -> Tensor:
+    """Mean of ``-(1 - p)^γ log p`` (arXiv 1708.02002); 0 for no sample."""
+    return (-((1 - log_p.exp()).clamp_min(0) ** gamma) * log_p).sum() / max(len(log_p), 1)
+
+
+def coarse_loss(coarse: Coarse, truth: Truth, gamma: float) -> Tensor:
+    """Focal cross-entropy of each covisible cell's partner, rows for image0's cells and columns for image1's."""
+    rows = coarse.scores.log_softmax(2)
+    columns = coarse.scores.log_softmax(1)
+    b0, i0 = (truth.target0 >= 0).nonzero(as_tuple=True)
+    b1, j1 = (truth.target1 >= 0).nonzero(as_tuple=True)
+    forward = focal(rows[b0, i0, truth.target0[b0, i0]], gamma)
+    backward = focal(columns[b1, truth.target1[b1, j1], j1], gamma)
+    return (forward + backward) / 2
+
+
+def sample_cells(coarse: Coarse, truth: Truth, per_pair: int, generator: Generator) -> tuple[Cells, Tensor]:
+    """Cells to refine: true ones, and those that the network itself would match, right or wrong; (K,) which are its own."""
+    log_p = coarse.log_probability()
+    own = mutual_nearest(log_p.detach(), 0.0)
+    b, i = (truth.target0 >= 0).nonzero(as_tuple=True)
+    j = truth.target0[b, i]
+    count = len(log_p) * per_pair
+    pick = torch.randperm(len(b), generator=generator, device=b.device)[:count]
+    pick_own = torch.randperm(len(own.batch), generator=generator, device=b.device)[:count]
+    batch = torch.cat([b[pick], own.batch[pick_own]])
+    cell0 = torch.cat([i[pick], own.cell0[pick_own]])
+    cell1 = torch.cat([j[pick], own.cell1[pick_own]])
+    is_own = torch.arange(len(batch), device=batch.device) >= len(pick)
+    return Cells(batch, cell0, cell1, log_p.detach()[batch, cell0, cell1]), is_own
+
+
+def window_loss(found: Offset, wanted: Tensor, positions: Tensor) -> Tensor:
+    """Cross-entropy of the window position nearest to the true offset; ``wanted`` (K, 2) px lies in the window."""
+    target = (positions - wanted[:, None]).square().sum(-1).argmin(1)
+    return F.cross_entropy(found.window, target) if len(target) else found.window.sum() * 0
+
+
+def offset_loss(found: Offset, wanted: Tensor) -> Tensor:
+    """Laplace negative log-likelihood of the offset, per axis, nats: ``|e - e*| / b + log b``."""
+    if not len(wanted):
+        return found.shift.sum() * 0
+    error = (found.shift - wanted).abs().mean(-1)
+    return (error * torch.exp(-found.log_scale) + found.log_scale).mean()
+
+
+def text_loss(map0: Tensor, map1: Tensor, truth: Truth) -> Tensor:
+    """Symmetric KL of the two land-cover maps under the true warp, minus the mean map's entropy so that none collapses.
+
+    Args:
+        map0: (B, K, h, w) probabilities in image0.
+        map1: (B, K, h, w) in image1.
+        truth: of the same cells.
+    """
+    b, i = (truth.target0 >= 0).nonzero(as_tuple=True)
+    if map0.shape[1] == 0 or not len(b):
+        return map0.sum() * 0
+    p = map0.float().flatten(2).transpose(1, 2)[b, i].clamp_min(1e-6)  # (n, K)
+    q = map1.float().flatten(2).transpose(1, 2)[b, truth.target0[b, i]].clamp_min(1e-6)
+    agreement = ((p - q) * (p.log() - q.log())).sum(-1).mean()
+    mean = (p + q).mean(0) / 2
+    return agreement + (mean * mean.log()).sum()
+
+
+def step_loss(
+    net: TARNet, batch: Batch, text: Tensor | None, weights: LossWeights, per_pair: int, generator: Generator
+) -> tuple[Tensor, dict[str, Tensor]]:
+    """Forward pass and total loss of one batch.
+
+    Returns:
+        the loss, and detached scalars to print: each term, coarse accuracy and the identity prior's, precision at 3 px.
+    """
+    image, mask = torch.cat([batch.image0, batch.image1]), torch.cat([batch.mask0, batch.mask1])
+    modality = torch.cat([batch.modality0, batch.modality1])
+    B = len(batch.image0)
+    both = net.describe(image, modality, mask, text)  # one pass: BatchNorm always sees both modalities
+    a, b = (type(both)(*(None if t is None else t[part] for t in both)) for part in (slice(0, B), slice(B, None)))
+    coarse = net.compare(a, b)
+    truth = ground_truth(batch)
+    cells, is_own = sample_cells(coarse, truth, per_pair, generator)
+    in0, in1 = net.cfdm.refine(cells, coarse, a.fine, b.fine)
+
+    columns = a.coarse.shape[-1]
+    e1 = truth.to1[cells.batch, cells.cell0] - cell_centres(cells.cell1, columns)
+    e0 = truth.to0[cells.batch, cells.cell1] - cell_centres(cells.cell0, columns)
+    reach = net.config.cfdm.window - 1.0
+    covisible = truth.target0[cells.batch, cells.cell0] >= 0
+    near = covisible & (e0.abs().amax(-1) < reach) & (e1.abs().amax(-1) < reach)
+    positions = net.cfdm.fine_head.positions
+    near0, near1 = (Offset(*(t[near] for t in found)) for found in (in0, in1))
+
+    with torch.no_grad():
+        matches = assemble(cells, in0, in1, columns, columns)
+        error = (apply(batch.matrix[cells.batch], matches.points0[:, None])[:, 0] - matches.points1).norm(dim=-1)
+        right = ((error < 3) & covisible).float()
+    keep = batch.real0, batch.real1
+    told = modality[torch.cat(keep)]
+    guess = net.msfl.modality(standardise(image, mask)[torch.cat(keep)])
+    terms = {
+        "coarse": weights.coarse * coarse_loss(coarse, truth, weights.gamma),
+        "window": weights.window
+        * (window_loss(near0, e0[near], positions) + window_loss(near1, e1[near], positions)) / 2,
+        "offset": weights.offset * (offset_loss(near0, e0[near]) + offset_loss(near1, e1[near])) / 2,
+        "worth": weights.worth * F.binary_cross_entropy_with_logits((in0.logit + in1.logit) / 2, right),
+        "text": weights.text * text_loss(a.landcover, b.landcover, truth),
+        "modality": weights.modality * F.cross_entropy(guess.float(), told),
+    }  # fmt: skip
+    with torch.no_grad():
+        at0 = truth.target0 >= 0
+        best = coarse.scores.argmax(2)
+        own = torch.arange(best.shape[1], device=best.device)
+        log = {k: v.detach() for k, v in terms.items()}
+        log["accuracy"] = (best == truth.target0)[at0].float().mean()
+        log["identity"] = (own == truth.target0)[at0].float().mean()
+        log["precision"] = right[is_own].mean() if is_own.any() else right.new_zeros(())
+    return sum(terms.values()), log  # type: ignore[return-value]

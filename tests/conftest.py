@@ -1,0 +1,30 @@
+"""Shared test setup.
+
+Every torchvision on PyPI is a CUDA build. Beside a CPU torch its extension cannot load, and its import then fails with
+"operator torchvision::nms does not exist", which takes open_clip and timm down with it. Declaring the two missing
+operators is enough: nothing here calls them. A torchvision that imports is left alone. The package itself never
+imports torchvision, so that this stays a matter of the tests.
+"""
+
+import sys
+
+import torch
+
+_declared = []  # the library must live as long as its operators
+
+
+def _make_torchvision_importable() -> None:
+    try:
+        import torchvision  # noqa: F401
+    except ImportError:
+        pass
+    except RuntimeError:
+        for name in [name for name in sys.modules if name.split(".")[0] == "torchvision"]:
+            del sys.modules[name]
+        library = torch.library.Library("torchvision", "DEF")
+        for operator in ("nms", "qnms"):
+            library.define(f"{operator}(Tensor dets, Tensor scores, float iou_threshold) -> Tensor")
+        _declared.append(library)
+
+
+_make_torchvision_importable()
