@@ -1,4 +1,4 @@
-"""Weighted least squares for plane transforms, with the covariance of what it finds; :mod:`kornia_tar.geometry`'s engine."""
+"""Weighted least squares for plane transforms, with the covariance of what it finds."""
 
 from __future__ import annotations
 

@@ -54,6 +54,7 @@ class Batch(NamedTuple):
     matrix: Tensor  # (B, 3, 3) image0 → image1
     valid0: Tensor  # (B, N) bool, the cell's centre shows the source
     valid1: Tensor
+    scene: Tensor  # (B,) index of the scene's name in the text bank, or -1
 
 
 def uniform(shape: tuple[int, ...], low: float, high: float, generator: Generator, device: torch.device) -> Tensor:
@@ -201,4 +202,5 @@ def make_batch(pairs: Pairs, index: Tensor, size: int, d: Deformation, generator
     return Batch(
         images[0], images[1], masks[0], masks[1], one_hot(is_sar0), one_hot(is_sar1),
         ~(pseudo & is_sar0), ~(pseudo & is_sar1), torch.linalg.inv(warps[1]) @ warps[0], valids[0], valids[1],
+        pairs.scene[index],
     )  # fmt: skip

@@ -8,8 +8,8 @@ from __future__ import annotations
 
 import io
 import tarfile
-from collections.abc import Iterable
-from dataclasses import dataclass
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
@@ -20,6 +20,11 @@ from tqdm import tqdm
 
 MAX_MEMBER_BYTES = 32 * 2**20
 
+# SEN1-2's folders as file names carry them, and the class name that they stand for.
+SCENES = {
+    "agriculture": "farmland", "forest": "forest", "gorge": "mountain", "resident": "residential", "river": "river",
+}  # fmt: skip
+
 
 @dataclass(frozen=True)
 class Pairs:
@@ -29,9 +34,21 @@ class Pairs:
     sar: Tensor  # (N, 1, S, S) uint8
     names: tuple[str, ...]
     weights: Tensor  # (N,) how often each is drawn, relative
+    scene: Tensor  # (N,) index of the scene's name in the text bank, -1 where the data do not say
 
     def __len__(self) -> int:
         return len(self.names)
+
+    def to(self, device: torch.device) -> Pairs:
+        """The same pairs on another device."""
+        return Pairs(self.optical.to(device), self.sar.to(device), self.names, self.weights.to(device),
+                     self.scene.to(device))  # fmt: skip
+
+    def with_scenes(self, class_names: Sequence[str]) -> Pairs:
+        """Tell which of ``class_names`` each pair shows, where its file name says so."""
+        index = {name: k for k, name in enumerate(class_names)}
+        scene = [next((index.get(SCENES[word], -1) for word in SCENES if f"__{word}_" in name), -1) for name in self.names]
+        return replace(self, scene=torch.tensor(scene, device=self.scene.device))
 
 
 def find_shards(folder: str | Path, pattern: str = "train-*.tar") -> list[Path]:
@@ -77,6 +94,7 @@ def read_pairs(shards: Iterable[Path], size: int = 256, limit: int | None = None
         torch.from_numpy(np.stack(sar)).permute(0, 3, 1, 2).contiguous(),
         tuple(names),
         torch.tensor([_weight(name) for name in names]),
+        torch.full((len(names),), -1),
     )
 
 

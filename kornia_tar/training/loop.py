@@ -135,7 +135,7 @@ def train(
     optimiser = torch.optim.AdamW(
         parameter_groups(net, config.weight_decay), lr=config.learning_rate, betas=(0.9, 0.95), fused=True
     )
-    pairs = Pairs(pairs.optical.to(where), pairs.sar.to(where), pairs.names, pairs.weights.to(where))
+    pairs = (pairs if text is None else pairs.with_scenes(text.names)).to(where)
     step, seconds = 0, 0.0
     state_path, checkpoint = out / "state.pt", out / "checkpoint.safetensors"
     if resume:

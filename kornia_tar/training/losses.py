@@ -23,7 +23,7 @@ class LossWeights:
     window: float = 0.25
     offset: float = 0.25
     worth: float = 0.5
-    text: float = 0.05
+    text: float = 0.1
     modality: float = 0.1
     gamma: float = 1.0
 
@@ -102,22 +102,33 @@ def offset_loss(found: Offset, wanted: Tensor) -> Tensor:
     return (error * torch.exp(-found.log_scale) + found.log_scale).mean()
 
 
-def text_loss(map0: Tensor, map1: Tensor, truth: Truth) -> Tensor:
-    """Symmetric KL of the two land-cover maps under the true warp, minus the mean map's entropy so that none collapses.
+def text_loss(map0: Tensor, map1: Tensor, truth: Truth, scene: Tensor) -> Tensor:
+    """What the land-cover maps must be: the same in both images, sharp, varied, and true to the scene's name.
+
+    Symmetric KL of the two maps under the true warp; conditional minus marginal entropy (else a uniform map agrees with
+    itself perfectly); and where the data name the scene, the quarter of an image that looks most like the name must.
 
     Args:
         map0: (B, K, h, w) probabilities in image0.
         map1: (B, K, h, w) in image1.
         truth: of the same cells.
+        scene: (B,) index of the scene's name among the K, or -1 where the data do not say.
     """
     b, i = (truth.target0 >= 0).nonzero(as_tuple=True)
     if map0.shape[1] == 0 or not len(b):
         return map0.sum() * 0
-    p = map0.float().flatten(2).transpose(1, 2)[b, i].clamp_min(1e-6)  # (n, K)
-    q = map1.float().flatten(2).transpose(1, 2)[b, truth.target0[b, i]].clamp_min(1e-6)
+    m0, m1 = (m.float().flatten(2).clamp_min(1e-6) for m in (map0, map1))  # (B, K, N)
+    p, q = m0.transpose(1, 2)[b, i], m1.transpose(1, 2)[b, truth.target0[b, i]]  # (n, K)
     agreement = ((p - q) * (p.log() - q.log())).sum(-1).mean()
     mean = (p + q).mean(0) / 2
-    return agreement + (mean * mean.log()).sum()
+    information = (mean * mean.log()).sum() - ((p * p.log()) + (q * q.log())).sum(-1).mean() / 2
+    named = (scene >= 0).nonzero().flatten()
+    naming = p.new_zeros(())
+    if len(named):
+        for m in (m0, m1):
+            mass = m[named, scene[named]]  # (n, N)
+            naming = naming - mass.topk(mass.shape[1] // 4, dim=1).values.mean(1).log().mean() / 2
+    return agreement + information + naming
 
 
 def step_loss(
@@ -160,7 +171,7 @@ def step_loss(
         * (window_loss(near0, e0[near], positions) + window_loss(near1, e1[near], positions)) / 2,
         "offset": weights.offset * (offset_loss(near0, e0[near]) + offset_loss(near1, e1[near])) / 2,
         "worth": weights.worth * F.binary_cross_entropy_with_logits((in0.logit + in1.logit) / 2, right),
-        "text": weights.text * text_loss(a.landcover, b.landcover, truth),
+        "text": weights.text * text_loss(a.landcover, b.landcover, truth, batch.scene),
         "modality": weights.modality * F.cross_entropy(guess.float(), told),
     }  # fmt: skip
     with torch.no_grad():

@@ -1,0 +1,15 @@
+"""kornia-tar: text-assisted optical–SAR image matching and registration.
+
+An independent implementation after the abstract and the published protocol of TAR (arXiv 2605.12064).
+"""
+
+from kornia_tar.matcher import TARMatcher
+from kornia_tar.net import TARConfig
+from kornia_tar.registration import Registrar, RegistrarConfig, Registration
+from kornia_tar.text import TextBank, TextPrior, available_text_priors, load_text_prior
+
+__version__ = "0.1.0"
+__all__ = [
+    "Registrar", "RegistrarConfig", "Registration", "TARConfig", "TARMatcher", "TextBank", "TextPrior",
+    "available_text_priors", "load_text_prior",
+]  # fmt: skip

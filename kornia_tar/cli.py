@@ -1,0 +1,345 @@
+"""``kornia-tar``: register, match, demo, train, info.
+
+Exit codes: 0 done · 1 bad input or environment, one line says which · 2 the images could not be registered reliably
+(argparse's own usage errors are 2 as well) · 130 interrupted.
+"""
+
+from __future__ import annotations
+
+import argparse
+import sys
+import time
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+
+from kornia_tar import __version__
+from kornia_tar.geometry import corner_error, valid_mask, warp_image
+from kornia_tar.matcher import WEIGHTS, TARMatcher, resolve_weights
+from kornia_tar.quicklook import draw_quicklook
+from kornia_tar.raster import Raster, output_folder, read_image, to_grey8, to_rgb8, write_image, write_json, write_matches
+from kornia_tar.registration import Registrar, RegistrarConfig, Registration
+from kornia_tar.text import available_text_priors
+
+NOT_REGISTERED = 2
+MODALITIES = ("optical", "sar", "auto")
+
+EXAMPLES = """examples:
+  kornia-tar demo -o demo/                                the synthetic scene, with its known truth
+  kornia-tar register optical.png sar.png -o out/         registered.png, matches.h5, report.json, quicklook.png
+  kornia-tar register optical.tif sar.tif -o out/         registered.tif on the optical image's grid (needs [geo])
+  kornia-tar match a.png b.png -o matches.h5              matches alone
+  kornia-tar train --data shards/ --text bank.npz --minutes 60 -o run/
+  kornia-tar info
+"""
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run one command; returns the exit code."""
+    arguments = build_parser().parse_args(argv)
+    try:
+        return int(arguments.run(arguments))
+    except (ValueError, TypeError, FileNotFoundError, ImportError, OSError) as error:
+        print(f"kornia-tar {arguments.command}: {' '.join(str(error).split())}", file=sys.stderr)
+        return 1
+    except KeyboardInterrupt:
+        print(f"kornia-tar {arguments.command}: interrupted", file=sys.stderr)
+        return 130
+
+
+def build_parser() -> argparse.ArgumentParser:
+    """The command line."""
+    parser = argparse.ArgumentParser(
+        prog="kornia-tar", description="Optical–SAR image matching and registration (TAR, arXiv 2605.12064).",
+        epilog=EXAMPLES, formatter_class=argparse.RawDescriptionHelpFormatter,
+    )  # fmt: skip
+    parser.add_argument("--version", action="version", version=f"kornia-tar {__version__}")
+    commands = parser.add_subparsers(dest="command", required=True, metavar="command")
+
+    def command(name: str, run: Callable[[argparse.Namespace], int], text: str, example: str) -> argparse.ArgumentParser:
+        sub = commands.add_parser(
+            name, help=text, description=text[0].upper() + text[1:] + ".", epilog=f"example:\n  {example}",
+            formatter_class=argparse.RawDescriptionHelpFormatter,
+        )  # fmt: skip
+        sub.set_defaults(run=run)
+        return sub
+
+    register = command(
+        "register", run_register, "lay the second image exactly onto the first",
+        "kornia-tar register optical.png sar.png -o out/",
+    )  # fmt: skip
+    _add_pair(register)
+    register.add_argument("-o", "--out", type=Path, required=True, help="folder for the results; made when missing")
+    _add_registrar(register)
+
+    demo = command("demo", run_demo, "register the synthetic demo scene and compare with its truth", "kornia-tar demo")
+    demo.add_argument("-o", "--out", type=Path, default=Path("demo"), help="folder for the results (default: demo)")
+    demo.add_argument("--seed", type=int, default=0, help="which scene is drawn (default: 0)")
+    _add_matcher(demo)
+    _add_registrar(demo)
+
+    match = command(
+        "match", run_match, "match two images and write the matches", "kornia-tar match a.png b.png -o matches.h5"
+    )
+    _add_pair(match)
+    match.add_argument("-o", "--out", type=Path, required=True, help="file to write, .h5 or .npz")
+
+    train = command(
+        "train", run_train, "train a checkpoint from WebDataset shards of aligned pairs",
+        "kornia-tar train --data shards/ --text bank.npz --minutes 60 -o run/",
+    )  # fmt: skip
+    _add_train(train)
+
+    info = command("info", run_info, "show version, weights, text prior, devices", "kornia-tar info")
+    info.add_argument("--weights", default="optical-sar", help="name of shipped weights or a .safetensors file")
+    return parser
+
+
+def _add_matcher(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("--weights", default="optical-sar", help="name of shipped weights or a .safetensors file")
+    parser.add_argument("--device", default="auto", help="auto, cpu, cuda, cuda:1, mps (default: auto)")
+    parser.add_argument("--threads", type=int, help="CPU threads (default: torch's choice)")
+    parser.add_argument("--threshold", type=float, default=0.1, help="least confidence of a match (default: 0.1)")
+    parser.add_argument("--bank", type=Path, help="text bank (.npz, .safetensors, .h5) instead of the weights' own text")
+
+
+def _add_pair(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("image0", type=Path, help="reference image, usually optical")
+    parser.add_argument("image1", type=Path, help="image to bring onto it, usually SAR")
+    for k, default in enumerate(("optical", "sar")):
+        parser.add_argument(f"--modality{k}", choices=MODALITIES, default=default,
+                            help=f"of image{k}; auto: told from the image (default: {default})")  # fmt: skip
+    _add_matcher(parser)
+
+
+def _add_registrar(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("--model", choices=("affine", "similarity", "homography"), default="affine",
+                        help="transform to fit (default: affine)")  # fmt: skip
+    parser.add_argument("--rotations", type=int, choices=(1, 4), default=4,
+                        help="4: any rotation; 1: nearly upright pairs, faster (default: 4)")  # fmt: skip
+
+
+def _add_train(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("--data", type=Path, required=True, help="folder with train-*.tar")
+    parser.add_argument("-o", "--out", type=Path, required=True, help="folder for checkpoint, state and log")
+    parser.add_argument("--text", type=Path, help="text bank (.npz, .safetensors, .h5); without it a model without text")
+    length = parser.add_mutually_exclusive_group(required=True)
+    length.add_argument("--minutes", type=float, help="length of the run in minutes of stepping")
+    length.add_argument("--steps", type=int, help="length of the run in steps")
+    parser.add_argument("--batch", type=int, default=16, help="pairs per step (default: 16)")
+    parser.add_argument("--size", type=int, default=128, help="side of the crops, a multiple of 16 (default: 128)")
+    parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--device", default="auto")
+    parser.add_argument("--precision", choices=("auto", "fp32", "bf16"), default="auto")
+    parser.add_argument("--limit", type=int, help="use only so many pairs, e.g. 64 to see it overfit")
+    parser.add_argument("--resume", action="store_true", help="go on from the folder's state")
+    parser.add_argument("--val", type=Path, help="a validation shard, matched at the end under the stored warps")
+    parser.add_argument("--val-warps", type=Path, help="JSON with one matrix per pair of --val")
+
+
+def choose_device(name: str) -> str:
+    """Resolve "auto", and refuse a device that is not there in one line."""
+    if name == "auto":
+        return "cuda" if torch.cuda.is_available() else "mps" if torch.backends.mps.is_available() else "cpu"
+    try:
+        torch.zeros(1, device=name)
+    except (RuntimeError, AssertionError, NotImplementedError) as error:
+        raise ValueError(f"--device {name}: not available here ({str(error).splitlines()[0]})") from None
+    return name
+
+
+def _matcher(a: argparse.Namespace) -> TARMatcher:
+    if a.threads is not None:
+        if a.threads < 1:
+            raise ValueError(f"--threads must be at least 1, got {a.threads}")
+        torch.set_num_threads(a.threads)
+    matcher = TARMatcher(a.weights, threshold=a.threshold)
+    if a.bank is not None:
+        matcher.set_text_prior("bank", path=a.bank)
+    return matcher.to(choose_device(a.device)).fuse()
+
+
+def _modality(name: str) -> str | None:
+    return None if name == "auto" else name
+
+
+def _greys(first: Raster, second: Raster, a: argparse.Namespace) -> list[np.ndarray]:
+    # "auto" only decides the network's stem; the stretch of 8-bit images is the same for both.
+    return [to_grey8(r, "sar" if m == "sar" else "optical") for r, m in ((first, a.modality0), (second, a.modality1))]
+
+
+def run_register(a: argparse.Namespace) -> int:
+    """``kornia-tar register``."""
+    first, second = read_image(a.image0), read_image(a.image1)
+    matcher, out = _matcher(a), output_folder(a.out)
+    grey0, grey1 = _greys(first, second, a)
+    config = RegistrarConfig(model=a.model, rotations=a.rotations)
+    started = time.perf_counter()
+    outcome = Registrar(matcher, config)(
+        grey0, grey1, first.mask, second.mask, _modality(a.modality0), _modality(a.modality1)
+    )
+    seconds = time.perf_counter() - started
+    report = {"image0": str(a.image0), "image1": str(a.image1), **outcome.report(), "seconds": round(seconds, 2),
+              "weights": str(a.weights), "kornia_tar": __version__}  # fmt: skip
+    pixel = first.profile and first.profile.transform and abs(first.profile.transform.a)
+    if pixel and outcome.matrix is not None:
+        report["ground_sampling_distance"] = pixel
+    _write(out, outcome, report, first, second, grey1)
+    return _tell(outcome, out, seconds)
+
+
+def run_demo(a: argparse.Namespace) -> int:
+    """``kornia-tar demo``."""
+    from kornia_tar.demo import demo_pair
+
+    matcher, out = _matcher(a), output_folder(a.out)
+    optical, sar, truth = demo_pair(a.seed)
+    write_image(out / "optical.png", optical)
+    write_image(out / "sar.png", sar)
+    started = time.perf_counter()
+    outcome = Registrar(matcher, RegistrarConfig(model=a.model, rotations=a.rotations))(optical, sar)
+    seconds = time.perf_counter() - started
+    error = corner_error(outcome.matrix, truth, optical.shape[:2])
+    report = {"scene": f"synthetic, seed {a.seed}", "truth": truth, "corner_error_px": error, **outcome.report(),
+              "seconds": round(seconds, 2), "weights": str(a.weights), "kornia_tar": __version__}  # fmt: skip
+    full = np.ones(optical.shape[:2], bool)
+    _write(out, outcome, report, Raster(optical, full, None, out / "optical.png"),
+           Raster(sar, np.ones(sar.shape, bool), None, out / "sar.png"), sar,
+           f"synthetic scene, seed {a.seed}: mean corner error {error:.2f} px against the known truth")  # fmt: skip
+    print(f"mean corner error against the known truth: {error:.2f} px")
+    return _tell(outcome, out, seconds)
+
+
+def _write(
+    out: Path, outcome: Registration, report: dict[str, Any], first: Raster, second: Raster, grey1: np.ndarray,
+    headline: str | None = None,
+) -> None:  # fmt: skip
+    """Write report, matches, quick look, and, only when registered, the registered image; drop a stale one."""
+    for stale in ("registered.png", "registered.tif"):
+        (out / stale).unlink(missing_ok=True)
+    m = outcome.matches
+    arrays: dict[str, Any] = {
+        "keypoints0": m.points0, "keypoints1": m.points1, "confidence": m.confidence, "std": m.std,
+        "inliers": outcome.inliers,
+    }  # fmt: skip
+    if outcome.matrix is not None:
+        arrays["matrix"] = outcome.matrix
+    write_matches(out / "matches.h5", arrays)
+    matrix = np.eye(3) if outcome.matrix is None else outcome.matrix
+    valid = valid_mask(second.mask, matrix, first.size)
+    if outcome.registered:
+        fill = 0 if second.profile is None or second.profile.nodata is None else second.profile.nodata
+        registered = warp_image(second.pixels, matrix, first.size, fill=fill)
+        registered[~valid] = fill
+        suffix = ".tif" if first.profile is not None else ".png"
+        if suffix == ".png" and registered.dtype not in (np.uint8, np.uint16):
+            registered = np.where(valid, warp_image(grey1, matrix, first.size), 0).astype(np.uint8)
+        write_image(out / f"registered{suffix}", registered, first.profile)
+    state = "registered" if outcome.registered else "NOT registered"
+    caption = [
+        headline or f"{first.path.name} and {second.path.name}: {state}",
+        f"{state} · {int(outcome.inliers.sum())} of {len(m)} matches are inliers · residual {outcome.rmse:.2f} px · "
+        f"estimated error {outcome.error_estimate:.2f} px",
+    ]
+    if outcome.reasons:
+        caption.append("; ".join(outcome.reasons))
+    warped = warp_image(grey1, matrix, first.size)
+    sheet = draw_quicklook(to_rgb8(first), grey1, warped, m.points0, m.points1, outcome.inliers, caption,
+                           confidence=m.confidence, valid=valid)  # fmt: skip
+    write_image(out / "quicklook.png", sheet)
+    write_json(out / "report.json", report)
+
+
+def _tell(outcome: Registration, out: Path, seconds: float) -> int:
+    count = f"{int(outcome.inliers.sum())} inliers of {len(outcome.matches)} matches, {seconds:.1f} s"
+    if outcome.registered:
+        print(f"registered: estimated error {outcome.error_estimate:.2f} px, {count}; see {out / 'quicklook.png'}")
+        return 0
+    print(f"not registered: {'; '.join(outcome.reasons)} ({count}); see {out / 'quicklook.png'}", file=sys.stderr)
+    return NOT_REGISTERED
+
+
+def run_match(a: argparse.Namespace) -> int:
+    """``kornia-tar match``."""
+    if a.out.suffix.lower() not in (".h5", ".hdf5", ".npz"):
+        raise ValueError(f"{a.out}: matches are kept in .h5 or .npz")
+    first, second = read_image(a.image0), read_image(a.image1)
+    matcher = _matcher(a)
+    output_folder(a.out.parent)
+    device = next(matcher.parameters()).device
+    data: dict[str, Any] = {}
+    for k, (raster, grey) in enumerate(zip((first, second), _greys(first, second, a), strict=True)):
+        data[f"image{k}"] = torch.from_numpy(grey).to(device)[None, None].float() / 255
+        if not raster.mask.all():
+            data[f"mask{k}"] = torch.from_numpy(raster.mask).to(device)[None]
+    data |= {f"modality{k}": m for k, m in enumerate((a.modality0, a.modality1)) if m != "auto"}
+    with torch.inference_mode():
+        found = matcher(data)
+    keep = ("keypoints0", "keypoints1", "confidence", "std")
+    write_matches(a.out, {k: found[k].cpu().numpy() for k in keep} | {"image0": str(a.image0), "image1": str(a.image1)})
+    print(f"{len(found['confidence'])} matches in {a.out}")
+    return 0
+
+
+def run_train(a: argparse.Namespace) -> int:
+    """``kornia-tar train``."""
+    from kornia_tar.net import TARConfig
+    from kornia_tar.tafe import TAFEConfig
+    from kornia_tar.text import TextBank
+    from kornia_tar.training.data import find_shards, read_pairs
+    from kornia_tar.training.loop import TrainConfig, train
+    from kornia_tar.training.validate import validate
+
+    if a.size < 64 or a.size % 16:
+        raise ValueError(f"--size must be a multiple of 16 and at least 64, got {a.size}")
+    if (a.val is None) != (a.val_warps is None):
+        raise ValueError("--val and --val-warps go together")
+    shards, device = find_shards(a.data), choose_device(a.device)
+    bank = None if a.text is None else TextBank.load(a.text)
+    tafe = TAFEConfig(classes=0) if bank is None else TAFEConfig(text_dim=bank.dim, classes=len(bank))
+    out = output_folder(a.out)
+    pairs = read_pairs(shards, limit=a.limit)
+    config = TrainConfig(steps=a.steps, minutes=a.minutes, batch=a.batch, size=a.size, seed=a.seed,
+                         precision=a.precision, compile=device.startswith("cuda"))  # fmt: skip
+    path = train(
+        pairs, out, text=bank, config=config, model=TARConfig(tafe=tafe), device=device, resume=a.resume,
+        provenance={"data": [s.name for s in shards], "kornia_tar": __version__},
+    )  # fmt: skip
+    print(f"written: {path}")
+    if a.val is not None:
+        scores = validate(TARMatcher(path).to(device), a.val, a.val_warps)
+        write_json(out / "validation.json", scores)
+        print(" · ".join(f"{k} {v:.1f}" for k, v in scores.items()))
+    return 0
+
+
+def run_info(a: argparse.Namespace) -> int:
+    """``kornia-tar info``."""
+    import importlib.util
+
+    import kornia
+
+    print(f"kornia-tar {__version__} · torch {torch.__version__} · kornia {kornia.__version__} · python "
+          f"{sys.version.split()[0]}")  # fmt: skip
+    print(f"device auto: {choose_device('auto')} · {torch.get_num_threads()} CPU threads")
+    extras = {"text": "open_clip", "geo": "rasterio", "hloc": "pycolmap", "onnx": "onnx"}
+    print("extras: " + ", ".join(f"{k} {'yes' if importlib.util.find_spec(v) else 'no'}" for k, v in extras.items()))
+    print(f"text priors: {', '.join(available_text_priors())}")
+    print(f"shipped weights: {', '.join(sorted(p.stem for p in WEIGHTS.glob('*.safetensors'))) or 'none'}")
+    path = resolve_weights(a.weights)
+    matcher = TARMatcher(path)
+    millions = sum(p.numel() for p in matcher.parameters()) / 1e6
+    print(f"{path.name}: {millions:.2f} M parameters, {path.stat().st_size / 2**20:.1f} MiB")
+    text = matcher.info.get("text", {})
+    print(f"  text: {text.get('encoder', 'none')}: {', '.join(text.get('names', [])) or 'no names'}")
+    for key in ("step", "minutes", "pairs", "data", "device", "torch"):
+        if key in matcher.info:
+            print(f"  {key}: {matcher.info[key]}")
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,251 @@
+"""TARMatcher: kornia's LocalFeatureMatcher contract outside, TARNet inside."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import torch
+from kornia.color import rgb_to_grayscale
+from kornia.feature import LocalFeatureMatcher, laf_from_center_scale_ori
+from torch import Tensor, nn
+
+from kornia_tar.cfdm import CELL
+from kornia_tar.checkpoint import load_checkpoint
+from kornia_tar.msfl import MODALITIES
+from kornia_tar.net import TARConfig, TARNet, modality_weights
+from kornia_tar.text import BankPrior, TextBank, TextPrior, embed_classes, load_text_prior
+
+WEIGHTS = Path(__file__).with_name("weights")
+MIN_SIDE = 32
+
+
+def resolve_weights(name: str | Path) -> Path:
+    """Path of a shipped checkpoint by name, or of a file.
+
+    Raises:
+        FileNotFoundError: neither; the line lists the shipped names.
+    """
+    shipped = WEIGHTS / f"{name}.safetensors"
+    if shipped.is_file():
+        return shipped
+    if Path(name).suffix or Path(name).exists():
+        return Path(name)
+    known = ", ".join(sorted(path.stem for path in WEIGHTS.glob("*.safetensors"))) or "none"
+    raise FileNotFoundError(f"no weights named {str(name)!r}: shipped are {known}; or give the path of a .safetensors")
+
+
+class TARMatcher(LocalFeatureMatcher):
+    r"""Dense matcher for optical and SAR images: a drop-in for :class:`kornia.feature.LoFTR`.
+
+    An independent implementation after the abstract and the published protocol of TAR (arXiv 2605.12064): MSFL computes
+    features at three scales, TAFE lets text enhance the coarse ones, CFDM matches coarse to fine.
+
+    Convention:
+        - pixel centres at integers, x before y, origin at the top-left pixel's centre (OpenCV's and hloc's frame).
+          ``kornia.feature.LoFTR`` counts pixel centres from +0.5 instead.
+        - ``keypoints0[n]`` in ``image0[batch_indexes[n]]`` matches ``keypoints1[n]`` in ``image1[batch_indexes[n]]``.
+        - swapping image0 and image1 (and their masks and modalities) swaps the result.
+
+    Args:
+        pretrained: name of shipped weights, path of a checkpoint, or None for random weights.
+        config: sizes of the network when ``pretrained`` is None.
+        threshold: matches with less confidence are dropped, in [0, 1].
+        max_keypoints: keep at most so many matches of each pair, the most confident ones.
+
+    The module is in eval mode after construction.
+
+    Example:
+        >>> matcher = TARMatcher(pretrained=None)
+        >>> out = matcher({"image0": torch.rand(1, 3, 64, 80), "image1": torch.rand(1, 1, 96, 64)})
+        >>> out["keypoints0"].shape == out["keypoints1"].shape
+        True
+    """
+
+    def __init__(
+        self,
+        pretrained: str | Path | None = "optical-sar",
+        config: TARConfig | None = None,
+        *,
+        threshold: float = 0.1,
+        max_keypoints: int | None = None,
+    ) -> None:
+        nn.Module.__init__(self)  # LocalFeatureMatcher's own wants a detector and a descriptor matcher
+        if not 0 <= threshold <= 1:
+            raise ValueError(f"threshold must be in [0, 1], got {threshold}")
+        if max_keypoints is not None and max_keypoints < 1:
+            raise ValueError(f"max_keypoints must be at least 1 or None, got {max_keypoints}")
+        if pretrained is not None and config is not None:
+            raise ValueError("give pretrained or config: a checkpoint carries its own config")
+        self.threshold = threshold
+        self.max_keypoints = max_keypoints
+        self.info: dict[str, Any] = {}
+        if pretrained is None:
+            self.net = TARNet(config or TARConfig())
+        else:
+            self.net, self.info = load_checkpoint(resolve_weights(pretrained))
+        self.eval()
+
+    def fuse(self) -> TARMatcher:
+        """Fold the RepVGG-style blocks into plain convolutions: faster, same output, no training afterwards."""
+        self.net.fuse()
+        return self
+
+    @property
+    def text_names(self) -> tuple[str, ...]:
+        """The K names that the land-cover maps speak of."""
+        return tuple(self.info.get("text", {}).get("names", ()))
+
+    def set_text_prior(
+        self,
+        prior: str | TextPrior | TextBank,
+        *,
+        names: Sequence[str] | None = None,
+        templates: Sequence[str] | None = None,
+        strict: bool = True,
+        **options: Any,
+    ) -> TARMatcher:
+        """Exchange the text that steers the features.
+
+        Args:
+            prior: a provider's name ("remoteclip", "open_clip", "bank", "none", "random", …), a provider, or a bank.
+            names: class names; by default the bank's, or those that the checkpoint was trained with.
+            templates: sentences with ``{}``; by default those that the provider's encoder is used with.
+            strict: require the encoder that the checkpoint was trained with. A bank from another encoder has the right
+                shape but means nothing to the trained projection.
+            **options: of the provider, e.g. ``path=`` for "bank".
+
+        Returns:
+            self.
+
+        Raises:
+            ValueError: unknown provider, another feature width, or another encoder while ``strict``.
+        """
+        if isinstance(prior, str):
+            prior = load_text_prior(prior, **options)
+        elif options:
+            raise TypeError(f"options {sorted(options)} only go with a provider's name")
+        if not isinstance(prior, TextBank) and prior.dim == 0:
+            tokens = self.net.tafe.tokens
+            self.net.tafe.tokens = tokens.new_zeros(0, tokens.shape[1])
+            self.info = {**self.info, "text": {"encoder": "none", "names": [], "templates": []}}
+            return self
+        if isinstance(prior, TextBank):
+            bank = prior.subset(names) if names is not None else prior
+        else:
+            chosen = names or (prior.bank.names if isinstance(prior, BankPrior) else self.text_names)
+            bank = embed_classes(prior, chosen, templates) if chosen else embed_classes(prior, templates=templates)
+        trained = self.info.get("trained_text", self.info.get("text", {})).get("encoder")
+        if strict and trained is not None and bank.encoder != trained:
+            raise ValueError(
+                f"these weights read text features of {trained!r}, the prior gives {bank.encoder!r}: "
+                "another feature space; train with it, or pass strict=False to try anyway"
+            )
+        self.net.tafe.set_text(bank.features)
+        self.info = {
+            **self.info,
+            "trained_text": self.info.get("trained_text", self.info.get("text", {})),
+            "text": {"encoder": bank.encoder, "names": list(bank.names), "templates": list(bank.templates)},
+        }
+        return self
+
+    @torch.no_grad()
+    def landcover(self, image: Tensor, modality: str | Sequence[str] | None = None) -> Tensor:
+        """Per-pixel land cover as TAFE sees it: (B, C, H, W) → (B, K, h, w) probabilities, one pixel per 8×8 cell."""
+        return self.net.describe(self._grey(image, "image"), self._modality(modality, image, "modality")).landcover
+
+    def extract_features(self, image: Tensor, mask: Tensor | None = None) -> dict[str, Tensor]:
+        """Text-enhanced coarse (B, C, h, w) and fine (B, C2, 4h, 4w) features of one image, modality inferred."""
+        described = self.net.describe(self._grey(image, "image"), None, self._mask(mask, image, "mask"))
+        return {"coarse": described.coarse, "fine": described.fine, "landcover": described.landcover}
+
+    def forward(self, data: Mapping[str, Any]) -> dict[str, Tensor]:
+        """Match the images of ``data``.
+
+        Args:
+            data: ``image0`` (B, 1|3, H0, W0) and ``image1`` (B, 1|3, H1, W1), floats in [0, 1], sides at least 32;
+                optional ``mask0``, ``mask1`` (B, H, W) or (B, 1, H, W), 0 = nodata; optional ``modality0``,
+                ``modality1``: "optical" or "sar", or a list of B of them; inferred from the image where missing.
+
+        Returns:
+            ``keypoints0``, ``keypoints1`` (N, 2) px; ``confidence`` (N,) in [0, 1], the predicted probability that the
+            match is within 3 px; ``std`` (N,) px, the predicted one-sigma error per axis; ``batch_indexes`` (N,) long;
+            ``lafs0``, ``lafs1`` (1, N, 2, 3), upright circles as large as a cell. All float32.
+
+        Raises:
+            TypeError: a missing key or something else than a float tensor.
+            ValueError: a shape or size that does not fit, an unknown modality, NaN or Inf.
+        """
+        image0, image1 = self._grey(data.get("image0"), "image0"), self._grey(data.get("image1"), "image1")
+        if len(image0) != len(image1):
+            raise ValueError(f"image0 holds {len(image0)} images and image1 {len(image1)}: need as many")
+        matches = self.net(
+            image0,
+            image1,
+            self._modality(data.get("modality0"), image0, "modality0"),
+            self._modality(data.get("modality1"), image1, "modality1"),
+            self._mask(data.get("mask0"), image0, "mask0"),
+            self._mask(data.get("mask1"), image1, "mask1"),
+        )
+        matches = type(matches)(*(t[self._keep(matches, image0, image1)] for t in matches))
+        radius = torch.full_like(matches.confidence, CELL / 2)[None, :, None, None]
+        lafs = [laf_from_center_scale_ori(p[None], radius) for p in (matches.points0, matches.points1)]
+        return {
+            "keypoints0": matches.points0,
+            "keypoints1": matches.points1,
+            "confidence": matches.confidence,
+            "std": matches.std,
+            "batch_indexes": matches.batch,
+            "lafs0": lafs[0],
+            "lafs1": lafs[1],
+        }
+
+    def _keep(self, matches: Any, image0: Tensor, image1: Tensor) -> Tensor:
+        """Indices of matches that are confident enough, inside both images and within the budget."""
+        keep = matches.confidence >= self.threshold
+        for points, image in ((matches.points0, image0), (matches.points1, image1)):
+            height, width = image.shape[2:]
+            limit = points.new_tensor([width - 0.5, height - 0.5])
+            keep = keep & ((points >= -0.5) & (points <= limit)).all(-1)
+        index = keep.nonzero().flatten()
+        if self.max_keypoints is None:
+            return index
+        best = index[matches.confidence[index].argsort(descending=True, stable=True)]
+        batch = matches.batch[best]
+        parts = [best[batch == b][: self.max_keypoints] for b in range(len(image0))]
+        return torch.cat(parts).sort().values
+
+    def _grey(self, image: Any, key: str) -> Tensor:
+        if not isinstance(image, Tensor):
+            raise TypeError(f"{key} must be a float tensor (B, 1|3, H, W), got {type(image).__name__}")
+        if not image.is_floating_point():
+            raise TypeError(f"{key} must be a float tensor in [0, 1], got {image.dtype}: divide 8-bit images by 255")
+        if image.ndim != 4 or image.shape[1] not in (1, 3) or len(image) < 1:
+            raise ValueError(f"{key} has shape {tuple(image.shape)}, need (B, 1|3, H, W)")
+        if min(image.shape[2:]) < MIN_SIDE:
+            raise ValueError(f"{key} is {image.shape[3]}×{image.shape[2]} px, need at least {MIN_SIDE}×{MIN_SIDE}")
+        if not image.isfinite().all():
+            raise ValueError(f"{key} holds NaN or Inf: replace nodata and give a {key.replace('image', 'mask')}")
+        weight = self.net.tafe.query.weight
+        grey = image if image.shape[1] == 1 else rgb_to_grayscale(image)
+        return grey.to(weight.device, weight.dtype)
+
+    def _mask(self, mask: Any, image: Tensor, key: str) -> Tensor | None:
+        if mask is None:
+            return None
+        if not isinstance(mask, Tensor):
+            raise TypeError(f"{key} must be a tensor (B, H, W) or (B, 1, H, W), got {type(mask).__name__}")
+        B, _, H, W = image.shape
+        if tuple(mask.shape) not in ((B, H, W), (B, 1, H, W)):
+            raise ValueError(f"{key} has shape {tuple(mask.shape)}, need {(B, H, W)} or {(B, 1, H, W)}")
+        return (mask.reshape(B, 1, H, W) > 0).to(image.device, image.dtype)
+
+    def _modality(self, modality: Any, image: Tensor, key: str) -> Tensor | None:
+        if modality is None:
+            return None
+        names = [modality] * len(image) if isinstance(modality, str) else list(modality)
+        if len(names) != len(image) or any(name not in MODALITIES for name in names):
+            raise ValueError(f"{key} is {modality!r}, need one of {MODALITIES} or a list of {len(image)} of them")
+        weight = self.net.tafe.query.weight
+        return modality_weights(names).to(weight.device, weight.dtype)

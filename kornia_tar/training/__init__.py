@@ -1,0 +1,1 @@
+"""Training of TARNet: pairs, warps and photometry, losses, one plain loop. See ``kornia-tar train --help``."""
