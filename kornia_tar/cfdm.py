@@ -1,13 +1,14 @@
 """CFDM: coarse-to-fine dense matching.
 
 From the paper (abstract): text-enhanced high-level features match coarsely and robustly, low-level features refine.
-Ours: self- and cross-attention at 1/8 (full softmax, 2-D RoPE in self-attention), dual-softmax over cosine similarities,
-mutual nearest cells; then a window correlation at 1/2 gives a sub-pixel offset with a predicted scale (a likelihood, as
-in RBE-Flow, instead of L1) and the probability that the match is right at all.
+Ours: self- and cross-attention at 1/8 (full softmax, 2-D RoPE in self-attention), dual-softmax over cosine
+similarities, mutual nearest cells; then a window correlation at 1/2 gives a sub-pixel offset with a predicted scale
+(a likelihood, as in RBE-Flow, instead of L1) and the probability that the match is right at all.
 
-Everything is symmetric in the two images. A coarse match joins the centres of cell i and cell j. The fine stage estimates
-``e1 = T(c_i) - c_j`` in image1 and ``e0 = T⁻¹(c_j) - c_i`` in image0 with the same weights, and moves *both* ends half
-way: for any affine T, ``T(c_i + e0 / 2) = c_j + e1 / 2`` exactly, so swapping the images swaps the result.
+Everything is symmetric in the two images. A coarse match joins the centres of cell i and cell j. The fine stage
+estimates ``e1 = T(c_i) - c_j`` in image1 and ``e0 = T⁻¹(c_j) - c_i`` in image0 with the same weights, and moves
+*both* ends half way: for any affine T, ``T(c_i + e0 / 2) = c_j + e1 / 2`` exactly, so swapping the images swaps the
+result.
 """
 
 from __future__ import annotations
@@ -99,12 +100,12 @@ class CFDM(nn.Module):
         Returns:
             :class:`Coarse`.
         """
-        grid0, grid1 = x0.shape[2:], x1.shape[2:]
+        grid0, grid1 = (x0.shape[2], x0.shape[3]), (x1.shape[2], x1.shape[3])
         t0, t1 = x0.flatten(2).transpose(1, 2), x1.flatten(2).transpose(1, 2)  # (B, N, C), (B, M, C)
         m0, m1 = (None if m is None else NODATA * (~m.flatten(1)).float() for m in (mask0, mask1))
         width = t0.shape[-1] // self.config.heads
-        rope0 = rotary_angles(*grid0, width, t0.device)
-        rope1 = rotary_angles(*grid1, width, t1.device)
+        rope0 = rotary_angles(grid0, width, t0.device)
+        rope1 = rotary_angles(grid1, width, t1.device)
         for within, across in zip(self.self_attention, self.cross_attention, strict=True):
             if not self.attend:
                 break
@@ -187,7 +188,9 @@ class FineHead(nn.Module):
         half = window.shape[1] // 2
         centre = asker[:, half - 1 : half + 1, half - 1 : half + 1].mean(dim=(1, 2))
         with torch.autocast(centre.device.type, enabled=False):
-            logits = torch.einsum("kc,khwc->khw", centre.float(), window.float()).flatten(1) / math.sqrt(centre.shape[-1])
+            logits = torch.einsum("kc,khwc->khw", centre.float(), window.float()).flatten(1) / math.sqrt(
+                centre.shape[-1]
+            )
             probability = logits.softmax(dim=-1)
             expected = probability @ self.positions.float()
         seen = torch.cat([probability, log_p[:, None].float() / 10], dim=-1).to(t_ask.dtype)

@@ -35,7 +35,7 @@ def save_checkpoint(path: str | Path, net: TARNet, info: dict[str, Any]) -> None
     temporary = path.with_name(f".{path.name}.{os.getpid()}")
     try:
         save_file(tensors, temporary, metadata=meta)
-        os.replace(temporary, path)
+        temporary.replace(path)
     finally:
         temporary.unlink(missing_ok=True)
 

@@ -10,6 +10,7 @@ import argparse
 import sys
 import time
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -20,7 +21,16 @@ from kornia_tar import __version__
 from kornia_tar.geometry import corner_error, valid_mask, warp_image
 from kornia_tar.matcher import WEIGHTS, TARMatcher, resolve_weights
 from kornia_tar.quicklook import draw_quicklook
-from kornia_tar.raster import Raster, output_folder, read_image, to_grey8, to_rgb8, write_image, write_json, write_matches
+from kornia_tar.raster import (
+    Raster,
+    output_folder,
+    read_image,
+    to_grey8,
+    to_rgb8,
+    write_image,
+    write_json,
+    write_matches,
+)
 from kornia_tar.registration import Registrar, RegistrarConfig, Registration
 from kornia_tar.text import available_text_priors
 
@@ -59,7 +69,9 @@ def build_parser() -> argparse.ArgumentParser:
     parser.add_argument("--version", action="version", version=f"kornia-tar {__version__}")
     commands = parser.add_subparsers(dest="command", required=True, metavar="command")
 
-    def command(name: str, run: Callable[[argparse.Namespace], int], text: str, example: str) -> argparse.ArgumentParser:
+    def command(
+        name: str, run: Callable[[argparse.Namespace], int], text: str, example: str
+    ) -> argparse.ArgumentParser:
         sub = commands.add_parser(
             name, help=text, description=text[0].upper() + text[1:] + ".", epilog=f"example:\n  {example}",
             formatter_class=argparse.RawDescriptionHelpFormatter,
@@ -103,7 +115,9 @@ def _add_matcher(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--device", default="auto", help="auto, cpu, cuda, cuda:1, mps (default: auto)")
     parser.add_argument("--threads", type=int, help="CPU threads (default: torch's choice)")
     parser.add_argument("--threshold", type=float, default=0.1, help="least confidence of a match (default: 0.1)")
-    parser.add_argument("--bank", type=Path, help="text bank (.npz, .safetensors, .h5) instead of the weights' own text")
+    parser.add_argument(
+        "--bank", type=Path, help="text bank (.npz, .safetensors, .h5) instead of the weights' own text"
+    )
 
 
 def _add_pair(parser: argparse.ArgumentParser) -> None:
@@ -125,7 +139,9 @@ def _add_registrar(parser: argparse.ArgumentParser) -> None:
 def _add_train(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--data", type=Path, required=True, help="folder with train-*.tar")
     parser.add_argument("-o", "--out", type=Path, required=True, help="folder for checkpoint, state and log")
-    parser.add_argument("--text", type=Path, help="text bank (.npz, .safetensors, .h5); without it a model without text")
+    parser.add_argument(
+        "--text", type=Path, help="text bank (.npz, .safetensors, .h5); without it a model without text"
+    )
     length = parser.add_mutually_exclusive_group(required=True)
     length.add_argument("--minutes", type=float, help="length of the run in minutes of stepping")
     length.add_argument("--steps", type=int, help="length of the run in steps")
@@ -231,13 +247,15 @@ def _write(
     matrix = np.eye(3) if outcome.matrix is None else outcome.matrix
     valid = valid_mask(second.mask, matrix, first.size)
     if outcome.registered:
-        fill = 0 if second.profile is None or second.profile.nodata is None else second.profile.nodata
+        told = None if second.profile is None else second.profile.nodata
+        fill = told if told is not None else np.nan if second.pixels.dtype.kind == "f" else 0
         registered = warp_image(second.pixels, matrix, first.size, fill=fill)
         registered[~valid] = fill
         suffix = ".tif" if first.profile is not None else ".png"
         if suffix == ".png" and registered.dtype not in (np.uint8, np.uint16):
             registered = np.where(valid, warp_image(grey1, matrix, first.size), 0).astype(np.uint8)
-        write_image(out / f"registered{suffix}", registered, first.profile)
+        grid = None if first.profile is None else replace(first.profile, nodata=fill)
+        write_image(out / f"registered{suffix}", registered, grid)
     state = "registered" if outcome.registered else "NOT registered"
     caption = [
         headline or f"{first.path.name} and {second.path.name}: {state}",

@@ -1,10 +1,11 @@
 """MSFL: multi-scale visual feature learning.
 
-From the paper (abstract): a network that learns visual features of optical and SAR images at several scales; the coarse
-ones carry semantics for robust matching, the fine ones carry detail for accurate matching.
-Ours: a stem and first stage for each modality, all later stages shared (partially unshared encoders are the tradition of
-the paper's group, SDNet 2022); RepVGG-style blocks that fuse into plain convolutions; a 1/16 context stage; a top-down
-path so that fine features know what the coarse ones saw; the modality is told or inferred, never assumed by position.
+From the paper (abstract): a network that learns visual features of optical and SAR images at several scales; the
+coarse ones carry semantics for robust matching, the fine ones carry detail for accurate matching.
+Ours: a stem and first stage for each modality, all later stages shared (partially unshared encoders are the tradition
+of the paper's group, SDNet 2022); RepVGG-style blocks that fuse into plain convolutions; a 1/16 context stage; a top-
+down path so that fine features know what the coarse ones saw; the modality is told or inferred, never assumed by
+position.
 """
 
 from __future__ import annotations

@@ -9,7 +9,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from kornia_tar.cfdm import CELL, CFDM, CFDMConfig, Cells, Coarse, Offset, cell_centres, mutual_nearest
+from kornia_tar.cfdm import CELL, CFDM, Cells, CFDMConfig, Coarse, Offset, cell_centres, mutual_nearest
+from kornia_tar.layers import Down, RepConv
 from kornia_tar.msfl import MODALITIES, MSFL, STRIDE, Features, MSFLConfig, standardise
 from kornia_tar.tafe import TAFE, TAFEConfig
 
@@ -41,6 +42,11 @@ class Described(NamedTuple):
     fine: Tensor  # (B, C2, 4h, 4w) at 1/2
     landcover: Tensor  # (B, K, h, w)
     mask: Tensor | None  # (B, h, w) bool
+
+    def rows(self, part: slice) -> Described:
+        """Part of the batch."""
+        mask = None if self.mask is None else self.mask[part]
+        return Described(self.coarse[part], self.fine[part], self.landcover[part], mask)
 
 
 class Matches(NamedTuple):
@@ -121,13 +127,13 @@ class TARNet(nn.Module):
     def fuse(self) -> TARNet:
         """Fold every RepVGG-style block into one convolution, in place; for inference only."""
         for module in self.modules():
-            if module is not self and hasattr(module, "fuse"):
+            if isinstance(module, RepConv | Down):
                 module.fuse()
         return self
 
 
 def assemble(cells: Cells, in0: Offset, in1: Offset, columns0: int, columns1: int) -> Matches:
-    """Move both ends of each coarse match half way (see :mod:`kornia_tar.cfdm`) and put the two views' doubts together."""
+    """Move both ends of each match half way (see :mod:`kornia_tar.cfdm`), and put the two views' doubts together."""
     points0 = cell_centres(cells.cell0, columns0) + in0.shift / 2
     points1 = cell_centres(cells.cell1, columns1) + in1.shift / 2
     confidence = torch.sigmoid((in0.logit + in1.logit) / 2)

@@ -254,9 +254,7 @@ class Registrar:
         finite = np.isfinite(points1).all(axis=1)
         return Correspondences(points0[finite], points1[finite], confidence[finite], std[finite] * scale)
 
-    def _gates(
-        self, fit: Fit, matches: Correspondences, disagreement: float, size: tuple[int, int]
-    ) -> tuple[str, ...]:
+    def _gates(self, fit: Fit, matches: Correspondences, disagreement: float, size: tuple[int, int]) -> tuple[str, ...]:
         c, count = self.config, int(fit.inliers.sum())
         parts = decompose(fit.matrix, at=(size[1] / 2, size[0] / 2))
         covered = spread(matches.points0[fit.inliers], size)
@@ -293,7 +291,9 @@ class _View:
         if pixels.ndim == 3 and pixels.shape[2] == 3:
             pixels = cv2.cvtColor(pixels.astype(np.float32), cv2.COLOR_RGB2GRAY)
         if pixels.ndim != 2 or min(pixels.shape) < MIN_SIDE:
-            raise ValueError(f"{name} has shape {np.shape(image)}, need (H, W) or (H, W, 3) with sides of {MIN_SIDE} px")
+            raise ValueError(
+                f"{name} has shape {np.shape(image)}, need (H, W) or (H, W, 3) with sides of {MIN_SIDE} px"
+            )
         valid = np.ones(pixels.shape, bool) if mask is None else np.asarray(mask, bool)
         if valid.shape != pixels.shape:
             raise ValueError(f"the mask of {name} has shape {valid.shape}, need {pixels.shape}")
@@ -329,16 +329,16 @@ class _View:
 
     def turned(self, quarters: int) -> _View:
         """Turned counter-clockwise; see :func:`turn_matrix`."""
-        image, mask = (np.ascontiguousarray(np.rot90(a, quarters)) for a in (self.image, self.mask))
-        return _View(image, mask, self.modality)
+        turned = np.ascontiguousarray(np.rot90(self.image, quarters))
+        return _View(turned, np.ascontiguousarray(np.rot90(self.mask, quarters)), self.modality)
 
     def warped(self, matrix: FloatArray, size: tuple[int, int]) -> _View:
         """In the frame that ``matrix`` leads from."""
         return _View(warp_image(self.image, matrix, size), valid_mask(self.mask, matrix, size), self.modality)
 
     def cut(self, rows: slice, columns: slice) -> _View:
-        image, mask = (np.ascontiguousarray(a[rows, columns]) for a in (self.image, self.mask))
-        return _View(image, mask, self.modality)
+        part = np.ascontiguousarray(self.image[rows, columns])
+        return _View(part, np.ascontiguousarray(self.mask[rows, columns]), self.modality)
 
 
 def turn_matrix(quarters: int, side: int) -> FloatArray:

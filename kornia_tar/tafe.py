@@ -1,9 +1,10 @@
 """TAFE: text-assisted feature enhancement.
 
-From the paper (abstract): text features of remote sensing scenes and land-cover categories, from RemoteCLIP's frozen text
-encoder, enhance the *high-level* visual features, because what a place is called is the same in both modalities.
-Ours: text tokens are projected once; every coarse visual token looks at them by cosine similarity, and what it reads is
-added through a zero-initialised gate. The attention weights *are* the land-cover map, so what acts can be looked at.
+From the paper (abstract): text features of remote sensing scenes and land-cover categories, from RemoteCLIP's frozen
+text encoder, enhance the *high-level* visual features, because what a place is called is the same in both modalities.
+Ours: text tokens are projected once; every coarse visual token looks at them by cosine similarity, and what it reads
+is added through a zero-initialised gate. The attention weights *are* the land-cover map, so what acts can be looked
+at.
 """
 
 from __future__ import annotations

@@ -1,8 +1,9 @@
 """Batched warps and photometry on the training device, and the truth that the warps imply.
 
-Each image of a pair is cut from the aligned source by its own warp, so no cell sits where it sat (the identity shortcut,
-see RECIPE in the model card): a turn of the whole scene over the full circle, then a rotation, scale, shear and
-translation *between* the two, as strong as ``difficulty`` says. Matrices map pixels of the crop to pixels of the source.
+Each image of a pair is cut from the aligned source by its own warp, so no cell sits where it sat (the identity
+shortcut, see RECIPE in the model card): a turn of the whole scene over the full circle, then a rotation, scale, shear
+and translation *between* the two, as strong as ``difficulty`` says. Matrices map pixels of the crop to pixels of the
+source.
 """
 
 from __future__ import annotations
@@ -62,7 +63,9 @@ def uniform(shape: tuple[int, ...], low: float, high: float, generator: Generato
     return low + (high - low) * torch.rand(shape, generator=generator, device=device)
 
 
-def draw_warps(batch: int, size: int, source: int, d: Deformation, generator: Generator, device: torch.device) -> Tensor:
+def draw_warps(
+    batch: int, size: int, source: int, d: Deformation, generator: Generator, device: torch.device
+) -> Tensor:
     """Draw the two warps of each pair: (2, B, 3, 3), crop pixels → source pixels."""
     r = lambda low, high, *s: uniform((batch, *s), low, high, generator, device)  # noqa: E731
     scene = r(0, 2 * math.pi)

@@ -47,8 +47,8 @@ class Pairs:
     def with_scenes(self, class_names: Sequence[str]) -> Pairs:
         """Tell which of ``class_names`` each pair shows, where its file name says so."""
         index = {name: k for k, name in enumerate(class_names)}
-        scene = [next((index.get(SCENES[word], -1) for word in SCENES if f"__{word}_" in name), -1) for name in self.names]
-        return replace(self, scene=torch.tensor(scene, device=self.scene.device))
+        shown = [next((SCENES[word] for word in SCENES if f"__{word}_" in name), "") for name in self.names]
+        return replace(self, scene=torch.tensor([index.get(name, -1) for name in shown], device=self.scene.device))
 
 
 def find_shards(folder: str | Path, pattern: str = "train-*.tar") -> list[Path]:
@@ -71,7 +71,9 @@ def read_pairs(shards: Iterable[Path], size: int = 256, limit: int | None = None
     Raises:
         ValueError: a member that is no image, of another size, or without its partner.
     """
-    optical, sar, names = [], [], []
+    optical: list[np.ndarray] = []
+    sar: list[np.ndarray] = []
+    names: list[str] = []
     for shard in shards:
         waiting: dict[str, dict[str, np.ndarray]] = {}
         with tarfile.open(shard) as tar:

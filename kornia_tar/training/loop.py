@@ -1,14 +1,13 @@
 """The training loop: plain, one process, the same on CPU and GPU.
 
-Curriculum: relative deformation eases in over the first part of the run, since a net that starts with hard pairs stays at
-the identity prior (`difficulty`). Learning rate: warm-up, constant, linear to zero. Weights that are kept are an
-exponential moving average. Progress is counted in steps or, with ``minutes``, in seconds spent stepping.
+Curriculum: relative deformation eases in over the first part of the run, since a net that starts with hard pairs
+stays at the identity prior (`difficulty`). Learning rate: warm-up, constant, linear to zero. Weights that are kept
+are an exponential moving average. Progress is counted in steps or, with ``minutes``, in seconds spent stepping.
 """
 
 from __future__ import annotations
 
 import json
-import os
 import time
 from copy import deepcopy
 from dataclasses import asdict, dataclass
@@ -58,7 +57,7 @@ def choose_bf16(precision: str, device: torch.device) -> bool:
         return precision == "bf16"
     if device.type == "cuda":
         return torch.cuda.is_bf16_supported()
-    capabilities = getattr(torch.cpu, "get_capabilities", dict)()
+    capabilities: dict[str, Any] = getattr(torch.cpu, "get_capabilities", dict)()
     return bool(capabilities.get("avx512_bf16") or capabilities.get("amx_bf16"))
 
 
@@ -160,7 +159,7 @@ def train(
         temporary = state_path.with_suffix(".tmp")
         torch.save({"net": net.state_dict(), "average": average.state_dict(), "optimiser": optimiser.state_dict(),
                     "generator": generator.get_state(), "step": step, "seconds": seconds}, temporary)  # fmt: skip
-        os.replace(temporary, state_path)
+        temporary.replace(state_path)
 
     forward = torch.compile(step_loss) if config.compile and where.type == "cuda" else step_loss
     bf16 = choose_bf16(config.precision, where)
@@ -190,12 +189,13 @@ def train(
             seconds += time.perf_counter() - started
             if step % 50 == 0:
                 line = {k: round(float(v) / 50, 4) for k, v in meter.items()}
-                line |= {"step": step, "minutes": round(seconds / 60, 2), "lr": rate, "size": size,
-                         "ease": round(ease, 3), "pairs_per_s": round(seen / (time.perf_counter() - since), 1)}  # fmt: skip
+                speed = round(seen / (time.perf_counter() - since), 1)
+                line |= {"step": step, "minutes": round(seconds / 60, 2), "lr": rate, "size": size, "ease": round(ease, 3)}
+                line["pairs_per_s"] = speed
                 log.write(json.dumps(line) + "\n")
                 log.flush()
                 bar.set_postfix_str(
-                    f"{line['pairs_per_s']} pairs/s · coarse accuracy {line['accuracy']:.3f} "
+                    f"{speed} pairs/s · coarse accuracy {line['accuracy']:.3f} "
                     f"(identity {line['identity']:.3f}) · precision@3 {line['precision']:.3f}"
                 )
                 bar.update(min(100, round(100 * progress)) - bar.n)

@@ -1,4 +1,4 @@
-"""Losses: focal dual-softmax (coarse), window cross-entropy and Laplace likelihood (fine), match worth, text agreement."""
+"""Losses: focal dual-softmax (coarse), cross-entropy and Laplace likelihood (fine), match worth, text agreement."""
 
 from __future__ import annotations
 
@@ -73,7 +73,7 @@ def coarse_loss(coarse: Coarse, truth: Truth, gamma: float) -> Tensor:
 
 
 def sample_cells(coarse: Coarse, truth: Truth, per_pair: int, generator: Generator) -> tuple[Cells, Tensor]:
-    """Cells to refine: true ones, and those that the network itself would match, right or wrong; (K,) which are its own."""
+    """Cells to refine, true ones and those that the network itself would match, and (K,) bool: which are its own."""
     log_p = coarse.log_probability()
     own = mutual_nearest(log_p.detach(), 0.0)
     b, i = (truth.target0 >= 0).nonzero(as_tuple=True)
@@ -143,7 +143,7 @@ def step_loss(
     modality = torch.cat([batch.modality0, batch.modality1])
     B = len(batch.image0)
     both = net.describe(image, modality, mask, text)  # one pass: BatchNorm always sees both modalities
-    a, b = (type(both)(*(None if t is None else t[part] for t in both)) for part in (slice(0, B), slice(B, None)))
+    a, b = both.rows(slice(0, B)), both.rows(slice(B, None))
     coarse = net.compare(a, b)
     truth = ground_truth(batch)
     cells, is_own = sample_cells(coarse, truth, per_pair, generator)

@@ -1,7 +1,7 @@
 """Validation on stored warps: the evaluation protocol's question, asked of a checkpoint without leaving the package.
 
-``eval/`` is the judge, with its peers and its one shared estimator; this is the same affine RANSAC on the same warps, so
-that a training run can print a figure.
+``eval/`` is the judge, with its peers and its one shared estimator; this is the same affine RANSAC on the same warps,
+so that a training run can print a figure.
 """
 
 from __future__ import annotations
@@ -43,7 +43,7 @@ def validate(matcher: TARMatcher, shard: Path, warps: Path, limit: int | None = 
         if pairs.names[k] not in stored:
             raise ValueError(f"{warps}: no warp for {pairs.names[k]}")
         truth = np.array(stored[pairs.names[k]], dtype=np.float64).reshape(3, 3)
-        size = tuple(pairs.sar.shape[-2:])
+        size = (pairs.sar.shape[-2], pairs.sar.shape[-1])
         moved = warp_image(pairs.sar[k, 0].numpy(), invert(truth), size, interpolation=cv2.INTER_LINEAR)
         images = pairs.optical[k][None], torch.from_numpy(moved)[None, None]
         image0, image1 = (i.to(weight.device, weight.dtype) / 255 for i in images)

@@ -1,0 +1,97 @@
+"""What several test files share: a small network whose every part acts, and pictures with something on them."""
+
+from __future__ import annotations
+
+import io
+import tarfile
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+import torch.nn.functional as F
+from PIL import Image
+from torch import Tensor
+
+from kornia_tar import TARMatcher
+from kornia_tar.cfdm import CFDMConfig
+from kornia_tar.msfl import MSFLConfig
+from kornia_tar.net import TARConfig, TARNet
+from kornia_tar.tafe import TAFEConfig
+
+SMALL = TARConfig(
+    MSFLConfig(widths=(8, 16, 32, 32), blocks=(1, 1, 1, 1)),
+    TAFEConfig(text_dim=16, classes=4),
+    CFDMConfig(heads=2, layers=1),
+)
+SIDE = 96  # of the fake shards' images
+SHARED = Path(__file__).resolve().parents[1].parent / "shared"
+SHIPPED = Path(__file__).resolve().parents[1] / "kornia_tar" / "weights" / "optical-sar.safetensors"
+
+needs_weights = pytest.mark.skipif(not SHIPPED.is_file(), reason="no shipped weights in kornia_tar/weights")
+
+
+def picture(seed: int, height: int, width: int, batch: int = 1, channels: int = 1) -> Tensor:
+    """(B, C, H, W) in [0, 1]: smooth noise at several scales."""
+    generator = torch.Generator().manual_seed(seed)
+    total = torch.zeros(batch, channels, height, width)
+    for step in (2, 4, 8, 16):
+        cells = torch.rand(batch, channels, height // step + 2, width // step + 2, generator=generator)
+        total += F.interpolate(cells, size=(height, width), mode="bilinear", align_corners=False)
+    return total / 4
+
+
+def lively_net(config: TARConfig = SMALL, seed: int = 0) -> TARNet:
+    """An untrained network in eval mode in which nothing is at its neutral start: gates, heads and norms all act."""
+    torch.manual_seed(seed)
+    net = TARNet(config)
+    with torch.no_grad():
+        for name, parameter in net.named_parameters():
+            if "gate" in name or "fine_head.out" in name:
+                parameter.normal_(0, 0.3)
+    if config.tafe.classes:
+        net.tafe.set_text(F.normalize(torch.randn(config.tafe.classes, config.tafe.text_dim), dim=1))
+    net.train()
+    with torch.no_grad():
+        for k in range(4):
+            image = picture(100 + k, 64, 64, batch=2)
+            net(image, 1 - image, torch.eye(2), torch.eye(2).flip(0))
+    return net.eval()
+
+
+def small_matcher(seed: int = 0, **options) -> TARMatcher:
+    """A :class:`TARMatcher` around :func:`lively_net` that keeps every match."""
+    matcher = TARMatcher(pretrained=None, config=SMALL, **{"threshold": 0.0, **options})
+    matcher.net = lively_net(seed=seed)
+    return matcher.eval()
+
+
+def paired(out: dict[str, Tensor]) -> Tensor:
+    """(N, 6) rows that tell a match: batch index, keypoints of both images, confidence."""
+    return torch.cat([out["batch_indexes"][:, None].float(), out["keypoints0"], out["keypoints1"],
+                      out["confidence"][:, None]], 1)  # fmt: skip
+
+
+def assert_same_matches(one: Tensor, two: Tensor, tolerance: float = 2e-3) -> None:
+    """Rows of :func:`paired` are equal as sets."""
+    assert len(one) == len(two) > 0
+    distance = torch.cdist(one.double(), two.double(), p=float("inf"))
+    assert distance.min(1).values.max() < tolerance
+    assert len(distance.argmin(1).unique()) == len(one)
+
+
+def encode(image: np.ndarray) -> bytes:
+    """Lossless webp."""
+    buffer = io.BytesIO()
+    Image.fromarray(image).save(buffer, "WEBP", lossless=True)
+    return buffer.getvalue()
+
+
+def write_shard(path: Path, members: dict[str, bytes]) -> Path:
+    """A tar of ``members``."""
+    with tarfile.open(path, "w") as tar:
+        for name, content in members.items():
+            info = tarfile.TarInfo(name)
+            info.size = len(content)
+            tar.addfile(info, io.BytesIO(content))
+    return path

@@ -1,0 +1,159 @@
+"""The command line on real files: what it writes, what it says, how it exits."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+from kornia_tar.checkpoint import save_checkpoint
+from kornia_tar.cli import main
+from kornia_tar.demo import demo_pair
+from kornia_tar.geometry import corner_error
+from kornia_tar.matcher import WEIGHTS
+from kornia_tar.net import TARNet
+from kornia_tar.raster import read_matches
+
+SHIPPED = WEIGHTS / "optical-sar.safetensors"
+needs_weights = pytest.mark.skipif(not SHIPPED.exists(), reason="no shipped weights in this checkout")
+
+
+@pytest.fixture(scope="module")
+def pair(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Path, np.ndarray]:
+    folder = tmp_path_factory.mktemp("pair")
+    optical, sar, truth = demo_pair(1)
+    Image.fromarray(optical).save(folder / "optical.png")
+    Image.fromarray(sar).save(folder / "sar.png")
+    return folder / "optical.png", folder / "sar.png", truth
+
+
+@pytest.fixture(scope="module")
+def untrained(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    torch.manual_seed(0)
+    path = tmp_path_factory.mktemp("weights") / "untrained.safetensors"
+    save_checkpoint(path, TARNet(), {})
+    return path
+
+
+@needs_weights
+def test_register_writes_everything_and_finds_the_truth(pair, tmp_path, capsys):
+    optical, sar, truth = pair
+    assert main(["register", str(optical), str(sar), "-o", str(tmp_path / "out")]) == 0
+    assert sorted(p.name for p in (tmp_path / "out").iterdir()) == [
+        "matches.h5", "quicklook.png", "registered.png", "report.json",
+    ]  # fmt: skip
+    report = json.loads((tmp_path / "out" / "report.json").read_text())
+    assert report["registered"] and corner_error(report["matrix"], truth, (512, 512)) < 2
+    matches = read_matches(tmp_path / "out" / "matches.h5")
+    assert matches["keypoints0"].shape == matches["keypoints1"].shape == (report["matches"], 2)
+    assert matches["inliers"].sum() == report["inliers"]
+    assert "registered: estimated error" in capsys.readouterr().out
+
+
+@needs_weights
+def test_demo_shows_its_error(tmp_path, capsys):
+    assert main(["demo", "-o", str(tmp_path)]) == 0
+    assert json.loads((tmp_path / "report.json").read_text())["corner_error_px"] < 2
+    assert (tmp_path / "quicklook.png").stat().st_size > 10_000
+    assert "known truth" in capsys.readouterr().out
+
+
+def test_an_untrained_net_is_honestly_not_registered(pair, untrained, tmp_path, capsys):
+    optical, sar, _ = pair
+    (tmp_path / "registered.png").write_bytes(b"stale")
+    assert main(["register", str(optical), str(sar), "-o", str(tmp_path), "--weights", str(untrained)]) == 2
+    assert "not registered" in capsys.readouterr().err
+    assert not (tmp_path / "registered.png").exists()
+    report = json.loads((tmp_path / "report.json").read_text())
+    assert report["registered"] is False and report["reasons"]
+
+
+def test_geotiff_lies_on_the_optical_grid(untrained, tmp_path):
+    rasterio = pytest.importorskip("rasterio", reason="the geo extra is not installed")
+    from kornia_tar.cli import _write
+    from kornia_tar.raster import read_image
+    from kornia_tar.registration import Correspondences, Registration
+
+    optical, sar, truth = demo_pair(2)
+    grid = rasterio.transform.from_origin(500_000, 4_600_000, 10, 10)
+    with rasterio.open(tmp_path / "o.tif", "w", driver="GTiff", width=512, height=512, count=3, dtype="uint8",
+                       crs="EPSG:32632", transform=grid) as file:  # fmt: skip
+        file.write(optical.transpose(2, 0, 1))
+    with rasterio.open(tmp_path / "s.tif", "w", driver="GTiff", width=512, height=512, count=1, dtype="float32",
+                       nodata=-9999) as file:  # fmt: skip
+        file.write(sar.astype(np.float32)[None])
+    first, second = read_image(tmp_path / "o.tif"), read_image(tmp_path / "s.tif")
+    none = Correspondences(np.zeros((0, 2)), np.zeros((0, 2)), np.zeros(0), np.zeros(0))
+    outcome = Registration(True, (), truth, "affine", none, np.zeros(0, bool), 0, 0.5, 0.5, 0.5)
+    _write(tmp_path, outcome, outcome.report(), first, second, sar)
+    with rasterio.open(tmp_path / "registered.tif") as file:
+        assert file.crs == "EPSG:32632" and file.transform == grid and file.dtypes == ("float32",)
+        assert file.nodata == -9999 and (file.read(1) == -9999).any()
+    assert not (tmp_path / "registered.png").exists()
+
+
+def test_match_writes_h5_and_npz(pair, untrained, tmp_path):
+    optical, sar, _ = pair
+    for name in ("m.h5", "m.npz"):
+        common = ["--weights", str(untrained), "--threshold", "0", "--modality1", "auto"]
+        assert main(["match", str(optical), str(sar), "-o", str(tmp_path / name), *common]) == 0
+    a, b = read_matches(tmp_path / "m.h5"), read_matches(tmp_path / "m.npz")
+    assert len(a["confidence"]) > 0
+    np.testing.assert_array_equal(a["keypoints1"], b["keypoints1"])
+
+
+def _bad_inputs(folder: Path, good: Path) -> dict[str, list[str]]:
+    (folder / "text.png").write_text("this is no image")
+    Image.new("L", (10, 10)).save(folder / "tiny.png")
+    nans = np.full((64, 64), np.nan, np.float32)
+    Image.fromarray(nans).save(folder / "nan.tif")
+    whole = good.read_bytes()
+    (folder / "cut.png").write_bytes(whole[: len(whole) // 2])
+    torch.save({"a": torch.zeros(1)}, folder / "pickle.safetensors")
+    save_checkpoint(folder / "whole.safetensors", TARNet(), {})
+    data = (folder / "whole.safetensors").read_bytes()
+    (folder / "truncated.safetensors").write_bytes(data[: len(data) // 2])
+    (folder / "file").write_text("not a folder")
+    out = ["-o", str(folder / "out")]
+    weights = ["--weights", str(folder / "whole.safetensors")]
+    return {
+        "text.png": ["register", str(folder / "text.png"), str(good), *out, *weights],
+        "tiny.png": ["register", str(good), str(folder / "tiny.png"), *out, *weights],
+        "nan.tif": ["register", str(good), str(folder / "nan.tif"), *out, *weights],
+        "cut.png": ["match", str(good), str(folder / "cut.png"), "-o", str(folder / "out" / "m.h5"), *weights],
+        "absent.png": ["register", str(folder / "absent.png"), str(good), *out, *weights],
+        "truncated.safetensors": ["register", str(good), str(good), *out, "--weights",
+                                  str(folder / "truncated.safetensors")],
+        "pickle.safetensors": ["register", str(good), str(good), *out, "--weights",
+                               str(folder / "pickle.safetensors")],
+        "no-such-weights": ["register", str(good), str(good), *out, "--weights", "no-such-weights"],
+        "file": ["register", str(good), str(good), "-o", str(folder / "file" / "out"), *weights],
+        "unknown.bank": ["register", str(good), str(good), *out, *weights, "--bank", str(folder / "unknown.bank")],
+        "nodevice": ["register", str(good), str(good), *out, *weights, "--device", "nodevice"],
+        "matches.txt": ["match", str(good), str(good), "-o", str(folder / "matches.txt"), *weights],
+        "no train-*.tar": ["train", "--data", str(folder), "--steps", "1", *out],
+    }  # fmt: skip
+
+
+def test_bad_input_is_one_clear_line_and_leaves_nothing(pair, tmp_path, capsys):
+    for named, arguments in _bad_inputs(tmp_path, pair[0]).items():
+        assert main(arguments) == 1, named
+        error = capsys.readouterr().err
+        assert error.count("\n") == 1 and named in error, (named, error)
+        out = tmp_path / "out"
+        assert not out.exists() or not list(out.iterdir()), named
+
+
+def test_help_has_examples_and_import_stays_light():
+    code = (
+        "import sys; from kornia_tar.cli import build_parser; print(build_parser().format_help());"
+        "print([m for m in ('torchvision', 'open_clip', 'pycolmap', 'rasterio', 'hloc', 'matplotlib') if m in sys.modules])"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert "examples:" in done.stdout and done.stdout.strip().endswith("[]")

@@ -1,0 +1,553 @@
+"""The contract of TARMatcher: what goes in, what comes out, what never happens."""
+
+from __future__ import annotations
+
+import re
+
+import kornia.feature as KF
+import numpy as np
+import pytest
+import torch
+import torch.nn.functional as F
+from helpers import SHARED, SHIPPED, SMALL, assert_same_matches, needs_weights, paired, picture, small_matcher
+from safetensors import safe_open
+
+from kornia_tar import TARMatcher
+from kornia_tar.checkpoint import save_checkpoint
+from kornia_tar.demo import draw_scene
+from kornia_tar.text import RandomPrior, TextBank, embed_classes
+
+KEYS = {"keypoints0", "keypoints1", "confidence", "std", "batch_indexes", "lafs0", "lafs1"}
+
+
+@pytest.fixture(scope="module")
+def matcher() -> TARMatcher:
+    return small_matcher()
+
+
+def pair(height0: int = 64, width0: int = 80, height1: int = 72, width1: int = 64, batch: int = 1) -> dict:
+    return {"image0": picture(1, height0, width0, batch), "image1": picture(2, height1, width1, batch)}
+
+
+def check_contract(out: dict, data: dict) -> None:
+    """Types, shapes and ranges that hold for any input."""
+    assert set(out) == KEYS
+    count = len(out["confidence"])
+    for k in (0, 1):
+        points, lafs = out[f"keypoints{k}"], out[f"lafs{k}"]
+        assert points.shape == (count, 2) and points.dtype == torch.float32
+        assert lafs.shape == (1, count, 2, 3) and lafs.dtype == torch.float32
+        torch.testing.assert_close(lafs[0, :, :, 2], points)
+        height, width = data[f"image{k}"].shape[2:]
+        assert (points >= -0.5).all() and (points <= torch.tensor([width - 0.5, height - 0.5])).all()
+    assert out["confidence"].shape == out["std"].shape == out["batch_indexes"].shape == (count,)
+    assert out["confidence"].dtype == out["std"].dtype == torch.float32
+    assert out["batch_indexes"].dtype == torch.long
+    assert ((out["confidence"] >= 0) & (out["confidence"] <= 1)).all()
+    assert (out["std"] > 0).all()
+    assert all(value.isfinite().all() for value in out.values())
+
+
+@torch.no_grad()
+@pytest.mark.parametrize("channels", [(1, 1), (3, 1), (3, 3)])
+@pytest.mark.parametrize("sizes", [(64, 64, 64, 64), (32, 32, 32, 32), (33, 47, 71, 50), (40, 120, 96, 56)])
+def test_shapes_and_types_for_any_size_and_channels(matcher, sizes, channels):
+    data = {"image0": picture(1, *sizes[:2], 1, channels[0]), "image1": picture(2, *sizes[2:], 1, channels[1])}
+    out = matcher(data)
+    check_contract(out, data)
+    assert len(out["confidence"]) > 0
+    assert (out["batch_indexes"] == 0).all()
+
+
+@torch.no_grad()
+def test_batches_tell_their_pairs_apart(matcher):
+    data = pair(batch=3)
+    out = matcher(data)
+    check_contract(out, data)
+    assert out["batch_indexes"].unique().tolist() == [0, 1, 2]
+
+
+@torch.no_grad()
+def test_grey_is_what_three_equal_channels_are(matcher):
+    data = pair()
+    out = matcher(data)
+    wide = matcher({key: image.expand(-1, 3, -1, -1) for key, image in data.items()})
+    assert_same_matches(paired(out), paired(wide))
+
+
+@torch.no_grad()
+@pytest.mark.parametrize("hidden", ["image0", "image1", "both"])
+def test_fully_masked_image_gives_no_match(matcher, hidden):
+    data = pair()
+    for k in (0, 1):
+        if hidden in (f"image{k}", "both"):
+            data[f"mask{k}"] = torch.zeros(1, *data[f"image{k}"].shape[2:])
+    out = matcher(data)
+    check_contract(out, data)
+    assert len(out["confidence"]) == 0
+
+
+@torch.no_grad()
+def test_fully_masked_image_leaves_the_rest_of_the_batch(matcher):
+    data = pair(batch=2)
+    data["mask0"] = torch.ones(2, 64, 80)
+    data["mask0"][0] = 0
+    out = matcher(data)
+    assert out["batch_indexes"].unique().tolist() == [1]
+
+
+@torch.no_grad()
+def test_threshold_of_one_gives_empty_results_of_the_right_shape():
+    data = pair()
+    out = small_matcher(threshold=1.0)(data)
+    check_contract(out, data)
+    assert len(out["confidence"]) == 0
+
+
+@torch.no_grad()
+def test_threshold_keeps_the_confident_ones(matcher):
+    data = pair(batch=2)
+    every = matcher(data)["confidence"]
+    cut = float(every.median())
+    out = small_matcher(threshold=cut)(data)["confidence"]
+    assert (out >= cut).all()
+    assert 0 < len(out) == int((every >= cut).sum()) < len(every)
+
+
+@torch.no_grad()
+def test_max_keypoints_is_a_budget_of_each_pair(matcher):
+    data = pair(batch=2)
+    every, out = matcher(data), small_matcher(max_keypoints=3)(data)
+    check_contract(out, data)
+    for b in (0, 1):
+        best = every["confidence"][every["batch_indexes"] == b].sort(descending=True).values[:3]
+        mine = out["confidence"][out["batch_indexes"] == b].sort(descending=True).values
+        torch.testing.assert_close(mine, best)
+
+
+@torch.no_grad()
+def test_batch_equals_a_loop_of_singles(matcher):
+    data = pair(50, 66, 64, 45, batch=3)
+    data["mask0"] = torch.ones(3, 50, 66)
+    data["mask0"][1, :, 30:] = 0
+    data["modality0"] = ["optical", "sar", "optical"]
+    whole = matcher(data)
+    for b in range(3):
+        single = matcher({"image0": data["image0"][b : b + 1], "image1": data["image1"][b : b + 1],
+                          "mask0": data["mask0"][b : b + 1], "modality0": data["modality0"][b]})  # fmt: skip
+        mine = {k: v[whole["batch_indexes"] == b] for k, v in whole.items() if "lafs" not in k}
+        mine["batch_indexes"] = torch.zeros_like(mine["batch_indexes"])
+        assert_same_matches(paired(single), paired(mine))
+
+
+@torch.no_grad()
+@pytest.mark.parametrize("told", [True, False])
+def test_swapping_the_inputs_swaps_the_output(matcher, told):
+    data = pair(56, 80, 70, 64, batch=2)
+    data["mask0"] = torch.ones(2, 1, 56, 80)
+    data["mask0"][..., :20] = 0
+    if told:
+        data |= {"modality0": "optical", "modality1": ["sar", "optical"]}
+    swapped = {key[:-1] + str(1 - int(key[-1])): value for key, value in data.items()}
+    one, two = matcher(data), matcher(swapped)
+    two["keypoints0"], two["keypoints1"] = two["keypoints1"], two["keypoints0"]
+    assert_same_matches(paired(one), paired(two))
+
+
+@torch.no_grad()
+@pytest.mark.parametrize("three_dimensional", [True, False])
+def test_masks_kill_matches_under_them(matcher, three_dimensional):
+    data = pair(96, 96, 96, 96)
+    edge = 43  # not on a cell's border
+    mask0, mask1 = torch.ones(1, 1, 96, 96), torch.ones(1, 1, 96, 96)
+    mask0[..., :edge] = 0
+    mask1[..., 96 - edge :, :] = 0
+    if three_dimensional:
+        mask0, mask1 = mask0[:, 0], mask1[:, 0] > 0
+    out = matcher(data | {"mask0": mask0, "mask1": mask1})
+    check_contract(out, data)
+    assert len(out["confidence"]) > 0
+    assert (out["keypoints0"][:, 0] > edge - 8).all()
+    assert (out["keypoints1"][:, 1] < 96 - edge + 8).all()
+
+
+@torch.no_grad()
+def test_pixels_under_the_mask_do_not_matter(matcher):
+    data = pair()
+    data["mask1"] = torch.ones(1, 72, 64)
+    data["mask1"][:, 40:] = 0
+    other = {**data, "image1": torch.where(data["mask1"][:, None] > 0, data["image1"], torch.rand(1, 1, 72, 64) * 9)}
+    torch.testing.assert_close(matcher(data), matcher(other), rtol=0, atol=0)
+
+
+@torch.no_grad()
+def test_a_mask_of_ones_changes_nothing(matcher):
+    data = pair(64, 64, 64, 64)
+    ones = torch.ones(1, 64, 64)
+    assert_same_matches(paired(matcher(data)), paired(matcher(data | {"mask0": ones, "mask1": ones})))
+
+
+@torch.no_grad()
+def test_brightness_and_contrast_do_not_matter(matcher):
+    data = pair()
+    assert_same_matches(paired(matcher(data)), paired(matcher(data | {"image0": 0.2 + 0.5 * data["image0"]})), 2e-2)
+
+
+@torch.no_grad()
+def test_repeats_are_equal_to_the_bit(matcher):
+    data = pair(batch=2)
+    torch.testing.assert_close(matcher(data), matcher(data), rtol=0, atol=0)
+
+
+@torch.no_grad()
+def test_flat_images_are_no_error(matcher):
+    data = {"image0": torch.zeros(1, 1, 48, 48), "image1": torch.full((1, 1, 48, 48), 0.7)}
+    check_contract(matcher(data), data)
+
+
+@torch.no_grad()
+def test_told_modality_is_used_and_lists_tell_each_image(matcher):
+    image = picture(3, 64, 64)
+    data = {"image0": image.expand(2, -1, -1, -1), "image1": picture(4, 64, 64).expand(2, -1, -1, -1)}
+    out = matcher(data | {"modality0": ["optical", "sar"], "modality1": "sar"})
+    parts = [{k: v[out["batch_indexes"] == b] for k, v in out.items() if "lafs" not in k} for b in (0, 1)]
+    for part, name in zip(parts, ("optical", "sar"), strict=True):
+        single = matcher({"image0": image, "image1": data["image1"][:1], "modality0": name, "modality1": "sar"})
+        part["batch_indexes"] = torch.zeros_like(part["batch_indexes"])
+        assert_same_matches(paired(part), paired(single))
+    optical, sar = (paired(part)[:, 1:] for part in parts)
+    assert optical.shape != sar.shape or not torch.allclose(optical, sar, atol=1e-2)
+
+
+@torch.no_grad()
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
+def test_half_precision_runs_and_returns_float32(dtype):
+    try:
+        F.conv2d(torch.zeros(1, 1, 4, 4, dtype=dtype), torch.zeros(1, 1, 3, 3, dtype=dtype))
+    except RuntimeError:
+        pytest.skip(f"no {dtype} convolution on this CPU")
+    half = small_matcher().to(dtype)
+    data = pair()
+    data["mask0"] = torch.ones(1, 64, 80)
+    data["mask0"][:, :9] = 0
+    for given in (data, data | {"image0": data["image0"].to(dtype)}, data | {"modality0": "sar"}):
+        out = half(given)
+        check_contract(out, data)
+        assert len(out["confidence"]) > 0
+
+
+@torch.no_grad()
+@needs_weights
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
+def test_half_precision_is_close_to_float32(dtype):
+    scene = draw_scene(1, 256)
+    data = {"image0": torch.from_numpy(scene.optical[:128, :128, 1].copy())[None, None] / 255,
+            "image1": torch.from_numpy(scene.optical[4:132, 8:136, 1].copy())[None, None] / 255}  # fmt: skip
+    full, half = TARMatcher()(data), TARMatcher().to(dtype)(data)
+    ends = [torch.cat([out["keypoints0"], out["keypoints1"]], 1) for out in (full, half)]
+    nearest = torch.cdist(ends[0], ends[1], p=float("inf")).min(1).values
+    assert len(ends[0]) > 50
+    assert nearest.median() < 0.25
+    assert (nearest < 2).float().mean() > 0.9
+
+
+@torch.no_grad()
+@pytest.mark.parametrize("backend", ["eager", pytest.param("inductor", marks=pytest.mark.slow)])
+def test_compiled_gives_what_eager_gives(matcher, backend):
+    torch._dynamo.reset()
+    data = pair(48, 48, 48, 48) | {"modality0": "optical", "modality1": "sar"}
+    compiled = torch.compile(matcher, backend=backend)
+    assert_same_matches(paired(matcher(data)), paired(compiled(data)))
+    torch._dynamo.reset()
+
+
+def test_gradients_reach_every_module():
+    matcher = small_matcher().train()
+    data = pair(batch=2)
+    out = matcher(data | {"modality0": "optical", "modality1": "sar"})
+    (out["keypoints0"].sum() + out["keypoints1"].square().sum() + out["confidence"].sum() + out["std"].sum()).backward()
+    net = matcher.net
+    for name, parameter in {
+        "optical stem": net.msfl.stems["optical"][0].conv.weight,
+        "SAR stem": net.msfl.stems["sar"][0].conv.weight,
+        "1/16": net.msfl.stage16[0].conv.weight,
+        "fine": net.msfl.merge2.kernel3,
+        "text gate": net.tafe.gate,
+        "text query": net.tafe.query.weight,
+        "self-attention": net.cfdm.self_attention[0].query.weight,
+        "cross-attention": net.cfdm.cross_attention[0].key_value.weight,
+        "coarse descriptor": net.cfdm.descriptor.weight,
+        "temperature": net.cfdm.log_temperature,
+        "fine head": net.cfdm.fine_head.out.weight,
+    }.items():
+        assert parameter.grad is not None, name
+        assert parameter.grad.isfinite().all() and parameter.grad.abs().sum() > 0, name
+
+
+@torch.no_grad()
+def test_stands_where_loftr_stands(matcher):
+    loftr = KF.LoFTR(pretrained=None).eval()
+    data = {"image0": picture(1, 64, 64), "image1": picture(2, 64, 64)}
+    assert isinstance(matcher, KF.LocalFeatureMatcher)
+    assert isinstance(matcher, torch.nn.Module)
+    theirs, ours = loftr(dict(data)), matcher(dict(data))
+    assert set(theirs) <= set(ours)
+    for key, value in theirs.items():
+        assert ours[key].ndim == value.ndim and ours[key].shape[1:] == value.shape[1:], key
+    assert set(data) == {"image0", "image1"}
+
+
+def test_new_matcher_is_in_eval_mode_and_input_is_not_changed(matcher):
+    data = pair()
+    before = {key: value.clone() for key, value in data.items()}
+    with torch.no_grad():
+        matcher(data)
+    assert not TARMatcher(pretrained=None, config=SMALL).training
+    torch.testing.assert_close(data, before, rtol=0, atol=0)
+
+
+def bad(key: str, value: object) -> dict:
+    data = {"image0": picture(1, 64, 64, 2), "image1": picture(2, 64, 64, 2)}
+    return {**data, key: value}
+
+
+@pytest.mark.parametrize(
+    ("data", "error", "words"),
+    [
+        (bad("image0", None), TypeError, "image0"),
+        (bad("image1", np.zeros((1, 1, 64, 64), np.float32)), TypeError, "image1.*ndarray"),
+        (bad("image0", torch.zeros(2, 1, 64, 64, dtype=torch.uint8)), TypeError, "image0.*uint8.*255"),
+        (bad("image1", torch.zeros(64, 64)), ValueError, r"image1.*\(64, 64\).*\(B, 1\|3, H, W\)"),
+        (bad("image0", torch.zeros(2, 2, 64, 64)), ValueError, r"image0.*\(2, 2, 64, 64\)"),
+        (bad("image0", torch.zeros(0, 1, 64, 64)), ValueError, r"image0.*\(0, 1, 64, 64\)"),
+        (bad("image1", torch.zeros(2, 1, 31, 64)), ValueError, "image1.*64×31.*32×32"),
+        (bad("image0", torch.full((2, 1, 64, 64), torch.nan)), ValueError, "image0.*NaN.*mask0"),
+        (bad("image1", torch.full((2, 1, 64, 64), torch.inf)), ValueError, "image1.*Inf.*mask1"),
+        (bad("image1", torch.zeros(3, 1, 64, 64)), ValueError, "image0.*2.*image1.*3"),
+        (bad("mask0", torch.ones(2, 64, 63)), ValueError, r"mask0.*\(2, 64, 63\).*\(2, 64, 64\)"),
+        (bad("mask1", torch.ones(2, 3, 64, 64)), ValueError, r"mask1.*\(2, 3, 64, 64\).*\(2, 1, 64, 64\)"),
+        (bad("mask1", [1]), TypeError, "mask1.*list"),
+        (bad("modality0", "radar"), ValueError, "modality0.*radar.*optical.*sar"),
+        (bad("modality1", ["sar"]), ValueError, "modality1.*2"),
+        (bad("modality1", ["sar", "x"]), ValueError, "modality1.*x"),
+        (bad("modality1", 3), (TypeError, ValueError), "modality1.*3"),
+    ],
+)
+def test_wrong_input_is_named_in_one_line(matcher, data, error, words):
+    with pytest.raises(error) as caught:
+        matcher(data)
+    assert re.search(words, str(caught.value)), caught.value
+    assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("options", "words"),
+    [
+        ({"threshold": 1.5}, "threshold.*1.5"),
+        ({"threshold": float("nan")}, "threshold.*nan"),
+        ({"max_keypoints": 0}, "max_keypoints.*0"),
+    ],
+)
+def test_wrong_options_are_named(options, words):
+    with pytest.raises(ValueError, match=words):
+        TARMatcher(pretrained=None, config=SMALL, **options)
+
+
+def test_unknown_weights_name_the_shipped_ones():
+    with pytest.raises(FileNotFoundError, match="no weights named 'optical-lidar'"):
+        TARMatcher(pretrained="optical-lidar")
+    with pytest.raises(FileNotFoundError, match=r"nowhere\.safetensors"):
+        TARMatcher(pretrained="nowhere.safetensors")
+    with pytest.raises(ValueError, match="pretrained or config"):
+        TARMatcher(pretrained="optical-sar", config=SMALL)
+
+
+@torch.no_grad()
+def test_fused_matcher_matches_as_before():
+    data = pair(50, 64, 64, 64)
+    matcher = small_matcher()
+    before = matcher(data)
+    assert matcher.fuse() is matcher
+    assert_same_matches(paired(before), paired(matcher(data)), 1e-2)
+    matcher.fuse()  # a second time is harmless
+    assert not any("norm" in name and "running" in name for name, _ in matcher.named_buffers())
+
+
+@torch.no_grad()
+def test_features_and_land_cover_can_be_looked_at(matcher):
+    image = picture(5, 64, 96, 2, 3)
+    features = matcher.extract_features(image)
+    assert features["coarse"].shape == (2, 32, 8, 12)
+    assert features["fine"].shape == (2, 8, 32, 48)
+    cover = matcher.landcover(image, "optical")
+    assert cover.shape == (2, 4, 8, 12)
+    torch.testing.assert_close(cover.sum(1), torch.ones(2, 8, 12))
+
+
+# --- text -----------------------------------------------------------------------------------------------------------
+
+NAMES = ("Forest", "River", "Farmland", "Residential")
+
+
+def bank(encoder: str = "trained encoder", dim: int = 16, names: tuple[str, ...] = NAMES) -> TextBank:
+    generator = torch.Generator().manual_seed(7)
+    return TextBank(names, torch.randn(len(names), dim, generator=generator), encoder, ("a photo of {}",))
+
+
+@pytest.fixture
+def trained(tmp_path) -> TARMatcher:
+    """A matcher from a checkpoint that says which text it was trained with."""
+    info = {"text": {"encoder": "trained encoder", "names": list(NAMES), "templates": ["a photo of {}"]}}
+    save_checkpoint(tmp_path / "weights.safetensors", small_matcher().net, info)
+    return TARMatcher(tmp_path / "weights.safetensors", threshold=0.0)
+
+
+def test_checkpoint_tells_its_names(trained):
+    assert trained.text_names == NAMES
+
+
+def test_bank_of_the_same_encoder_may_bring_other_names(trained):
+    more = bank(names=(*NAMES, "Desert"))
+    assert trained.set_text_prior(more) is trained
+    assert trained.text_names == more.names
+    assert trained.landcover(picture(1, 64, 64)).shape[1] == 5
+    trained.set_text_prior(more, names=["River", "Desert"])
+    assert trained.text_names == ("River", "Desert")
+    assert trained.net.tafe.tokens.shape == (2, 32)
+    assert set(trained(pair())) == KEYS
+
+
+def test_bank_of_another_encoder_is_refused_unless_told_otherwise(trained, tmp_path):
+    other = bank("other encoder")
+    before = trained.net.tafe.tokens.clone()
+    with pytest.raises(ValueError, match=r"'trained encoder'.*'other encoder'"):
+        trained.set_text_prior(other)
+    other.save(tmp_path / "bank.npz")
+    with pytest.raises(ValueError, match=r"'trained encoder'.*'other encoder'"):
+        trained.set_text_prior("bank", path=tmp_path / "bank.npz")
+    torch.testing.assert_close(trained.net.tafe.tokens, before)
+    trained.set_text_prior(other, strict=False)
+    assert not torch.equal(trained.net.tafe.tokens, before)
+    with pytest.raises(ValueError, match="'trained encoder'"):  # what it was trained with is not forgotten
+        trained.set_text_prior(other)
+
+
+def test_bank_from_a_file(trained, tmp_path):
+    bank(names=NAMES[:3]).save(tmp_path / "bank.safetensors")
+    trained.set_text_prior("bank", path=tmp_path / "bank.safetensors")
+    assert trained.text_names == NAMES[:3]
+    with pytest.raises(FileNotFoundError, match=r"absent\.npz"):
+        trained.set_text_prior("bank", path=tmp_path / "absent.npz")
+
+
+def test_random_vectors_are_another_encoder(trained):
+    with pytest.raises(ValueError, match="random"):
+        trained.set_text_prior("random", dim=16)
+    trained.set_text_prior("random", dim=16, strict=False)
+    assert trained.text_names == NAMES
+    with pytest.raises(TypeError, match="dim"):
+        trained.set_text_prior(RandomPrior(16), dim=16, strict=False)
+
+
+def test_wrong_width_and_unknown_prior_are_named(trained):
+    with pytest.raises(ValueError, match=r"\(K, 16\).*\(4, 24\)"):
+        trained.set_text_prior(bank(dim=24))
+    with pytest.raises(ValueError, match="horoscope"):
+        trained.set_text_prior("horoscope")
+    with pytest.raises(ValueError, match="Moon"):
+        trained.set_text_prior(bank(), names=["Moon"])
+
+
+@torch.no_grad()
+def test_none_switches_text_off(trained):
+    data = pair()
+    with_text = trained(data)
+    trained.set_text_prior("none")
+    assert trained.text_names == ()
+    assert trained.landcover(data["image0"]).shape == (1, 0, 8, 10)
+    without = trained(data)
+    check_contract(without, data)
+    assert len(with_text["confidence"]) and not torch.equal(paired(with_text), paired(without))
+
+
+def test_after_none_the_trained_encoder_is_still_welcome_and_no_other(trained):
+    trained.set_text_prior("none").set_text_prior(bank())
+    assert trained.text_names == NAMES
+    assert trained.net.tafe.tokens.shape == (4, 32)
+    with pytest.raises(ValueError, match=r"'trained encoder'.*'other encoder'"):
+        trained.set_text_prior("none").set_text_prior(bank("other encoder"))
+
+
+@torch.no_grad()
+def test_matcher_with_another_text_survives_a_checkpoint(trained, tmp_path):
+    data = pair()
+    for prior in (bank(names=NAMES[:2]), "none"):
+        trained.set_text_prior(prior)
+        save_checkpoint(tmp_path / "again.safetensors", trained.net, trained.info)
+        again = TARMatcher(tmp_path / "again.safetensors", threshold=0.0)
+        assert again.text_names == trained.text_names
+        assert again.net.tafe.tokens.shape == trained.net.tafe.tokens.shape
+        check_contract(again(data), data)
+
+
+def test_new_names_for_an_encoder(trained):
+    prior = RandomPrior(16)
+    trained.set_text_prior(prior, names=["Lake", "Road"], templates=["radar image of {}"], strict=False)
+    expected = embed_classes(prior, ["Lake", "Road"], ["radar image of {}"])
+    assert trained.text_names == ("Lake", "Road")
+    assert trained.info["text"]["encoder"] == expected.encoder
+
+
+# --- the shipped weights --------------------------------------------------------------------------------------------
+
+
+@needs_weights
+def test_shipped_weights_are_small_and_tell_where_they_come_from():
+    assert SHIPPED.stat().st_size <= 16 * 2**20
+    with safe_open(SHIPPED, framework="pt") as file:
+        kinds = {file.get_tensor(name).dtype for name in file.keys() if file.get_tensor(name).is_floating_point()}  # noqa: SIM118
+    assert kinds == {torch.float16}
+    assert SHIPPED.with_suffix(".md").is_file(), "a model card stands beside the weights"
+    matcher = TARMatcher("optical-sar")
+    assert matcher.text_names and matcher.net.tafe.tokens.abs().sum() > 0
+    assert {"encoder", "names", "templates"} <= set(matcher.info["text"])
+    assert {"step", "minutes", "train", "pairs"} <= set(matcher.info)
+
+
+def half_pixel_crops(image: np.ndarray, side: int, shift: tuple[int, int]) -> tuple[torch.Tensor, torch.Tensor]:
+    """Two crops of one image at half its resolution, ``shift`` (x, y) full-resolution pixels apart."""
+    x, y = shift
+    crops = (image[: 2 * side, : 2 * side], image[y : y + 2 * side, x : x + 2 * side])
+    return tuple(F.avg_pool2d(torch.from_numpy(c.copy())[None, None].float() / 255, 2) for c in crops)  # type: ignore[return-value]
+
+
+def check_shift(matcher: TARMatcher, image: np.ndarray, modality: str) -> None:
+    """3.5 px in x and -2.5 px in y come back within 0.2 px."""
+    first, second = half_pixel_crops(image[:, :], 160, (7, 5))
+    out = matcher({"image0": first, "image1": second, "modality0": modality, "modality1": modality})
+    found = (out["keypoints1"] - out["keypoints0"]).median(0).values
+    assert len(out["confidence"]) > 50
+    torch.testing.assert_close(found, torch.tensor([-3.5, -2.5]), atol=0.2, rtol=0)
+
+
+@needs_weights
+@torch.no_grad()
+@pytest.mark.parametrize("modality", ["optical", "sar"])
+def test_a_known_shift_comes_back_on_a_drawn_scene(modality):
+    scene = draw_scene(3, 384)
+    check_shift(TARMatcher(), scene.optical[:, :, 1] if modality == "optical" else scene.sar, modality)
+
+
+@needs_weights
+@torch.no_grad()
+def test_a_known_shift_comes_back_on_a_real_image():
+    cv2 = pytest.importorskip("cv2")
+    files = sorted((SHARED / "data" / "bench" / "srif-opt-sar").glob("*.optical.*"))
+    if not files:
+        pytest.skip("no ../shared/data/bench/srif-opt-sar")
+    matcher = TARMatcher()
+    for file in files[:3]:
+        image = cv2.imread(str(file), cv2.IMREAD_GRAYSCALE)
+        if min(image.shape) < 328:
+            image = cv2.resize(image, None, fx=2, fy=2, interpolation=cv2.INTER_CUBIC)
+        check_shift(matcher, image, "optical")

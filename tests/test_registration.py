@@ -1,0 +1,186 @@
+"""Registrar: its geometry, its honesty, and with the shipped weights its results."""
+
+from __future__ import annotations
+
+import json
+from itertools import pairwise
+
+import numpy as np
+import pytest
+from helpers import SHARED, needs_weights, small_matcher
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from kornia_tar import Registrar, RegistrarConfig, TARMatcher
+from kornia_tar._files import write_json
+from kornia_tar.demo import demo_pair
+from kornia_tar.geometry import corner_error, invert, transform_points
+from kornia_tar.registration import tiles, turn_matrix
+
+QUICK = RegistrarConfig(overview=96, tile=96, refinements=1)
+
+
+@given(side=st.integers(1, 40), quarters=st.integers(0, 3), seed=st.integers(0, 99))
+@settings(deadline=None)
+def test_turn_matrix_leads_back_to_the_upright_pixel(side, quarters, seed):
+    image = np.random.default_rng(seed).random((side, side))
+    turned = np.rot90(image, quarters)
+    y, x = np.mgrid[:side, :side]
+    there = transform_points(turn_matrix(quarters, side), np.stack([x.ravel(), y.ravel()], 1)).round().astype(int)
+    np.testing.assert_array_equal(image[there[:, 1], there[:, 0]], turned.ravel())
+    np.testing.assert_array_equal(turn_matrix(quarters, side) @ turn_matrix(4 - quarters, side), np.eye(3))
+
+
+@given(height=st.integers(32, 3000), width=st.integers(32, 3000), side=st.integers(32, 800))
+@settings(deadline=None)
+def test_tiles_cover_everything_and_none_is_too_large_or_a_sliver(height, width, side):
+    found = tiles((height, width), side)
+    for length, axis in ((height, 0), (width, 1)):
+        cuts = sorted({(t[axis].start, t[axis].stop) for t in found})
+        assert cuts[0][0] == 0 and cuts[-1][1] == length
+        assert all(b[0] <= a[1] for a, b in pairwise(cuts)), "a gap"
+        assert all(stop - start == min(side, length) for start, stop in cuts)
+        assert len(cuts) == -(-length // side), "no more tiles than needed"
+    assert len(found) == len(set(map(str, found)))
+
+
+@pytest.fixture(scope="module")
+def untrained() -> Registrar:
+    return Registrar(small_matcher(), QUICK)
+
+
+def noise(seed: int, *shape: int) -> np.ndarray:
+    return np.random.default_rng(seed).random(shape).astype(np.float32)
+
+
+def flat(*shape: int) -> np.ndarray:
+    return np.full(shape, 0.5, np.float32)
+
+
+@pytest.mark.parametrize(
+    ("image0", "image1"),
+    [
+        (noise(0, 96, 120), noise(1, 130, 97)),
+        (noise(0, 32, 32), noise(1, 32, 300)),
+        (noise(0, 64, 64, 3), (255 * noise(1, 64, 64)).astype(np.uint8)),
+        (flat(64, 64), flat(80, 64)),
+        (flat(64, 64), noise(1, 200, 200).astype(np.float64)),
+    ],
+    ids=["noise", "extreme shapes", "colour and bytes", "flat", "flat and noise"],
+)
+@pytest.mark.parametrize("rotations", [1, 4])
+def test_untrained_network_registers_nothing_and_says_why(untrained, image0, image1, rotations):
+    config = RegistrarConfig(overview=96, tile=96, refinements=1, rotations=rotations)
+    outcome = Registrar(untrained.matcher, config)(image0, image1)
+    assert not outcome.registered
+    assert outcome.reasons and all(outcome.reasons)
+    assert len(outcome.inliers) == len(outcome.matches)
+    assert outcome.rotation_start in (0, 90, 180, 270)
+
+
+@pytest.mark.parametrize("model", ["similarity", "affine", "homography"])
+def test_every_model_ends_in_a_report(model, tmp_path):
+    registrar = Registrar(small_matcher(), RegistrarConfig(model=model, overview=96, tile=96, refinements=1))
+    outcome = registrar(noise(0, 100, 100), noise(1, 100, 100), modality0=None, modality1=None)
+    report = outcome.report()
+    assert report["model"] == model and report["registered"] is False and report["reasons"]
+    write_json(tmp_path / "report.json", report)
+    assert json.loads((tmp_path / "report.json").read_text())["matches"] == len(outcome.matches)
+
+
+@pytest.mark.parametrize("hidden", [0, 1])
+def test_nothing_but_nodata_is_not_registered(untrained, hidden):
+    masks = {f"mask{hidden}": np.zeros((64, 64), bool)}
+    outcome = untrained(noise(0, 64, 64), noise(1, 64, 64), **masks)
+    assert not outcome.registered and len(outcome.matches) == 0
+    assert outcome.matrix is None and "0 matches" in outcome.reasons[0]
+
+
+def test_nan_under_a_mask_is_nodata_and_elsewhere_an_error(untrained):
+    image, mask = noise(0, 64, 64), np.ones((64, 64), bool)
+    image[:, :20], mask[:, :20] = np.nan, False
+    assert not untrained(image, noise(1, 64, 64), mask0=mask).registered
+    with pytest.raises(ValueError, match=r"image0.*NaN"):
+        untrained(image, noise(1, 64, 64))
+
+
+@pytest.mark.parametrize(
+    ("images", "masks", "error", "words"),
+    [
+        ((noise(0, 64, 64).astype(np.uint16), noise(1, 64, 64)), {}, TypeError, "image0.*uint16"),
+        ((noise(0, 64, 64), noise(1, 64, 64, 4)), {}, ValueError, r"image1.*\(64, 64, 4\)"),
+        ((noise(0, 64, 64), noise(1, 10, 10)), {}, ValueError, r"image1.*\(10, 10\).*32"),
+        ((noise(0, 64, 64), noise(1, 64, 64)), {"mask1": np.ones((64, 63), bool)}, ValueError, r"image1.*\(64, 63\)"),
+        ((noise(0, 64, 64), noise(1, 64, 64)), {"modality0": "radar"}, ValueError, "radar"),
+    ],
+)
+def test_wrong_input_is_named(untrained, images, masks, error, words):
+    with pytest.raises(error, match=words):
+        untrained(*images, **masks)
+
+
+@pytest.mark.parametrize("options", [{"rotations": 3}, {"tile": 16}, {"overview": 0}])
+def test_wrong_config_is_named(options):
+    with pytest.raises(ValueError, match=next(iter(options))):
+        RegistrarConfig(**options)
+
+
+def test_equal_runs_give_equal_outcomes(untrained):
+    one, two = (untrained(noise(0, 96, 96), noise(1, 96, 96)) for _ in range(2))
+    np.testing.assert_array_equal(one.matrix, two.matrix)
+    np.testing.assert_array_equal(one.inliers, two.inliers)
+
+
+# --- the shipped weights --------------------------------------------------------------------------------------------
+
+
+@pytest.fixture(scope="module")
+def registrar() -> Registrar:
+    return Registrar(TARMatcher())
+
+
+SLOW = pytest.mark.slow  # one registration of 512×512 px takes some ten seconds on one CPU thread
+
+
+@needs_weights
+@pytest.mark.parametrize("quarters", [0, *(pytest.param(k, marks=SLOW) for k in (1, 2, 3))])
+def test_demo_pair_is_registered_at_any_rotation(registrar, quarters):
+    optical, sar, truth = demo_pair(0)
+    truth = invert(turn_matrix(quarters, 512)) @ truth
+    outcome = registrar(optical, np.rot90(sar, quarters))
+    assert outcome.registered, outcome.reasons
+    assert corner_error(outcome.matrix, truth, (512, 512)) < 2
+    assert outcome.rmse < 3 and outcome.error_estimate < 5
+    assert outcome.inliers.sum() >= 20
+    moved = transform_points(outcome.matrix, outcome.matches.points0[outcome.inliers])
+    assert np.linalg.norm(moved - outcome.matches.points1[outcome.inliers], axis=1).max() < 10
+
+
+@SLOW
+@needs_weights
+def test_swapped_demo_pair_gives_the_inverse(registrar):
+    optical, sar, truth = demo_pair(0)
+    outcome = registrar(sar, optical, modality0="sar", modality1="optical")
+    assert outcome.registered, outcome.reasons
+    assert corner_error(outcome.matrix, invert(truth), (512, 512)) < 2
+
+
+@needs_weights
+def test_images_of_different_places_are_refused(registrar):
+    outcome = registrar(demo_pair(0)[0], demo_pair(1)[1])
+    assert not outcome.registered
+    assert outcome.reasons
+
+
+@SLOW
+@needs_weights
+def test_real_pairs_end_in_a_report(registrar):
+    cv2 = pytest.importorskip("cv2")
+    files = sorted((SHARED / "data" / "bench" / "srif-opt-sar").glob("*.optical.*"))
+    if not files:
+        pytest.skip("no ../shared/data/bench/srif-opt-sar")
+    for file in files[:2]:
+        other = next(file.parent.glob(file.name.replace(".optical.", ".other.")[:-4] + ".*"))
+        optical, sar = (cv2.imread(str(f), cv2.IMREAD_GRAYSCALE) for f in (file, other))
+        report = registrar(optical, sar).report()
+        assert report["registered"] == (not report["reasons"])

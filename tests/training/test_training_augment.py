@@ -1,0 +1,202 @@
+"""Warps, photometry and the truth that the warps imply."""
+
+from __future__ import annotations
+
+import dataclasses
+
+import numpy as np
+import pytest
+import torch
+from torch import Generator
+
+from kornia_tar.cfdm import CELL
+from kornia_tar.training.augment import (
+    Deformation,
+    apply,
+    blur,
+    draw_warps,
+    grid_points,
+    make_batch,
+    optical_photometry,
+    pseudo_sar,
+    sar_photometry,
+    warp,
+)
+from kornia_tar.training.losses import ground_truth
+
+CPU = torch.device("cpu")
+SIZE = 64
+SAME = dataclasses.replace(Deformation(), same_modality=1.0, pseudo_sar=0.0)
+
+
+def seeded(seed: int = 0) -> Generator:
+    return Generator().manual_seed(seed)
+
+
+def sample(image: torch.Tensor, points: torch.Tensor) -> torch.Tensor:
+    """(B, 1, S, S) image at (B, N, 2) pixels: (B, N)."""
+    grid = (points * 2 / (image.shape[-1] - 1) - 1)[:, :, None]
+    return torch.nn.functional.grid_sample(image, grid, align_corners=True)[:, 0, :, 0]
+
+
+def test_apply_by_hand():
+    matrix = torch.tensor([[[2.0, 0, 1], [0, 3, -1], [0.1, 0, 1]]])
+    torch.testing.assert_close(apply(matrix, torch.tensor([[[10.0, 4]]])), torch.tensor([[[10.5, 5.5]]]))
+
+
+def test_warp_by_hand():
+    source = torch.arange(36.0).view(1, 1, 6, 6)
+    shift = torch.tensor([[[1.0, 0, 2], [0, 1, 1], [0, 0, 1]]])
+    torch.testing.assert_close(warp(source, shift, 3), source[:, :, 1:4, 2:5])
+    half = torch.tensor([[[1.0, 0, 0.5], [0, 1, 0], [0, 0, 1]]])
+    torch.testing.assert_close(warp(source, half, 3), source[:, :, :3, :3] + 0.5)
+    assert (warp(source, shift, 8)[..., :, 5:] == 0).all()
+
+
+def test_two_crops_of_a_source_agree_under_the_matrix():
+    y, x = torch.meshgrid(torch.arange(128.0), torch.arange(128.0), indexing="ij")
+    source = (torch.sin(x / 9) + torch.cos(y / 7) + torch.sin((x + y) / 11)).expand(8, 1, -1, -1)
+    w0, w1 = draw_warps(8, SIZE, 128, Deformation(), seeded(), CPU)
+    ones = torch.ones_like(source)
+    crop0, crop1 = (warp(torch.cat([source, ones], 1), w, SIZE) for w in (w0, w1))
+    there = apply(torch.linalg.inv(w1) @ w0, grid_points(SIZE, SIZE, 1.0, 0.0, CPU).expand(8, -1, -1))
+    inside = ((there >= 0) & (there <= SIZE - 1)).all(-1)
+    both = inside & (crop0[:, 1].flatten(1) > 0.999) & (sample(crop1[:, 1:], there) > 0.999)
+    assert both.float().mean() > 0.2
+    difference = (sample(crop1[:, :1], there) - crop0[:, 0].flatten(1))[both].abs()
+    assert difference.max() < 0.05
+
+
+def structure(image: torch.Tensor) -> torch.Tensor:
+    """Grey levels' contrast, whichever way round: photometry may invert them."""
+    smooth = blur(image, torch.full((len(image),), 2.0))
+    dx, dy = smooth.diff(dim=-1)[..., :-1, :], smooth.diff(dim=-2)[..., :-1]
+    return torch.nn.functional.pad((dx.square() + dy.square()).sqrt(), (0, 1, 0, 1))
+
+
+def agreement(batch, move: torch.Tensor) -> float:
+    """Mean correlation of the pictures' structure under the matrix, image1 looked at ``move`` px away."""
+    points = grid_points(SIZE - 16, SIZE - 16, 1.0, 8.0, CPU).expand(len(batch.image0), -1, -1)
+    there = apply(batch.matrix, points) + move
+    usable = (there > 4).all(-1) & (there < SIZE - 5).all(-1)
+    a, b = sample(structure(batch.image0), points), sample(structure(batch.image1), there)
+    found = [np.corrcoef(a[k][usable[k]], b[k][usable[k]])[0, 1] for k in range(len(a)) if usable[k].sum() > 200]
+    return float(np.mean(found))
+
+
+def test_batch_agrees_with_its_matrix(pairs):
+    d = dataclasses.replace(SAME, translation=0.1)
+    batch = make_batch(pairs, torch.arange(32) % 4, SIZE, d, seeded(3))
+    there = agreement(batch, torch.zeros(2))
+    elsewhere = max(agreement(batch, torch.tensor(move)) for move in ([3.0, 0], [-3.0, 0], [0, 3.0], [0, -3.0]))
+    assert there > 0.6
+    assert there > elsewhere + 0.2
+
+
+def test_batch_has_its_shapes_and_kinds(pairs):
+    batch = make_batch(pairs, torch.tensor([0, 1, 2, 3, 0, 1]), SIZE, Deformation(), seeded())
+    cells = (SIZE // CELL) ** 2
+    assert batch.image0.shape == batch.image1.shape == batch.mask0.shape == batch.mask1.shape == (6, 1, SIZE, SIZE)
+    assert batch.matrix.shape == (6, 3, 3) and batch.valid0.shape == batch.valid1.shape == (6, cells)
+    assert all(t.isfinite().all() for t in batch)
+    assert set(batch.mask0.unique().tolist()) <= {0.0, 1.0}
+    assert (batch.modality0.sum(1) == 1).all() and (batch.modality1.sum(1) == 1).all()
+    assert batch.valid0.dtype == batch.real0.dtype == torch.bool
+    assert batch.image0.dtype == torch.float32
+
+
+def test_both_roles_and_kinds_are_drawn(pairs):
+    index = torch.zeros(200, dtype=torch.long)
+    d = dataclasses.replace(Deformation(), same_modality=0.3, pseudo_sar=0.2)
+    batch = make_batch(pairs, index, 32, d, seeded())
+    same = (batch.modality0 == batch.modality1).all(1)
+    assert 0.2 < same.float().mean() < 0.4
+    assert 0.35 < batch.modality0[~same, 1].mean() < 0.65  # SAR is image0 as often as image1
+    pseudo = ~(batch.real0 & batch.real1)
+    assert 0.1 < pseudo.float().mean() < 0.3
+    assert not (pseudo & same).any()
+    assert (batch.modality0[~batch.real0, 1] == 1).all()
+    only = make_batch(pairs, index[:20], 32, dataclasses.replace(d, same_modality=0.0, pseudo_sar=0.0), seeded())
+    assert (only.modality0 != only.modality1).all() and only.real0.all() and only.real1.all()
+
+
+def test_batch_depends_on_the_generator_alone(pairs):
+    index = torch.tensor([0, 1, 2])
+    torch.manual_seed(1)
+    one = make_batch(pairs, index, SIZE, Deformation(), seeded(5))
+    torch.manual_seed(2)
+    two = make_batch(pairs, index, SIZE, Deformation(), seeded(5))
+    torch.testing.assert_close(tuple(one), tuple(two), rtol=0, atol=0)
+    other = make_batch(pairs, index, SIZE, Deformation(), seeded(6))
+    assert not torch.equal(one.matrix, other.matrix)
+
+
+def test_drawing_does_not_touch_the_pairs(pairs):
+    before = pairs.optical.clone(), pairs.sar.clone()
+    make_batch(pairs, torch.arange(4), SIZE, Deformation(), seeded())
+    assert torch.equal(pairs.optical, before[0]) and torch.equal(pairs.sar, before[1])
+
+
+def test_no_cell_sits_where_it_sat(pairs):
+    """The identity is a poor guess: what training must not be able to learn."""
+    batch = make_batch(pairs, torch.arange(32) % 4, SIZE, Deformation(), seeded())
+    target = ground_truth(batch).target0
+    own = torch.arange(target.shape[1])
+    assert (target == own)[target >= 0].float().mean() < 0.15
+
+
+def test_easing_gives_weaker_warps():
+    d = Deformation()
+    assert d.eased(0.0) == d
+    easy = d.eased(1.0)
+    assert easy.rotation < d.rotation and easy.scale < d.scale and easy.shear == 0 and easy.perspective == 0
+
+    def turn(deformation: Deformation) -> torch.Tensor:
+        w0, w1 = draw_warps(200, SIZE, 128, deformation, seeded(), CPU)
+        relative = (torch.linalg.inv(w1) @ w0)[:, :2, :2]
+        return torch.rad2deg(torch.atan2(relative[:, 1, 0], relative[:, 0, 0])).abs()
+
+    assert turn(easy).max() < 10.5
+    assert 35 < turn(dataclasses.replace(d, shear=0.0, perspective=0.0)).max() < 50.5
+
+
+def test_nodata_is_black_and_half_of_it_is_told(pairs):
+    d = dataclasses.replace(Deformation(), translation=0.8)
+    batch = make_batch(pairs, torch.arange(64) % 4, SIZE, d, seeded(1))
+    for image, mask in ((batch.image0, batch.mask0), (batch.image1, batch.mask1)):
+        assert (image[mask == 0] == 0).all()
+        told = (mask == 0).flatten(1).any(1)
+        assert 0.2 < told.float().mean() < 0.8
+
+
+def test_valid_cells_show_the_source(pairs):
+    """Where the mask tells what is inside: a valid cell is at least half inside."""
+    d = dataclasses.replace(Deformation(), translation=0.8)
+    batch = make_batch(pairs, torch.arange(16) % 4, SIZE, d, seeded(1))
+    assert 0.1 < batch.valid0.float().mean() < 0.999
+    told = (batch.mask0 == 0).flatten(1).any(1)
+    inside = torch.nn.functional.avg_pool2d(batch.mask0, CELL).flatten(1)
+    assert (inside[batch.valid0] >= 0.5).all()
+    assert told.any() and not batch.valid0[inside == 0].any()
+
+
+@pytest.mark.parametrize("draw", [optical_photometry, sar_photometry, pseudo_sar])
+def test_photometry_keeps_places_and_is_finite(draw, pairs):
+    image = pairs.optical.float().mean(1, keepdim=True).repeat(4, 1, 1, 1) / 255
+    out = draw(image, seeded())
+    assert out.shape == image.shape and out.isfinite().all()
+    for extreme in (torch.zeros_like(image), torch.ones_like(image)):
+        assert draw(extreme, seeded()).isfinite().all()
+    a, b = structure(image)[:, 0, 8:-8, 8:-8], structure(out)[:, 0]
+    at = lambda dy, dx: np.corrcoef(a.flatten(), b[:, 8 + dy : dy - 8 or None, 8 + dx : dx - 8 or None].flatten())[0, 1]  # noqa: E731
+    assert at(0, 0) > max(at(0, 4), at(4, 0), at(-4, 0), at(0, -4))
+
+
+def test_blur_by_hand():
+    image = torch.zeros(2, 1, 9, 9)
+    image[:, :, 4, 4] = 1
+    out = blur(image, torch.tensor([0.0, 0.8]))
+    torch.testing.assert_close(out[0], image[0])
+    torch.testing.assert_close(out[1].sum(), torch.tensor(1.0))
+    taps = torch.exp(-0.5 * (torch.arange(-2, 3) / 0.8) ** 2)
+    torch.testing.assert_close(out[1, 0, 2:7, 2:7], torch.outer(taps, taps) / taps.sum() ** 2)

@@ -1,0 +1,126 @@
+"""Shards in, pairs out."""
+
+from __future__ import annotations
+
+import io
+import tarfile
+
+import numpy as np
+import pytest
+import torch
+from helpers import SIDE, encode, write_shard
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from kornia_tar.training.data import find_shards, read_pairs, stretch
+
+
+@given(seed=st.integers(0, 999), low=st.integers(0, 120), width=st.integers(1, 130))
+@settings(deadline=None, max_examples=50)
+def test_stretch_is_monotone_and_uses_the_whole_range(seed, low, width):
+    image = (low + width * np.random.default_rng(seed).random((40, 50))).astype(np.uint8)
+    out = stretch(image)
+    assert out.dtype == np.uint8 and out.shape == image.shape
+    order = np.argsort(image.ravel(), kind="stable")
+    assert (np.diff(out.ravel()[order].astype(int)) >= 0).all()
+    if len(np.unique(image)) > 30:
+        assert out.min() == 0 and out.max() == 255
+        assert 0.005 < (out == 255).mean() < 0.2 and 0.005 < (out == 0).mean() < 0.2
+
+
+def test_stretch_by_hand():
+    image = np.arange(101, dtype=np.uint8).reshape(1, -1)
+    out = stretch(image)
+    assert out[0, 2] == 0 and out[0, 98] == 255 and abs(int(out[0, 50]) - 127) <= 2
+    assert not stretch(np.full((8, 8), 200, np.uint8)).any() or stretch(np.full((8, 8), 200, np.uint8)).std() == 0
+
+
+def test_pairs_are_read_in_order_and_stretched(shards, scene):
+    pairs = read_pairs(find_shards(shards), SIDE, progress=False)
+    assert len(pairs) == 6 and pairs.names[0] == "sen12__agriculture_s1_1" and pairs.names[-1] == "other__x"
+    assert pairs.optical.shape == (6, 3, SIDE, SIDE) and pairs.sar.shape == (6, 1, SIDE, SIDE)
+    assert pairs.optical.dtype == pairs.sar.dtype == torch.uint8
+    optical, sar = scene
+    np.testing.assert_array_equal(pairs.optical[1].permute(1, 2, 0), stretch(optical[40 : 40 + SIDE, :SIDE]))
+    np.testing.assert_allclose(pairs.sar[0, 0].float(), stretch(sar[:SIDE, :SIDE]).astype(float), atol=4)  # YUV
+    after = pairs.weights[pairs.names.index("ombria__7_after")]
+    assert after < pairs.weights[pairs.names.index("ombria__7_before")] == 1
+
+
+def test_limit(shards):
+    assert read_pairs(find_shards(shards), SIDE, limit=3, progress=False).names[-1] == "ombria__7_after"
+    assert len(read_pairs(find_shards(shards), SIDE, limit=5, progress=False)) == 5
+    assert len(read_pairs(find_shards(shards), SIDE, limit=99, progress=False)) == 6
+
+
+def test_scenes_are_named_by_the_bank(shards):
+    pairs = read_pairs(find_shards(shards), SIDE, progress=False)
+    assert (pairs.scene == -1).all()
+    named = pairs.with_scenes(["river", "desert", "farmland"])
+    assert named.scene.tolist() == [2, -1, -1, -1, 0, -1]
+    assert named.names == pairs.names
+
+
+def test_no_shards(tmp_path):
+    with pytest.raises(FileNotFoundError, match=r"train-\*\.tar.*--data"):
+        find_shards(tmp_path)
+    with pytest.raises(FileNotFoundError, match="absent"):
+        find_shards(tmp_path / "absent")
+
+
+def image(seed: int = 0, side: int = SIDE) -> bytes:
+    return encode(np.random.default_rng(seed).integers(0, 255, (side, side, 3), np.uint8))
+
+
+@pytest.mark.parametrize(
+    ("members", "words"),
+    [
+        ({"a.optical.webp": image(), "a.sar.webp": b"no image"}, r"a\.sar\.webp is not a readable image"),
+        ({"a.optical.webp": image()[:200], "a.sar.webp": image()}, r"a\.optical\.webp is not a readable image"),
+        ({"a.optical.webp": image(), "a.sar.webp": b""}, r"a\.sar\.webp is not a readable image"),
+        ({"a.optical.webp": image(side=64), "a.sar.webp": image()}, r"a\.optical\.webp is 64×64, need 96×96"),
+        ({"a.optical.webp": image(), "b.sar.webp": image(), "b.optical.webp": image()}, "a has no partner"),
+        ({"a.json": b"{}"}, "no pair"),
+        ({}, "no pair"),
+    ],
+)
+def test_broken_shards_are_named(tmp_path, members, words):
+    shard = write_shard(tmp_path / "train-000.tar", members)
+    with pytest.raises(ValueError, match=words) as caught:
+        read_pairs([shard], SIDE, progress=False)
+    assert "\n" not in str(caught.value)
+    if "pair" not in words:
+        assert "train-000.tar" in str(caught.value)
+
+
+@pytest.mark.parametrize("content", [b"this is no tar " * 100, b"", None], ids=["text", "empty", "truncated"])
+def test_file_that_is_no_tar_is_named(tmp_path, content):
+    shard = tmp_path / "train-000.tar"
+    if content is None:
+        write_shard(shard, {"a.optical.webp": image(), "a.sar.webp": image()})
+        content = shard.read_bytes()[:4000]
+    shard.write_bytes(content)
+    with pytest.raises(ValueError, match=r"train-000\.tar"):
+        read_pairs([shard], SIDE, progress=False)
+
+
+def test_members_that_are_links_or_folders_are_named_or_ignored(tmp_path):
+    shard = tmp_path / "train-000.tar"
+    with tarfile.open(shard, "w") as tar:
+        for name in ("a.optical.webp", "a.sar.webp"):
+            info = tarfile.TarInfo(name)
+            info.size = len(image())
+            tar.addfile(info, io.BytesIO(image()))
+        folder = tarfile.TarInfo("b.optical.webp")
+        folder.type = tarfile.DIRTYPE
+        tar.addfile(folder)
+    try:
+        assert len(read_pairs([shard], SIDE, progress=False)) == 1
+    except ValueError as error:
+        assert "b.optical.webp" in str(error) or "b has no partner" in str(error)
+
+
+@pytest.mark.parametrize("prefix", ["./", "folder/", "./deep/folder.v1/"])
+def test_members_in_folders_are_found(tmp_path, prefix):
+    shard = write_shard(tmp_path / "train-000.tar", {f"{prefix}a.{kind}.webp": image() for kind in ("optical", "sar")})
+    assert len(read_pairs([shard], SIDE, progress=False)) == 1

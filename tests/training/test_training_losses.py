@@ -1,0 +1,186 @@
+"""Truth by brute force, losses by hand, and a network that learns."""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+
+import pytest
+import torch
+from helpers import SMALL, lively_net
+from torch import Generator
+
+from kornia_tar.cfdm import CELL, Coarse, Offset
+from kornia_tar.net import TARNet
+from kornia_tar.tafe import TAFEConfig
+from kornia_tar.training.augment import Deformation, apply, make_batch
+from kornia_tar.training.losses import (
+    LossWeights,
+    Truth,
+    coarse_loss,
+    focal,
+    ground_truth,
+    offset_loss,
+    sample_cells,
+    step_loss,
+    text_loss,
+    window_loss,
+)
+
+SIZE = 64
+
+
+@pytest.fixture(scope="module")
+def batch(pairs):
+    wide = dataclasses.replace(Deformation(), translation=0.5)
+    return make_batch(pairs, torch.arange(4), SIZE, wide, Generator().manual_seed(0))
+
+
+def test_truth_against_brute_force(batch):
+    truth = ground_truth(batch)
+    columns = SIZE // CELL
+    missing = 0
+    for target, there, matrix, valid, other in (
+        (truth.target0, truth.to1, batch.matrix, batch.valid0, batch.valid1),
+        (truth.target1, truth.to0, torch.linalg.inv(batch.matrix), batch.valid1, batch.valid0),
+    ):
+        for b in range(len(matrix)):
+            for cell in range(columns**2):
+                centre = torch.tensor([[8.0 * (cell % columns) + 3.5, 8.0 * (cell // columns) + 3.5]])
+                x, y = apply(matrix[b], centre)[0].tolist()
+                assert there[b, cell].tolist() == pytest.approx([x, y], abs=1e-3)
+                # Cell k covers the pixels 8k to 8k + 7, each half a pixel wide on either side.
+                holds = [j for j in range(columns**2)
+                         if -0.5 <= x - 8 * (j % columns) < 7.5 and -0.5 <= y - 8 * (j // columns) < 7.5]  # fmt: skip
+                expected = holds[0] if holds and valid[b, cell] and other[b, holds[0]] else -1
+                missing += expected < 0
+                assert int(target[b, cell]) == expected
+    assert 0 < missing < truth.target0.numel() * 2
+
+
+def test_focal_by_hand():
+    log_p = torch.tensor([0.5, 0.25]).log()
+    assert float(focal(log_p, 0.0)) == pytest.approx((math.log(2) + math.log(4)) / 2)
+    assert float(focal(log_p, 2.0)) == pytest.approx((0.25 * math.log(2) + 0.5625 * math.log(4)) / 2)
+    assert float(focal(torch.zeros(0), 1.0)) == 0
+
+
+def truth_of(target0: list[int], target1: list[int]) -> Truth:
+    nowhere = torch.zeros(1, len(target0), 2)
+    return Truth(nowhere, nowhere, torch.tensor([target0]), torch.tensor([target1]))
+
+
+def test_coarse_loss_falls_with_the_right_scores():
+    truth = truth_of([1, 0, -1], [1, 0, -1])
+    right = torch.zeros(1, 3, 3)
+    right[0, 0, 1] = right[0, 1, 0] = 9
+    empty = torch.empty(0)
+    good = coarse_loss(Coarse(empty, empty, right), truth, 1.0)
+    even = coarse_loss(Coarse(empty, empty, torch.zeros(1, 3, 3)), truth, 1.0)
+    bad = coarse_loss(Coarse(empty, empty, -right), truth, 1.0)
+    assert 0 <= good < 0.01 < even < bad
+    assert float(even) == pytest.approx(2 / 3 * math.log(3), rel=1e-4)
+    nothing = coarse_loss(Coarse(empty, empty, right), truth_of([-1] * 3, [-1] * 3), 1.0)
+    assert float(nothing) == 0
+
+
+def offset(shift: torch.Tensor, window: torch.Tensor, log_scale: torch.Tensor) -> Offset:
+    return Offset(window, shift, log_scale, torch.zeros(len(shift)))
+
+
+def test_window_loss_wants_the_nearest_position():
+    positions = torch.tensor([[-1.0, -1], [1, -1], [-1, 1], [1, 1]])
+    window = torch.zeros(1, 4)
+    window[0, 1] = 10
+    found = offset(torch.zeros(1, 2), window, torch.zeros(1))
+    assert window_loss(found, torch.tensor([[0.7, -1.4]]), positions) < 0.01
+    assert window_loss(found, torch.tensor([[-0.7, -1.4]]), positions) > 5
+    none = offset(torch.zeros(0, 2), torch.zeros(0, 4), torch.zeros(0))
+    assert float(window_loss(none, torch.zeros(0, 2), positions)) == 0
+
+
+def test_offset_likelihood_is_best_where_the_scale_is_the_error():
+    wanted = torch.tensor([[1.0, 1.0]])
+    loss = [float(offset_loss(offset(torch.zeros(1, 2), torch.zeros(1, 4), torch.tensor([s])), wanted))
+            for s in (-1.0, 0.0, 1.0)]  # fmt: skip
+    assert loss[1] == pytest.approx(1.0)
+    assert loss[1] < loss[0] and loss[1] < loss[2]
+    none = offset(torch.zeros(0, 2), torch.zeros(0, 4), torch.zeros(0))
+    assert float(offset_loss(none, torch.zeros(0, 2))) == 0
+
+
+def test_text_loss_prefers_maps_that_agree_vary_and_fit_the_name():
+    truth = truth_of([0, 1, 2, 3], [0, 1, 2, 3])
+    unknown = torch.tensor([-1])
+    one = torch.tensor([0, 0, 1, 1])
+    sharp = torch.nn.functional.one_hot(one, 2).float().T.reshape(1, 2, 2, 2) * 0.98 + 0.01
+    even = torch.full_like(sharp, 0.5)
+    good = text_loss(sharp, sharp, truth, unknown)
+    assert good < text_loss(even, even, truth, unknown)  # a map that says nothing agrees with itself perfectly
+    assert good < text_loss(sharp, sharp.flip(1), truth, unknown)
+    same = torch.cat([torch.full((1, 1, 2, 2), 0.99), torch.full((1, 1, 2, 2), 0.01)], 1)
+    assert good < text_loss(same, same, truth, unknown)  # nor one that says the same everywhere
+    assert text_loss(same, same, truth, torch.tensor([0])) < text_loss(same, same, truth, torch.tensor([1]))
+    assert float(text_loss(sharp[:, :0], sharp[:, :0], truth, unknown)) == 0
+    assert float(text_loss(sharp, sharp, truth_of([-1] * 4, [-1] * 4), unknown)) == 0
+
+
+def test_sampled_cells_are_true_or_own(batch):
+    truth = ground_truth(batch)
+    cells = truth.target0.shape[1]
+    coarse = Coarse(torch.empty(0), torch.empty(0), torch.randn(4, cells, cells))
+    sampled, is_own = sample_cells(coarse, truth, 5, Generator().manual_seed(0))
+    assert len(sampled.batch) == len(is_own) <= 4 * 5 * 2
+    true = truth.target0[sampled.batch, sampled.cell0] == sampled.cell1
+    assert true[~is_own].all() and is_own.any() and (~is_own).any()
+    torch.testing.assert_close(
+        sampled.log_probability, coarse.log_probability()[sampled.batch, sampled.cell0, sampled.cell1]
+    )
+
+
+@pytest.mark.parametrize("classes", [0, 4])
+def test_every_loss_is_finite_and_every_parameter_gets_a_gradient(batch, classes):
+    net = lively_net(dataclasses.replace(SMALL, tafe=TAFEConfig(text_dim=16, classes=classes))).train()
+    text = torch.nn.functional.normalize(torch.randn(4, 16), dim=1) if classes else None
+    named = batch._replace(scene=torch.tensor([0, -1, 2, -1]))
+    loss, log = step_loss(net, named, text, LossWeights(), 8, Generator().manual_seed(0))
+    assert loss.isfinite() and all(value.isfinite() for value in log.values())
+    assert {"coarse", "window", "offset", "worth", "text", "modality", "accuracy", "identity", "precision"} <= set(log)
+    terms = sum(float(log[k]) for k in ("coarse", "window", "offset", "worth", "text", "modality"))
+    assert float(loss.detach()) == pytest.approx(terms, rel=1e-4)
+    assert 0 <= log["accuracy"] <= 1 and 0 <= log["precision"] <= 1
+    loss.backward()
+    without = {name for name, p in net.named_parameters() if p.grad is None or not p.grad.any()}
+    assert not {name for name in without if classes or not name.startswith("tafe.")}
+    assert all(p.grad.isfinite().all() for p in net.parameters() if p.grad is not None)
+
+
+def test_pairs_that_do_not_overlap_are_no_error(batch):
+    apart = batch._replace(matrix=batch.matrix.clone())
+    apart.matrix[:, :2, 2] += 1e4
+    net = TARNet(SMALL).train()
+    loss, _ = step_loss(net, apart, torch.randn(4, 16), LossWeights(), 8, Generator().manual_seed(0))
+    assert loss.isfinite()
+    loss.backward()
+    assert all(p.grad.isfinite().all() for p in net.parameters() if p.grad is not None)
+
+
+def test_a_small_network_learns_a_few_pairs(pairs):
+    """80 steps on one batch lift coarse accuracy far above what the identity would give."""
+    easy = dataclasses.replace(Deformation().eased(1.0), translation=0.15, same_modality=1.0, pseudo_sar=0.0)
+    batch = make_batch(pairs, torch.arange(4), SIZE, easy, Generator().manual_seed(2))
+    torch.manual_seed(0)
+    net, generator = TARNet(SMALL).train(), Generator().manual_seed(0)
+    text = torch.nn.functional.normalize(torch.randn(4, 16), dim=1)
+    optimiser = torch.optim.AdamW(net.parameters(), lr=4e-3)
+    losses = []
+    for _ in range(80):
+        loss, log = step_loss(net, batch, text, LossWeights(), 16, generator)
+        optimiser.zero_grad()
+        loss.backward()
+        torch.nn.utils.clip_grad_norm_(net.parameters(), 1.0)
+        optimiser.step()
+        losses.append(float(loss))
+    assert losses[-1] < 0.6 * losses[0]
+    assert log["accuracy"] > log["identity"] + 0.4
+    assert log["accuracy"] > 0.5
