@@ -1,4 +1,4 @@
-"""Command line: ``python -m eval warps | run | score``."""
+"""Command line: ``python -m eval warps | run | score | speed``."""
 
 from __future__ import annotations
 
@@ -17,6 +17,7 @@ _EXAMPLES = """examples, from the checkout's root:
   python -m eval run --matchers tar,sift,aliked,xfeat --data ../shared/data/val-000.tar --rung tar --out eval/results
   python -m eval run --matchers tar --checkpoint runs/a/last.safetensors --data ../shared/data --limit 100 --out runs/a
   python -m eval run --matchers sift --data ../shared/data/bench/srif-opt-sar --rung real --out eval/results
+  python -m eval speed --size 512 --threads 2
   python -m eval score --set val-000 --rung tar --out eval/results
 """
 
@@ -72,6 +73,13 @@ def _parser() -> argparse.ArgumentParser:
     )
     match.set_defaults(do=_run)
 
+    speed = commands.add_parser("speed", help="seconds and memory beside kornia's LoFTR on one pair")
+    speed.add_argument("--size", type=_positive, default=512, help="side in pixels (%(default)s)")
+    speed.add_argument("--threads", type=_positive, default=2, help="CPU threads (%(default)s)")
+    speed.add_argument("--repeats", type=_positive, default=5, help="warm calls to take the median of (%(default)s)")
+    speed.add_argument("--checkpoint", type=Path, help="TAR's checkpoint instead of the shipped one")
+    speed.set_defaults(do=_speed)
+
     score = commands.add_parser("score", parents=[tables], help="score what is cached, without matching")
     score.add_argument("--set", dest="sets", type=_words, required=True, help="names of sets, such as val-000")
     score.add_argument("--rung", type=_words, default=["tar"], help=f"{rungs} (tar)")
@@ -102,6 +110,13 @@ def _run(args: argparse.Namespace) -> None:
                     continue
                 run.predict(dataset, rung, matcher, key, args.cache, names, args.warps)
             _table(dataset.name, rung, args, names, not_run)
+
+
+def _speed(args: argparse.Namespace) -> None:
+    from eval.speed import compare
+
+    for name, value in compare(args.checkpoint, args.size, args.threads, args.repeats).items():
+        print(f"{name}: {value:.2f}")
 
 
 def _score(args: argparse.Namespace) -> None:

@@ -32,7 +32,7 @@ class CFDMConfig:
     """Sizes of CFDM."""
 
     heads: int = 4
-    layers: int = 2  # pairs of self- and cross-attention
+    layers: int = 1  # pairs of self- and cross-attention
     window: int = 8  # half-resolution pixels on a side: offsets up to ±7 px
     hidden: int = 64  # of the fine head
 
@@ -42,12 +42,15 @@ class Coarse(NamedTuple):
 
     tokens0: Tensor  # (B, N, C)
     tokens1: Tensor  # (B, M, C)
-    scores: Tensor  # (B, N, M), scaled cosine similarities
+    scores: Tensor  # (B, N, M), scaled cosine similarities; below NODATA / 2 where a cell is masked
+    masked: bool = True  # whether any cell may be
 
     def log_probability(self) -> Tensor:
         """(B, N, M) log of the dual-softmax probability."""
         rows, columns = self.scores.logsumexp(2, keepdim=True), self.scores.logsumexp(1, keepdim=True)
-        return 2 * self.scores - rows - columns
+        log_p = 2 * self.scores - rows - columns
+        # A row of nothing but nodata is still a distribution: take its probability away.
+        return log_p.masked_fill(self.scores < NODATA / 2, NODATA) if self.masked else log_p
 
 
 class Cells(NamedTuple):
@@ -80,7 +83,9 @@ class CFDM(nn.Module):
     def __init__(self, dim: int, fine_dim: int, config: CFDMConfig = CFDMConfig()) -> None:
         super().__init__()
         self.config = config
-        self.attend = True  # training starts without attention: it joins once there are features to attend to
+        if config.heads < 1 or dim % (4 * config.heads):
+            raise ValueError(f"{dim} channels do not divide into {config.heads} heads of a multiple of 4")
+        self.attend = True  # False skips the attention layers
         self.self_attention = nn.ModuleList(Attention(dim, config.heads) for _ in range(config.layers))
         self.cross_attention = nn.ModuleList(Attention(dim, config.heads) for _ in range(config.layers))
         self.descriptor = nn.Linear(dim, dim)
@@ -118,7 +123,14 @@ class CFDM(nn.Module):
             scores = scores + m0[:, :, None]
         if m1 is not None:
             scores = scores + m1[:, None, :]
-        return Coarse(t0, t1, scores)
+        return Coarse(t0, t1, scores, m0 is not None or m1 is not None)
+
+    def open_gates(self, gate: float = 0.2) -> None:
+        """Let attention join a training that began without it: closed gates open too slowly by themselves."""
+        self.attend = True
+        for layer in (*self.self_attention, *self.cross_attention):
+            nn.init.constant_(layer.gate, gate)
+            nn.init.constant_(layer.mlp_gate, gate)
 
     def refine(self, cells: Cells, coarse: Coarse, fine0: Tensor, fine1: Tensor) -> tuple[Offset, Offset]:
         """Look closer at each coarse match from both sides.
@@ -144,7 +156,7 @@ class CFDM(nn.Module):
         """Cut the window around each cell's centre out of the fine map: (K, W, W, C2), zero outside the image."""
         size, step = self.config.window, CELL // 2
         margin = (size - step) // 2
-        fine = F.pad(self.fine_descriptor(fine), (margin,) * 4)
+        fine = F.pad(F.normalize(self.fine_descriptor(fine), dim=1), (margin,) * 4)
         B, C, H, W = fine.shape
         columns = (W - 2 * margin) // step
         near = torch.arange(size, device=fine.device)
@@ -165,6 +177,7 @@ class FineHead(nn.Module):
         steps = 2.0 * (torch.arange(config.window) - (config.window - 1) / 2)  # px
         y, x = torch.meshgrid(steps, steps, indexing="ij")
         self.register_buffer("positions", torch.stack([x.flatten(), y.flatten()], dim=-1), persistent=False)
+        self.log_temperature = nn.Parameter(torch.tensor(math.log(10.0)))
         self.asker, self.answerer = nn.Linear(dim, config.hidden), nn.Linear(dim, config.hidden)
         self.correlation = nn.Linear(area + 1, config.hidden)
         self.read = nn.Sequential(nn.GELU(), nn.Linear(config.hidden, config.hidden), nn.GELU())
@@ -188,9 +201,8 @@ class FineHead(nn.Module):
         half = window.shape[1] // 2
         centre = asker[:, half - 1 : half + 1, half - 1 : half + 1].mean(dim=(1, 2))
         with torch.autocast(centre.device.type, enabled=False):
-            logits = torch.einsum("kc,khwc->khw", centre.float(), window.float()).flatten(1) / math.sqrt(
-                centre.shape[-1]
-            )
+            cosine = torch.einsum("kc,khwc->khw", centre.float(), window.float()).flatten(1)
+            logits = self.log_temperature.exp().float() * cosine
             probability = logits.softmax(dim=-1)
             expected = probability @ self.positions.float()
         seen = torch.cat([probability, log_p[:, None].float() / 10], dim=-1).to(t_ask.dtype)

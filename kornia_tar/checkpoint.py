@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import json
 import os
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -31,10 +32,15 @@ def save_checkpoint(path: str | Path, net: TARNet, info: dict[str, Any]) -> None
     path = Path(path)
     tensors = {k: v.detach().to("cpu", torch.float16 if v.is_floating_point() else v.dtype).contiguous()
                for k, v in net.state_dict().items()}  # fmt: skip
-    meta = {"format": FORMAT, "config": json.dumps(net.config.to_dict()), "info": json.dumps(info)}
+    # The text may have been exchanged for another number of names since the net was made.
+    config = replace(net.config, tafe=replace(net.config.tafe, classes=len(net.tafe.tokens)))
+    meta = {"format": FORMAT, "config": json.dumps(config.to_dict()), "info": json.dumps(info)}
+    if not path.parent.is_dir():
+        raise FileNotFoundError(f"checkpoint {path}: no such folder")
     temporary = path.with_name(f".{path.name}.{os.getpid()}")
     try:
         save_file(tensors, temporary, metadata=meta)
+        temporary.chmod(0o644)  # safetensors creates it for the owner alone
         temporary.replace(path)
     finally:
         temporary.unlink(missing_ok=True)
@@ -73,7 +79,7 @@ def load_checkpoint(path: str | Path) -> tuple[TARNet, dict[str, Any]]:
         net = TARNet(TARConfig.from_dict(json.loads(meta["config"])))
         info = json.loads(meta["info"])
         net.load_state_dict({k: v.float() if v.is_floating_point() else v for k, v in tensors.items()})
-    except (KeyError, TypeError, ValueError, RuntimeError) as error:
+    except (KeyError, TypeError, ValueError, RuntimeError, AttributeError) as error:
         reason = str(error).splitlines()[0]
         raise ValueError(f"checkpoint {path}: its tensors or config do not fit this version ({reason})") from None
     return net.eval(), info

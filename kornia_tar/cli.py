@@ -152,6 +152,8 @@ def _add_train(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--precision", choices=("auto", "fp32", "bf16"), default="auto")
     parser.add_argument("--limit", type=int, help="use only so many pairs, e.g. 64 to see it overfit")
     parser.add_argument("--resume", action="store_true", help="go on from the folder's state")
+    parser.add_argument("--from", dest="start", metavar="WEIGHTS", help="start from these weights, not random ones")
+    parser.add_argument("--only-fine", action="store_true", help="with --from: polish the fine stage alone")
     parser.add_argument("--val", type=Path, help="a validation shard, matched at the end under the stored warps")
     parser.add_argument("--val-warps", type=Path, help="JSON with one matrix per pair of --val")
 
@@ -304,6 +306,7 @@ def run_match(a: argparse.Namespace) -> int:
 
 def run_train(a: argparse.Namespace) -> int:
     """``kornia-tar train``."""
+    from kornia_tar.checkpoint import load_checkpoint
     from kornia_tar.net import TARConfig
     from kornia_tar.tafe import TAFEConfig
     from kornia_tar.text import TextBank
@@ -321,9 +324,10 @@ def run_train(a: argparse.Namespace) -> int:
     out = output_folder(a.out)
     pairs = read_pairs(shards, limit=a.limit)
     config = TrainConfig(steps=a.steps, minutes=a.minutes, batch=a.batch, size=a.size, seed=a.seed,
-                         precision=a.precision, compile=device.startswith("cuda"))  # fmt: skip
+                         precision=a.precision, only_fine=a.only_fine, compile=device.startswith("cuda"))  # fmt: skip
     path = train(
         pairs, out, text=bank, config=config, model=TARConfig(tafe=tafe), device=device, resume=a.resume,
+        start=None if a.start is None else load_checkpoint(resolve_weights(a.start))[0],
         provenance={"data": [s.name for s in shards], "kornia_tar": __version__},
     )  # fmt: skip
     print(f"written: {path}")

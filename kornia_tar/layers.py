@@ -88,10 +88,10 @@ def fold_norm(kernel: Tensor, bias: Tensor | None, norm: nn.BatchNorm2d | None, 
 
 
 class Attention(nn.Module):
-    """Pre-norm multi-head attention and MLP, each added through a small per-channel gate.
+    """Pre-norm multi-head attention and MLP, each added through a per-channel gate that starts closed.
 
-    Training lets convolutional features learn first and switches the layers on later; a small gate makes that a nudge
-    instead of a shock. Gates that started at zero opened too slowly to matter (0.02 after 600 steps).
+    Training lets convolutional features learn first; then :meth:`kornia_tar.cfdm.CFDM.open_gates` opens the gates a
+    little, a nudge instead of a shock.
 
     Args:
         dim: width ``d`` of the tokens.
@@ -105,9 +105,9 @@ class Attention(nn.Module):
         self.query = nn.Linear(dim, dim, bias=False)
         self.key_value = nn.Linear(dim, 2 * dim, bias=False)
         self.out = nn.Linear(dim, dim)
-        self.gate = nn.Parameter(torch.full((dim,), 0.2))
+        self.gate = nn.Parameter(torch.zeros(dim))
         self.mlp = nn.Sequential(nn.LayerNorm(dim), nn.Linear(dim, 2 * dim), nn.GELU(), nn.Linear(2 * dim, dim))
-        self.mlp_gate = nn.Parameter(torch.full((dim,), 0.2))
+        self.mlp_gate = nn.Parameter(torch.zeros(dim))
 
     def forward(self, x: Tensor, source: Tensor, rope: Tensor | None = None, mask: Tensor | None = None) -> Tensor:
         """Let ``x`` look at ``source`` (itself, or the other image).

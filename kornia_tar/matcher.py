@@ -126,28 +126,26 @@ class TARMatcher(LocalFeatureMatcher):
             prior = load_text_prior(prior, **options)
         elif options:
             raise TypeError(f"options {sorted(options)} only go with a provider's name")
+        origin = self.info.get("trained_text", self.info.get("text", {}))
         if not isinstance(prior, TextBank) and prior.dim == 0:
             tokens = self.net.tafe.tokens
             self.net.tafe.tokens = tokens.new_zeros(0, tokens.shape[1])
-            self.info = {**self.info, "text": {"encoder": "none", "names": [], "templates": []}}
+            self.info |= {"trained_text": origin, "text": {"encoder": "none", "names": [], "templates": []}}
             return self
         if isinstance(prior, TextBank):
             bank = prior.subset(names) if names is not None else prior
         else:
-            chosen = names or (prior.bank.names if isinstance(prior, BankPrior) else self.text_names)
+            chosen = names or (prior.bank.names if isinstance(prior, BankPrior) else origin.get("names"))
             bank = embed_classes(prior, chosen, templates) if chosen else embed_classes(prior, templates=templates)
-        trained = self.info.get("trained_text", self.info.get("text", {})).get("encoder")
+        trained = origin.get("encoder")
         if strict and trained is not None and bank.encoder != trained:
             raise ValueError(
                 f"these weights read text features of {trained!r}, the prior gives {bank.encoder!r}: "
                 "another feature space; train with it, or pass strict=False to try anyway"
             )
         self.net.tafe.set_text(bank.features)
-        self.info = {
-            **self.info,
-            "trained_text": self.info.get("trained_text", self.info.get("text", {})),
-            "text": {"encoder": bank.encoder, "names": list(bank.names), "templates": list(bank.templates)},
-        }
+        told = {"encoder": bank.encoder, "names": list(bank.names), "templates": list(bank.templates)}
+        self.info |= {"trained_text": origin, "text": told}
         return self
 
     @torch.no_grad()
@@ -244,8 +242,8 @@ class TARMatcher(LocalFeatureMatcher):
     def _modality(self, modality: Any, image: Tensor, key: str) -> Tensor | None:
         if modality is None:
             return None
-        names = [modality] * len(image) if isinstance(modality, str) else list(modality)
-        if len(names) != len(image) or any(name not in MODALITIES for name in names):
+        names = [modality] * len(image) if isinstance(modality, str) else modality
+        if not isinstance(names, list | tuple) or len(names) != len(image) or any(name not in MODALITIES for name in names):
             raise ValueError(f"{key} is {modality!r}, need one of {MODALITIES} or a list of {len(image)} of them")
         weight = self.net.tafe.query.weight
-        return modality_weights(names).to(weight.device, weight.dtype)
+        return modality_weights(list(names)).to(weight.device, weight.dtype)

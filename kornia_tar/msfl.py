@@ -45,17 +45,12 @@ def stage(c_in: int, c_out: int, blocks: int) -> nn.Sequential:
 
 
 class ModalityClassifier(nn.Module):
-    """Tell optical from SAR by texture: two convolutions and the mean of what they respond to."""
+    """Tell optical from SAR by texture: three convolutions and the mean of what they respond to."""
 
     def __init__(self, width: int = 16) -> None:
         super().__init__()
-        self.texture = nn.Sequential(
-            nn.Conv2d(1, width, 4, stride=2, padding=1),
-            nn.ReLU(),
-            nn.Conv2d(width, 2 * width, 4, stride=2, padding=1),
-            nn.ReLU(),
-        )
-        self.score = nn.Linear(2 * width, len(MODALITIES))
+        self.texture = nn.Sequential(Down(1, width), Down(width, 2 * width), Down(2 * width, 4 * width))
+        self.score = nn.Linear(4 * width, len(MODALITIES))
 
     def forward(self, image: Tensor) -> Tensor:
         """(B, 1, H, W) normalised image → (B, 2) logits over :data:`MODALITIES`."""

@@ -264,7 +264,7 @@ class Registrar:
              f"{count} of {len(matches)} matches are inliers, need {c.min_inlier_ratio:.0%}"),
             (covered >= c.min_spread, f"inliers cover {covered:.0%} of image0, need {c.min_spread:.0%}"),
             (1 / c.max_scale <= parts.scale <= c.max_scale, f"scale {parts.scale:.2f} is implausible"),
-            (parts.anisotropy <= c.max_anisotropy, f"stretch of {parts.anisotropy:.2f} between the axes is implausible"),
+            (parts.anisotropy <= c.max_anisotropy, f"axes stretched by {parts.anisotropy:.2f} to one are implausible"),
             (not parts.mirrored, "the transform mirrors the image"),
             (parts.perspective * max(size) / 2 <= c.max_perspective, "the perspective is implausible"),
             (disagreement <= c.max_disagreement,

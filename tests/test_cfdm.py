@@ -8,8 +8,19 @@ import pytest
 import torch
 from helpers import SMALL, lively_net
 
-from kornia_tar.cfdm import CELL, CFDM, NODATA, Cells, Coarse, FineHead, Offset, cell_centres, mutual_nearest
-from kornia_tar.layers import Attention, rotary_angles, rotate
+from kornia_tar.cfdm import (
+    CELL,
+    CFDM,
+    NODATA,
+    Cells,
+    CFDMConfig,
+    Coarse,
+    FineHead,
+    Offset,
+    cell_centres,
+    mutual_nearest,
+)
+from kornia_tar.layers import rotary_angles, rotate
 from kornia_tar.net import assemble
 
 
@@ -89,7 +100,7 @@ def test_masked_cells_neither_match_nor_are_seen(cfdm):
 def test_position_code_sees_differences_only():
     torch.manual_seed(0)
     height, width, dim = 7, 9, 16
-    angles = rotary_angles(height, width, dim, torch.device("cpu"))
+    angles = rotary_angles((height, width), dim, torch.device("cpu"))
     assert angles.shape == (height * width, dim)
     q, k = torch.randn(dim), torch.randn(dim)
     logits = rotate(q.expand(height * width, -1), angles) @ rotate(k.expand(height * width, -1), angles).T
@@ -102,9 +113,13 @@ def test_position_code_sees_differences_only():
 
 
 @torch.no_grad()
-def test_new_attention_is_the_identity():
+def test_attention_acts_through_its_gates():
+    cfdm = CFDM(32, 8, CFDMConfig(heads=2, layers=1))
     x, y = torch.randn(2, 10, 32), torch.randn(2, 7, 32)
-    torch.testing.assert_close(Attention(32, 2)(x, y), x, rtol=0, atol=0)
+    layer = cfdm.cross_attention[0]
+    torch.testing.assert_close(layer(x, y), x, rtol=0, atol=0)  # closed
+    cfdm.open_gates()
+    assert 0 < (layer(x, y) - x).norm() / x.norm() < 0.3
 
 
 @torch.no_grad()

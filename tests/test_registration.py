@@ -180,7 +180,7 @@ def test_real_pairs_end_in_a_report(registrar):
     if not files:
         pytest.skip("no ../shared/data/bench/srif-opt-sar")
     for file in files[:2]:
-        other = next(file.parent.glob(file.name.replace(".optical.", ".other.")[:-4] + ".*"))
+        other = file.with_name(file.name.replace(".optical.", ".sar."))
         optical, sar = (cv2.imread(str(f), cv2.IMREAD_GRAYSCALE) for f in (file, other))
         report = registrar(optical, sar).report()
         assert report["registered"] == (not report["reasons"])

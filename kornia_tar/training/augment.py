@@ -32,6 +32,10 @@ class Deformation:
     same_modality: float = 0.2  # share of optical–optical and SAR–SAR pairs
     pseudo_sar: float = 0.05  # share of pairs whose SAR is drawn from the optical image
 
+    def finished(self) -> Deformation:
+        """The end of a run: what a registrar meets after its rotation start, and hardly any pair of one modality."""
+        return Deformation(45.0, 1.45, 0.15, 0.04, 0.01, 0.1, 0.0)
+
     def eased(self, ease: float) -> Deformation:
         """An easier start: ``ease`` 0 is this, 1 is nearly upright with more pairs of one modality."""
         mix = lambda hard, easy: hard + (easy - hard) * ease  # noqa: E731

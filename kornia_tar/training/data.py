@@ -8,7 +8,8 @@ from __future__ import annotations
 
 import io
 import tarfile
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -76,11 +77,13 @@ def read_pairs(shards: Iterable[Path], size: int = 256, limit: int | None = None
     names: list[str] = []
     for shard in shards:
         waiting: dict[str, dict[str, np.ndarray]] = {}
-        with tarfile.open(shard) as tar:
-            for member in tqdm(tar.getmembers(), desc=f"reading {shard.name}", disable=not progress, leave=False):
-                stem, _, kind = member.name.partition(".")
-                if kind not in ("optical.webp", "sar.webp") or (limit is not None and len(names) >= limit):
+        with _open(shard) as (tar, members):
+            for member in tqdm(members, desc=f"reading {shard.name}", disable=not progress, leave=False):
+                stem, _, kind = Path(member.name).name.partition(".")
+                if kind not in ("optical.webp", "sar.webp") or not member.isfile():
                     continue
+                if limit is not None and len(names) >= limit:
+                    break
                 waiting.setdefault(stem, {})[kind[:-5]] = _decode(tar, member, shard, size)
                 if len(waiting[stem]) == 2:
                     pair = waiting.pop(stem)
@@ -98,6 +101,16 @@ def read_pairs(shards: Iterable[Path], size: int = 256, limit: int | None = None
         torch.tensor([_weight(name) for name in names]),
         torch.full((len(names),), -1),
     )
+
+
+@contextmanager
+def _open(shard: Path) -> Iterator[tuple[tarfile.TarFile, list[tarfile.TarInfo]]]:
+    try:
+        with tarfile.open(shard) as tar:
+            yield tar, tar.getmembers()
+    except (tarfile.TarError, EOFError) as error:
+        reason = str(error).splitlines()[0]
+        raise ValueError(f"{shard}: not a whole tar archive ({reason}); copy it again") from None
 
 
 def _weight(name: str) -> float:

@@ -1,5 +1,8 @@
 """The training loop: plain, one process, the same on CPU and GPU.
 
+Two kinds of run. A full one trains everything. One that starts from trained weights with ``only_fine`` keeps the coarse
+stage as it is and polishes what comes after it, which is cheap: no gradient enters the trunk.
+
 Curriculum: relative deformation eases in over the first part of the run, since a net that starts with hard pairs
 stays at the identity prior (`difficulty`). Learning rate: warm-up, constant, linear to zero. Weights that are kept
 are an exponential moving average. Progress is counted in steps or, with ``minutes``, in seconds spent stepping.
@@ -10,7 +13,7 @@ from __future__ import annotations
 import json
 import time
 from copy import deepcopy
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -35,7 +38,7 @@ class TrainConfig:
     batch: int = 16
     size: int = 128
     finish_size: int = 192  # side of the crops in the last part, when matches must hold over larger images
-    finish: float = 0.2  # length of the last part, of the whole
+    finish: float = 0.4  # length of the last part, of the whole: the learning rate falls, pairs are as in use
     learning_rate: float = 1e-3
     weight_decay: float = 0.05
     warmup: int = 200  # steps
@@ -47,6 +50,18 @@ class TrainConfig:
     seed: int = 0
     precision: str = "auto"  # "fp32", "bf16", or bf16 where the device computes it natively
     compile: bool = False
+    only_fine: bool = False  # train the fine stage and the modality classifier alone
+
+
+# What polishing trains; nothing of it feeds the coarse stage.
+FINE = ("msfl.top2", "msfl.merge2", "msfl.modality", "cfdm.fine_descriptor", "cfdm.fine_head")
+
+
+def freeze_coarse(net: TARNet) -> None:
+    """Leave only the parts in :data:`FINE` trainable and in training mode."""
+    net.requires_grad_(False).eval()
+    for name in FINE:
+        net.get_submodule(name).requires_grad_(True).train()
 
 
 def choose_bf16(precision: str, device: torch.device) -> bool:
@@ -63,8 +78,8 @@ def choose_bf16(precision: str, device: torch.device) -> bool:
 
 def parameter_groups(net: nn.Module, weight_decay: float) -> list[dict[str, Any]]:
     """Decay matrices and kernels; leave norms, gates, biases and temperatures alone."""
-    decay = [p for p in net.parameters() if p.ndim >= 2]
-    keep = [p for p in net.parameters() if p.ndim < 2]
+    decay = [p for p in net.parameters() if p.requires_grad and p.ndim >= 2]
+    keep = [p for p in net.parameters() if p.requires_grad and p.ndim < 2]
     return [{"params": decay, "weight_decay": weight_decay}, {"params": keep, "weight_decay": 0.0}]
 
 
@@ -79,7 +94,7 @@ def update_ema(average: TARNet, net: TARNet, decay: float) -> None:
 def schedule(progress: float, step: int, config: TrainConfig) -> tuple[float, float, int, int]:
     """Learning rate, ease (1 easy … 0 full), crop side and batch size at ``progress`` in [0, 1]."""
     rate = config.learning_rate * min(1.0, (step + 1) / config.warmup)
-    rate *= min(1.0, max(0.02, (1 - progress) / 0.3))
+    rate *= min(1.0, max(0.02, (1 - progress) / config.finish)) if config.finish else 1.0
     ease = max(0.0, 1 - progress / config.ease) if config.ease else 0.0
     late = progress > 1 - config.finish
     size = config.finish_size if late else config.size
@@ -98,6 +113,7 @@ def train(
     weights: LossWeights = LossWeights(),
     device: str = "cpu",
     resume: bool = False,
+    start: TARNet | None = None,
     provenance: dict[str, Any] | None = None,
 ) -> Path:
     """Train and write ``out/checkpoint.safetensors``, ``out/state.pt`` (to resume) and ``out/log.jsonl``.
@@ -112,6 +128,7 @@ def train(
         weights: of the losses.
         device: "cpu" or "cuda".
         resume: go on from ``out/state.pt``.
+        start: a trained network to go on from, of the sizes of ``model``: to polish it, or to tune it to other data.
         provenance: kept in the checkpoint.
 
     Returns:
@@ -123,13 +140,24 @@ def train(
     """
     if (config.steps is None) == (config.minutes is None):
         raise ValueError("set exactly one of steps and minutes")
-    if (0 if text is None else len(text.names)) != model.tafe.classes:
-        raise ValueError(f"the model expects {model.tafe.classes} text classes, the bank has another number")
+    if config.only_fine and start is None:
+        raise ValueError("only_fine polishes a trained network: give one to start from")
+    if text is None and model.tafe.classes:
+        raise ValueError(f"the model expects {model.tafe.classes} text classes, but there is no text")
+    if text is not None and (len(text), text.dim) != (model.tafe.classes, model.tafe.text_dim):
+        raise ValueError(
+            f"the model expects {model.tafe.classes} text features of {model.tafe.text_dim}, "
+            f"the bank has {len(text)} of {text.dim}"
+        )
     where = torch.device(device)
     torch.manual_seed(config.seed)
     generator = torch.Generator(where).manual_seed(config.seed)
     net = TARNet(model).to(where, memory_format=torch.channels_last).train()  # type: ignore[call-overload]
+    if start is not None:
+        net.load_state_dict(start.state_dict())
     average = deepcopy(net).eval().requires_grad_(False)
+    if config.only_fine:
+        freeze_coarse(net)
     features = None if text is None else text.features.to(where)
     optimiser = torch.optim.AdamW(
         parameter_groups(net, config.weight_decay), lr=config.learning_rate, betas=(0.9, 0.95), fused=True
@@ -146,6 +174,9 @@ def train(
         optimiser.load_state_dict(state["optimiser"])
         generator.set_state(state["generator"].cpu())
         step, seconds = int(state["step"]), float(state["seconds"])
+    total = float(config.steps if config.steps is not None else 60 * config.minutes)  # type: ignore[operator]
+    reached = (step if config.steps is not None else seconds) / total
+    net.cfdm.attend = start is not None or reached >= config.attention_from
 
     def save() -> None:
         if features is not None:
@@ -163,18 +194,21 @@ def train(
 
     forward = torch.compile(step_loss) if config.compile and where.type == "cuda" else step_loss
     bf16 = choose_bf16(config.precision, where)
-    total = float(config.steps if config.steps is not None else 60 * config.minutes)  # type: ignore[operator]
     meter: dict[str, Tensor] = {}
-    seen, since, last_save = 0, time.perf_counter(), time.perf_counter()
+    seen, summed, since, last_save = 0, 0, time.perf_counter(), time.perf_counter()
     with (out / "log.jsonl").open("a" if resume else "w") as log, tqdm(total=100, unit="%", bar_format=BAR) as bar:
         while (progress := (step if config.steps is not None else seconds) / total) < 1:
             started = time.perf_counter()
             rate, ease, size, batch_size = schedule(progress, step, config)
             for group in optimiser.param_groups:
                 group["lr"] = rate
-            net.cfdm.attend = progress >= config.attention_from
-            index = torch.multinomial(pairs.weights, batch_size, generator=generator)
-            batch = make_batch(pairs, index, size, deformation.eased(ease), generator)
+            if not net.cfdm.attend and progress >= config.attention_from:
+                net.cfdm.open_gates()
+            index = torch.multinomial(pairs.weights, batch_size, replacement=True, generator=generator)
+            strength = deformation.finished() if progress > 1 - config.finish else deformation.eased(ease)
+            if config.only_fine:  # sub-pixel offsets are learned best where both images show the same
+                strength = replace(deformation.finished(), same_modality=0.35)
+            batch = make_batch(pairs, index, size, strength, generator)
             with torch.autocast(where.type, torch.bfloat16, enabled=bf16):
                 loss, terms = forward(net, batch, features, weights, config.per_pair, generator)
             optimiser.zero_grad(set_to_none=True)
@@ -185,13 +219,13 @@ def train(
             update_ema(average, net, min(config.ema, (step + 1) / (step + 10)))
             for name, value in terms.items():
                 meter[name] = meter.get(name, torch.zeros((), device=where)) + value
-            step, seen = step + 1, seen + batch_size
+            step, seen, summed = step + 1, seen + batch_size, summed + 1
             seconds += time.perf_counter() - started
             if step % 50 == 0:
-                line = {k: round(float(v) / 50, 4) for k, v in meter.items()}
+                line = {k: round(float(v) / summed, 4) for k, v in meter.items()}
                 speed = round(seen / (time.perf_counter() - since), 1)
-                line |= {"step": step, "minutes": round(seconds / 60, 2), "lr": rate, "size": size, "ease": round(ease, 3)}
-                line["pairs_per_s"] = speed
+                line |= {"step": step, "minutes": round(seconds / 60, 2), "lr": rate, "size": size}
+                line |= {"ease": round(ease, 3), "pairs_per_s": speed}
                 log.write(json.dumps(line) + "\n")
                 log.flush()
                 bar.set_postfix_str(
@@ -199,7 +233,7 @@ def train(
                     f"(identity {line['identity']:.3f}) · precision@3 {line['precision']:.3f}"
                 )
                 bar.update(min(100, round(100 * progress)) - bar.n)
-                meter, seen, since = {}, 0, time.perf_counter()
+                meter, seen, summed, since = {}, 0, 0, time.perf_counter()
             if time.perf_counter() - last_save > 120:
                 save()
                 last_save = time.perf_counter()

@@ -170,7 +170,10 @@ def step_loss(
         "window": weights.window
         * (window_loss(near0, e0[near], positions) + window_loss(near1, e1[near], positions)) / 2,
         "offset": weights.offset * (offset_loss(near0, e0[near]) + offset_loss(near1, e1[near])) / 2,
-        "worth": weights.worth * F.binary_cross_entropy_with_logits((in0.logit + in1.logit) / 2, right),
+        # Worth is learned on the network's own matches alone: true ones it would not find would make it too hopeful.
+        "worth": weights.worth
+        * (F.binary_cross_entropy_with_logits(((in0.logit + in1.logit) / 2)[is_own], right[is_own], reduction="sum"))
+        / is_own.sum().clamp_min(1),
         "text": weights.text * text_loss(a.landcover, b.landcover, truth, batch.scene),
         "modality": weights.modality * F.cross_entropy(guess.float(), told),
     }  # fmt: skip

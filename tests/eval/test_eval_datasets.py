@@ -3,8 +3,8 @@ import tarfile
 
 import numpy as np
 import pytest
-from conftest import add, texture, write_tar
 from PIL import Image
+from toys import add, texture, write_tar
 
 from eval.datasets import open_dataset
 from eval.datasets.webdataset import WebDataset

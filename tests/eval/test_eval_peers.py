@@ -1,7 +1,7 @@
 import cv2
 import numpy as np
 import pytest
-from conftest import ROOT, texture
+from toys import ROOT, texture
 
 from eval import metrics, peers
 from eval.datasets import open_dataset

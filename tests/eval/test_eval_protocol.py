@@ -1,7 +1,7 @@
 import cv2
 import numpy as np
 import pytest
-from conftest import texture
+from toys import texture
 
 from eval import protocol
 from eval.datasets import Sample

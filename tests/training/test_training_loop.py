@@ -111,7 +111,7 @@ def test_fewer_pairs_than_a_batch(few, tmp_path, bank):
     [
         ({"config": TrainConfig(**SHORT)}, "exactly one of steps and minutes"),
         ({"config": TrainConfig(steps=1, minutes=1, **SHORT)}, "exactly one of steps and minutes"),
-        ({"config": config(1), "model": TARConfig()}, "expects 19 text classes"),
+        ({"config": config(1), "model": TARConfig()}, "expects 19 text features"),
         ({"config": config(1), "text": None}, "expects 4 text classes"),
         ({"config": config(1, precision="fp8")}, "precision.*fp8"),
     ],

@@ -180,7 +180,7 @@ def test_a_small_network_learns_a_few_pairs(pairs):
         loss.backward()
         torch.nn.utils.clip_grad_norm_(net.parameters(), 1.0)
         optimiser.step()
-        losses.append(float(loss))
+        losses.append(float(loss.detach()))
     assert losses[-1] < 0.6 * losses[0]
     assert log["accuracy"] > log["identity"] + 0.4
     assert log["accuracy"] > 0.5
