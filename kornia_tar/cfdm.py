@@ -146,8 +146,9 @@ class CFDM(nn.Module):
         """
         t0 = coarse.tokens0[cells.batch, cells.cell0]
         t1 = coarse.tokens1[cells.batch, cells.cell1]
-        w0 = self.windows(fine0, cells.batch, cells.cell0)
-        w1 = self.windows(fine1, cells.batch, cells.cell1)
+        d0, d1 = (F.normalize(self.fine_descriptor(fine), dim=1) for fine in (fine0, fine1))
+        w0 = self.windows(d0, cells.batch, cells.cell0)
+        w1 = self.windows(d1, cells.batch, cells.cell1)
         in0 = self.fine_head(w1, w0, t1, t0, cells.log_probability)
         in1 = self.fine_head(w0, w1, t0, t1, cells.log_probability)
         return in0, in1
@@ -156,7 +157,7 @@ class CFDM(nn.Module):
         """Cut the window around each cell's centre out of the fine map: (K, W, W, C2), zero outside the image."""
         size, step = self.config.window, CELL // 2
         margin = (size - step) // 2
-        fine = F.pad(F.normalize(self.fine_descriptor(fine), dim=1), (margin,) * 4)
+        fine = F.pad(fine, (margin,) * 4)
         B, C, H, W = fine.shape
         columns = (W - 2 * margin) // step
         near = torch.arange(size, device=fine.device)

@@ -243,7 +243,8 @@ class TARMatcher(LocalFeatureMatcher):
         if modality is None:
             return None
         names = [modality] * len(image) if isinstance(modality, str) else modality
-        if not isinstance(names, list | tuple) or len(names) != len(image) or any(name not in MODALITIES for name in names):
+        known = isinstance(names, list | tuple) and all(name in MODALITIES for name in names)
+        if not known or len(names) != len(image):
             raise ValueError(f"{key} is {modality!r}, need one of {MODALITIES} or a list of {len(image)} of them")
         weight = self.net.tafe.query.weight
         return modality_weights(list(names)).to(weight.device, weight.dtype)

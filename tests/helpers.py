@@ -95,3 +95,29 @@ def write_shard(path: Path, members: dict[str, bytes]) -> Path:
             info.size = len(content)
             tar.addfile(info, io.BytesIO(content))
     return path
+
+
+KEYS = {"keypoints0", "keypoints1", "confidence", "std", "batch_indexes", "lafs0", "lafs1"}
+
+
+def pair(height0: int = 64, width0: int = 80, height1: int = 72, width1: int = 64, batch: int = 1) -> dict:
+    return {"image0": picture(1, height0, width0, batch), "image1": picture(2, height1, width1, batch)}
+
+
+def check_contract(out: dict, data: dict) -> None:
+    """Types, shapes and ranges that hold for any input."""
+    assert set(out) == KEYS
+    count = len(out["confidence"])
+    for k in (0, 1):
+        points, lafs = out[f"keypoints{k}"], out[f"lafs{k}"]
+        assert points.shape == (count, 2) and points.dtype == torch.float32
+        assert lafs.shape == (1, count, 2, 3) and lafs.dtype == torch.float32
+        torch.testing.assert_close(lafs[0, :, :, 2], points)
+        height, width = data[f"image{k}"].shape[2:]
+        assert (points >= -0.5).all() and (points <= torch.tensor([width - 0.5, height - 0.5])).all()
+    assert out["confidence"].shape == out["std"].shape == out["batch_indexes"].shape == (count,)
+    assert out["confidence"].dtype == out["std"].dtype == torch.float32
+    assert out["batch_indexes"].dtype == torch.long
+    assert ((out["confidence"] >= 0) & (out["confidence"] <= 1)).all()
+    assert (out["std"] > 0).all()
+    assert all(value.isfinite().all() for value in out.values())

@@ -9,43 +9,24 @@ import numpy as np
 import pytest
 import torch
 import torch.nn.functional as F
-from helpers import SHARED, SHIPPED, SMALL, assert_same_matches, needs_weights, paired, picture, small_matcher
-from safetensors import safe_open
+from helpers import (
+    SMALL,
+    assert_same_matches,
+    check_contract,
+    needs_weights,
+    pair,
+    paired,
+    picture,
+    small_matcher,
+)
 
 from kornia_tar import TARMatcher
-from kornia_tar.checkpoint import save_checkpoint
 from kornia_tar.demo import draw_scene
-from kornia_tar.text import RandomPrior, TextBank, embed_classes
-
-KEYS = {"keypoints0", "keypoints1", "confidence", "std", "batch_indexes", "lafs0", "lafs1"}
 
 
 @pytest.fixture(scope="module")
 def matcher() -> TARMatcher:
     return small_matcher()
-
-
-def pair(height0: int = 64, width0: int = 80, height1: int = 72, width1: int = 64, batch: int = 1) -> dict:
-    return {"image0": picture(1, height0, width0, batch), "image1": picture(2, height1, width1, batch)}
-
-
-def check_contract(out: dict, data: dict) -> None:
-    """Types, shapes and ranges that hold for any input."""
-    assert set(out) == KEYS
-    count = len(out["confidence"])
-    for k in (0, 1):
-        points, lafs = out[f"keypoints{k}"], out[f"lafs{k}"]
-        assert points.shape == (count, 2) and points.dtype == torch.float32
-        assert lafs.shape == (1, count, 2, 3) and lafs.dtype == torch.float32
-        torch.testing.assert_close(lafs[0, :, :, 2], points)
-        height, width = data[f"image{k}"].shape[2:]
-        assert (points >= -0.5).all() and (points <= torch.tensor([width - 0.5, height - 0.5])).all()
-    assert out["confidence"].shape == out["std"].shape == out["batch_indexes"].shape == (count,)
-    assert out["confidence"].dtype == out["std"].dtype == torch.float32
-    assert out["batch_indexes"].dtype == torch.long
-    assert ((out["confidence"] >= 0) & (out["confidence"] <= 1)).all()
-    assert (out["std"] > 0).all()
-    assert all(value.isfinite().all() for value in out.values())
 
 
 @torch.no_grad()
@@ -382,172 +363,3 @@ def test_features_and_land_cover_can_be_looked_at(matcher):
     cover = matcher.landcover(image, "optical")
     assert cover.shape == (2, 4, 8, 12)
     torch.testing.assert_close(cover.sum(1), torch.ones(2, 8, 12))
-
-
-# --- text -----------------------------------------------------------------------------------------------------------
-
-NAMES = ("Forest", "River", "Farmland", "Residential")
-
-
-def bank(encoder: str = "trained encoder", dim: int = 16, names: tuple[str, ...] = NAMES) -> TextBank:
-    generator = torch.Generator().manual_seed(7)
-    return TextBank(names, torch.randn(len(names), dim, generator=generator), encoder, ("a photo of {}",))
-
-
-@pytest.fixture
-def trained(tmp_path) -> TARMatcher:
-    """A matcher from a checkpoint that says which text it was trained with."""
-    info = {"text": {"encoder": "trained encoder", "names": list(NAMES), "templates": ["a photo of {}"]}}
-    save_checkpoint(tmp_path / "weights.safetensors", small_matcher().net, info)
-    return TARMatcher(tmp_path / "weights.safetensors", threshold=0.0)
-
-
-def test_checkpoint_tells_its_names(trained):
-    assert trained.text_names == NAMES
-
-
-def test_bank_of_the_same_encoder_may_bring_other_names(trained):
-    more = bank(names=(*NAMES, "Desert"))
-    assert trained.set_text_prior(more) is trained
-    assert trained.text_names == more.names
-    assert trained.landcover(picture(1, 64, 64)).shape[1] == 5
-    trained.set_text_prior(more, names=["River", "Desert"])
-    assert trained.text_names == ("River", "Desert")
-    assert trained.net.tafe.tokens.shape == (2, 32)
-    assert set(trained(pair())) == KEYS
-
-
-def test_bank_of_another_encoder_is_refused_unless_told_otherwise(trained, tmp_path):
-    other = bank("other encoder")
-    before = trained.net.tafe.tokens.clone()
-    with pytest.raises(ValueError, match=r"'trained encoder'.*'other encoder'"):
-        trained.set_text_prior(other)
-    other.save(tmp_path / "bank.npz")
-    with pytest.raises(ValueError, match=r"'trained encoder'.*'other encoder'"):
-        trained.set_text_prior("bank", path=tmp_path / "bank.npz")
-    torch.testing.assert_close(trained.net.tafe.tokens, before)
-    trained.set_text_prior(other, strict=False)
-    assert not torch.equal(trained.net.tafe.tokens, before)
-    with pytest.raises(ValueError, match="'trained encoder'"):  # what it was trained with is not forgotten
-        trained.set_text_prior(other)
-
-
-def test_bank_from_a_file(trained, tmp_path):
-    bank(names=NAMES[:3]).save(tmp_path / "bank.safetensors")
-    trained.set_text_prior("bank", path=tmp_path / "bank.safetensors")
-    assert trained.text_names == NAMES[:3]
-    with pytest.raises(FileNotFoundError, match=r"absent\.npz"):
-        trained.set_text_prior("bank", path=tmp_path / "absent.npz")
-
-
-def test_random_vectors_are_another_encoder(trained):
-    with pytest.raises(ValueError, match="random"):
-        trained.set_text_prior("random", dim=16)
-    trained.set_text_prior("random", dim=16, strict=False)
-    assert trained.text_names == NAMES
-    with pytest.raises(TypeError, match="dim"):
-        trained.set_text_prior(RandomPrior(16), dim=16, strict=False)
-
-
-def test_wrong_width_and_unknown_prior_are_named(trained):
-    with pytest.raises(ValueError, match=r"\(K, 16\).*\(4, 24\)"):
-        trained.set_text_prior(bank(dim=24))
-    with pytest.raises(ValueError, match="horoscope"):
-        trained.set_text_prior("horoscope")
-    with pytest.raises(ValueError, match="Moon"):
-        trained.set_text_prior(bank(), names=["Moon"])
-
-
-@torch.no_grad()
-def test_none_switches_text_off(trained):
-    data = pair()
-    with_text = trained(data)
-    trained.set_text_prior("none")
-    assert trained.text_names == ()
-    assert trained.landcover(data["image0"]).shape == (1, 0, 8, 10)
-    without = trained(data)
-    check_contract(without, data)
-    assert len(with_text["confidence"]) and not torch.equal(paired(with_text), paired(without))
-
-
-def test_after_none_the_trained_encoder_is_still_welcome_and_no_other(trained):
-    trained.set_text_prior("none").set_text_prior(bank())
-    assert trained.text_names == NAMES
-    assert trained.net.tafe.tokens.shape == (4, 32)
-    with pytest.raises(ValueError, match=r"'trained encoder'.*'other encoder'"):
-        trained.set_text_prior("none").set_text_prior(bank("other encoder"))
-
-
-@torch.no_grad()
-def test_matcher_with_another_text_survives_a_checkpoint(trained, tmp_path):
-    data = pair()
-    for prior in (bank(names=NAMES[:2]), "none"):
-        trained.set_text_prior(prior)
-        save_checkpoint(tmp_path / "again.safetensors", trained.net, trained.info)
-        again = TARMatcher(tmp_path / "again.safetensors", threshold=0.0)
-        assert again.text_names == trained.text_names
-        assert again.net.tafe.tokens.shape == trained.net.tafe.tokens.shape
-        check_contract(again(data), data)
-
-
-def test_new_names_for_an_encoder(trained):
-    prior = RandomPrior(16)
-    trained.set_text_prior(prior, names=["Lake", "Road"], templates=["radar image of {}"], strict=False)
-    expected = embed_classes(prior, ["Lake", "Road"], ["radar image of {}"])
-    assert trained.text_names == ("Lake", "Road")
-    assert trained.info["text"]["encoder"] == expected.encoder
-
-
-# --- the shipped weights --------------------------------------------------------------------------------------------
-
-
-@needs_weights
-def test_shipped_weights_are_small_and_tell_where_they_come_from():
-    assert SHIPPED.stat().st_size <= 16 * 2**20
-    with safe_open(SHIPPED, framework="pt") as file:
-        kinds = {file.get_tensor(name).dtype for name in file.keys() if file.get_tensor(name).is_floating_point()}  # noqa: SIM118
-    assert kinds == {torch.float16}
-    assert list(SHIPPED.parent.glob("*.md")), "a model card stands beside the weights"
-    matcher = TARMatcher("optical-sar")
-    assert matcher.text_names and matcher.net.tafe.tokens.abs().sum() > 0
-    assert {"encoder", "names", "templates"} <= set(matcher.info["text"])
-    assert {"step", "minutes", "train", "pairs"} <= set(matcher.info)
-
-
-def half_pixel_crops(image: np.ndarray, side: int, shift: tuple[int, int]) -> tuple[torch.Tensor, torch.Tensor]:
-    """Two crops of one image at half its resolution, ``shift`` (x, y) full-resolution pixels apart."""
-    x, y = shift
-    crops = (image[: 2 * side, : 2 * side], image[y : y + 2 * side, x : x + 2 * side])
-    return tuple(F.avg_pool2d(torch.from_numpy(c.copy())[None, None].float() / 255, 2) for c in crops)  # type: ignore[return-value]
-
-
-def check_shift(matcher: TARMatcher, image: np.ndarray, modality: str) -> None:
-    """3.5 px in x and -2.5 px in y come back within 0.2 px."""
-    first, second = half_pixel_crops(image[:, :], 160, (7, 5))
-    out = matcher({"image0": first, "image1": second, "modality0": modality, "modality1": modality})
-    found = (out["keypoints1"] - out["keypoints0"]).median(0).values
-    assert len(out["confidence"]) > 50
-    torch.testing.assert_close(found, torch.tensor([-3.5, -2.5]), atol=0.2, rtol=0)
-
-
-@needs_weights
-@torch.no_grad()
-@pytest.mark.parametrize("modality", ["optical", "sar"])
-def test_a_known_shift_comes_back_on_a_drawn_scene(modality):
-    scene = draw_scene(3, 384)
-    check_shift(TARMatcher(), scene.optical[:, :, 1] if modality == "optical" else scene.sar, modality)
-
-
-@needs_weights
-@torch.no_grad()
-def test_a_known_shift_comes_back_on_a_real_image():
-    cv2 = pytest.importorskip("cv2")
-    files = sorted((SHARED / "data" / "bench" / "srif-opt-sar").glob("*.optical.*"))
-    if not files:
-        pytest.skip("no ../shared/data/bench/srif-opt-sar")
-    matcher = TARMatcher()
-    for file in files[:3]:
-        image = cv2.imread(str(file), cv2.IMREAD_GRAYSCALE)
-        if min(image.shape) < 328:
-            image = cv2.resize(image, None, fx=2, fy=2, interpolation=cv2.INTER_CUBIC)
-        check_shift(matcher, image, "optical")
