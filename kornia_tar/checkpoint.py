@@ -15,6 +15,7 @@ import torch
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 
+from kornia_tar.layers import RepConv
 from kornia_tar.net import TARConfig, TARNet
 
 FORMAT = "kornia-tar-1"
@@ -32,6 +33,8 @@ def save_checkpoint(path: str | Path, net: TARNet, info: dict[str, Any]) -> None
     path = Path(path)
     tensors = {k: v.detach().to("cpu", torch.float16 if v.is_floating_point() else v.dtype).contiguous()
                for k, v in net.state_dict().items()}  # fmt: skip
+    if any(isinstance(m, RepConv) and m.fused is not None for m in net.modules()):
+        raise ValueError(f"checkpoint {path}: a fused network is for inference and cannot be saved; save it unfused")
     # The text may have been exchanged for another number of names since the net was made.
     config = replace(net.config, tafe=replace(net.config.tafe, classes=len(net.tafe.tokens)))
     meta = {"format": FORMAT, "config": json.dumps(config.to_dict()), "info": json.dumps(info)}
@@ -79,7 +82,9 @@ def load_checkpoint(path: str | Path) -> tuple[TARNet, dict[str, Any]]:
         net = TARNet(TARConfig.from_dict(json.loads(meta["config"])))
         info = json.loads(meta["info"])
         net.load_state_dict({k: v.float() if v.is_floating_point() else v for k, v in tensors.items()})
+        if broken := [name for name, t in net.state_dict().items() if not t.isfinite().all()]:
+            raise ValueError(f"{broken[0]} holds NaN or Inf")
     except (KeyError, TypeError, ValueError, RuntimeError, AttributeError) as error:
-        reason = str(error).splitlines()[0]
+        reason = " ".join(str(error).split())[:200]
         raise ValueError(f"checkpoint {path}: its tensors or config do not fit this version ({reason})") from None
     return net.eval(), info

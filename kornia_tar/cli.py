@@ -7,31 +7,23 @@ Exit codes: 0 done · 1 bad input or environment, one line says which · 2 the i
 from __future__ import annotations
 
 import argparse
+import importlib.util
 import sys
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import cv2
 import numpy as np
 import torch
 
 from kornia_tar import __version__
-from kornia_tar.geometry import corner_error, valid_mask, warp_image
+from kornia_tar.geometry import corner_error
 from kornia_tar.matcher import WEIGHTS, TARMatcher, resolve_weights
-from kornia_tar.quicklook import draw_quicklook
-from kornia_tar.raster import (
-    Raster,
-    output_folder,
-    read_image,
-    to_grey8,
-    to_rgb8,
-    write_image,
-    write_json,
-    write_matches,
-)
+from kornia_tar.raster import Raster, output_folder, read_image, to_grey8, write_image, write_json, write_matches
 from kornia_tar.registration import Registrar, RegistrarConfig, Registration
+from kornia_tar.results import write_results
 from kornia_tar.text import available_text_priors
 
 NOT_REGISTERED = 2
@@ -52,8 +44,9 @@ def main(argv: Sequence[str] | None = None) -> int:
     arguments = build_parser().parse_args(argv)
     try:
         return int(arguments.run(arguments))
-    except (ValueError, TypeError, FileNotFoundError, ImportError, OSError) as error:
-        print(f"kornia-tar {arguments.command}: {' '.join(str(error).split())}", file=sys.stderr)
+    except (ValueError, TypeError, ImportError, OSError, MemoryError, RuntimeError, cv2.error) as error:
+        reason = " ".join(str(error).split())[:500] or type(error).__name__
+        print(f"kornia-tar {arguments.command}: {reason}", file=sys.stderr)
         return 1
     except KeyboardInterrupt:
         print(f"kornia-tar {arguments.command}: interrupted", file=sys.stderr)
@@ -185,8 +178,14 @@ def _modality(name: str) -> str | None:
 
 
 def _greys(first: Raster, second: Raster, a: argparse.Namespace) -> list[np.ndarray]:
-    # "auto" only decides the network's stem; the stretch of 8-bit images is the same for both.
-    return [to_grey8(r, "sar" if m == "sar" else "optical") for r, m in ((first, a.modality0), (second, a.modality1))]
+    def looks_like_sar(raster: Raster) -> bool:
+        # "auto" decides the network's stem later; here only the stretch, which is the same for 8-bit images.
+        return raster.pixels.ndim == 2 and raster.pixels.dtype != np.uint8
+
+    return [
+        to_grey8(r, "sar" if m == "sar" or (m == "auto" and looks_like_sar(r)) else "optical")
+        for r, m in ((first, a.modality0), (second, a.modality1))
+    ]
 
 
 def run_register(a: argparse.Namespace) -> int:
@@ -202,10 +201,7 @@ def run_register(a: argparse.Namespace) -> int:
     seconds = time.perf_counter() - started
     report = {"image0": str(a.image0), "image1": str(a.image1), **outcome.report(), "seconds": round(seconds, 2),
               "weights": str(a.weights), "kornia_tar": __version__}  # fmt: skip
-    pixel = first.profile and first.profile.transform and abs(first.profile.transform.a)
-    if pixel and outcome.matrix is not None:
-        report["ground_sampling_distance"] = pixel
-    _write(out, outcome, report, first, second, grey1)
+    write_results(out, outcome, report, first, second, grey1)
     return _tell(outcome, out, seconds)
 
 
@@ -223,54 +219,12 @@ def run_demo(a: argparse.Namespace) -> int:
     error = corner_error(outcome.matrix, truth, optical.shape[:2])
     report = {"scene": f"synthetic, seed {a.seed}", "truth": truth, "corner_error_px": error, **outcome.report(),
               "seconds": round(seconds, 2), "weights": str(a.weights), "kornia_tar": __version__}  # fmt: skip
-    full = np.ones(optical.shape[:2], bool)
-    _write(out, outcome, report, Raster(optical, full, None, out / "optical.png"),
-           Raster(sar, np.ones(sar.shape, bool), None, out / "sar.png"), sar,
-           f"synthetic scene, seed {a.seed}: mean corner error {error:.2f} px against the known truth")  # fmt: skip
+    first = Raster(optical, np.ones(optical.shape[:2], bool), None, out / "optical.png")
+    second = Raster(sar, np.ones(sar.shape, bool), None, out / "sar.png")
+    headline = f"synthetic scene, seed {a.seed}: mean corner error {error:.2f} px against the known truth"
+    write_results(out, outcome, report, first, second, sar, headline)
     print(f"mean corner error against the known truth: {error:.2f} px")
     return _tell(outcome, out, seconds)
-
-
-def _write(
-    out: Path, outcome: Registration, report: dict[str, Any], first: Raster, second: Raster, grey1: np.ndarray,
-    headline: str | None = None,
-) -> None:  # fmt: skip
-    """Write report, matches, quick look, and, only when registered, the registered image; drop a stale one."""
-    for stale in ("registered.png", "registered.tif"):
-        (out / stale).unlink(missing_ok=True)
-    m = outcome.matches
-    arrays: dict[str, Any] = {
-        "keypoints0": m.points0, "keypoints1": m.points1, "confidence": m.confidence, "std": m.std,
-        "inliers": outcome.inliers,
-    }  # fmt: skip
-    if outcome.matrix is not None:
-        arrays["matrix"] = outcome.matrix
-    write_matches(out / "matches.h5", arrays)
-    matrix = np.eye(3) if outcome.matrix is None else outcome.matrix
-    valid = valid_mask(second.mask, matrix, first.size)
-    if outcome.registered:
-        told = None if second.profile is None else second.profile.nodata
-        fill = told if told is not None else np.nan if second.pixels.dtype.kind == "f" else 0
-        registered = warp_image(second.pixels, matrix, first.size, fill=fill)
-        registered[~valid] = fill
-        suffix = ".tif" if first.profile is not None else ".png"
-        if suffix == ".png" and registered.dtype not in (np.uint8, np.uint16):
-            registered = np.where(valid, warp_image(grey1, matrix, first.size), 0).astype(np.uint8)
-        grid = None if first.profile is None else replace(first.profile, nodata=fill)
-        write_image(out / f"registered{suffix}", registered, grid)
-    state = "registered" if outcome.registered else "NOT registered"
-    caption = [
-        headline or f"{first.path.name} and {second.path.name}: {state}",
-        f"{state} · {int(outcome.inliers.sum())} of {len(m)} matches are inliers · residual {outcome.rmse:.2f} px · "
-        f"estimated error {outcome.error_estimate:.2f} px",
-    ]
-    if outcome.reasons:
-        caption.append("; ".join(outcome.reasons))
-    warped = warp_image(grey1, matrix, first.size)
-    sheet = draw_quicklook(to_rgb8(first), grey1, warped, m.points0, m.points1, outcome.inliers, caption,
-                           confidence=m.confidence, valid=valid)  # fmt: skip
-    write_image(out / "quicklook.png", sheet)
-    write_json(out / "report.json", report)
 
 
 def _tell(outcome: Registration, out: Path, seconds: float) -> int:
@@ -310,6 +264,9 @@ def run_train(a: argparse.Namespace) -> int:
     from kornia_tar.net import TARConfig
     from kornia_tar.tafe import TAFEConfig
     from kornia_tar.text import TextBank
+
+    if importlib.util.find_spec("tqdm") is None:
+        raise ImportError('training shows its progress with tqdm: pip install "kornia-tar[train]"')
     from kornia_tar.training.data import find_shards, read_pairs
     from kornia_tar.training.loop import TrainConfig, train
     from kornia_tar.training.validate import validate
@@ -318,16 +275,24 @@ def run_train(a: argparse.Namespace) -> int:
         raise ValueError(f"--size must be a multiple of 16 and at least 64, got {a.size}")
     if (a.val is None) != (a.val_warps is None):
         raise ValueError("--val and --val-warps go together")
+    for path in (a.val, a.val_warps):
+        if path is not None and not path.is_file():
+            raise FileNotFoundError(f"{path}: no such file")
+    for name in ("minutes", "steps", "batch", "limit"):
+        if getattr(a, name) is not None and not getattr(a, name) > 0:
+            raise ValueError(f"--{name} must be positive, got {getattr(a, name)}")
+    start = None if a.start is None else load_checkpoint(resolve_weights(a.start))[0]
     shards, device = find_shards(a.data), choose_device(a.device)
     bank = None if a.text is None else TextBank.load(a.text)
     tafe = TAFEConfig(classes=0) if bank is None else TAFEConfig(text_dim=bank.dim, classes=len(bank))
+    model = TARConfig(tafe=tafe) if start is None else start.config
     out = output_folder(a.out)
     pairs = read_pairs(shards, limit=a.limit)
     config = TrainConfig(steps=a.steps, minutes=a.minutes, batch=a.batch, size=a.size, seed=a.seed,
                          precision=a.precision, only_fine=a.only_fine, compile=device.startswith("cuda"))  # fmt: skip
     path = train(
-        pairs, out, text=bank, config=config, model=TARConfig(tafe=tafe), device=device, resume=a.resume,
-        start=None if a.start is None else load_checkpoint(resolve_weights(a.start))[0],
+        pairs, out, text=bank, config=config, model=model, device=device, resume=a.resume,
+        start=start,
         provenance={"data": [s.name for s in shards], "kornia_tar": __version__},
     )  # fmt: skip
     print(f"written: {path}")
@@ -340,8 +305,6 @@ def run_train(a: argparse.Namespace) -> int:
 
 def run_info(a: argparse.Namespace) -> int:
     """``kornia-tar info``."""
-    import importlib.util
-
     import kornia
 
     print(f"kornia-tar {__version__} · torch {torch.__version__} · kornia {kornia.__version__} · python "

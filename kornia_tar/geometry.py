@@ -218,10 +218,10 @@ def valid_mask(mask: BoolArray, matrix_0_to_1: ArrayLike, size: tuple[int, int])
         (H, W) bool; False too where bilinear interpolation would mix in a single invalid or outer pixel.
     """
     matrix = _matrix(matrix_0_to_1)
-    share = warp_image(mask.astype(np.float32), matrix, size)
+    missing = warp_image((~mask).astype(np.float32), matrix, size, fill=1)
     x, y = np.arange(size[1]), np.arange(size[0])[:, None]
     in_front = matrix[2, 0] * x + matrix[2, 1] * y + matrix[2, 2] > 1e-12
-    return cast(BoolArray, (share > 0.999) & in_front)
+    return cast(BoolArray, (missing == 0) & in_front)
 
 
 def decompose(matrix: ArrayLike, at: tuple[float, float] = (0.0, 0.0)) -> Decomposition:

@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from kornia_tar.cfdm import CELL
 from kornia_tar.checkpoint import load_checkpoint
 from kornia_tar.msfl import MODALITIES
-from kornia_tar.net import TARConfig, TARNet, modality_weights
+from kornia_tar.net import Matches, TARConfig, TARNet, modality_weights
 from kornia_tar.text import BankPrior, TextBank, TextPrior, embed_classes, load_text_prior
 
 WEIGHTS = Path(__file__).with_name("weights")
@@ -111,7 +111,7 @@ class TARMatcher(LocalFeatureMatcher):
         Args:
             prior: a provider's name ("remoteclip", "open_clip", "bank", "none", "random", …), a provider, or a bank.
             names: class names; by default the bank's, or those that the checkpoint was trained with.
-            templates: sentences with ``{}``; by default those that the provider's encoder is used with.
+            templates: sentences with ``{}``; by default those that the checkpoint was trained with.
             strict: require the encoder that the checkpoint was trained with. A bank from another encoder has the right
                 shape but means nothing to the trained projection.
             **options: of the provider, e.g. ``path=`` for "bank".
@@ -136,6 +136,8 @@ class TARMatcher(LocalFeatureMatcher):
             bank = prior.subset(names) if names is not None else prior
         else:
             chosen = names or (prior.bank.names if isinstance(prior, BankPrior) else origin.get("names"))
+            if not isinstance(prior, BankPrior):  # a bank's rows are finished, it takes no templates
+                templates = templates or origin.get("templates") or None
             bank = embed_classes(prior, chosen, templates) if chosen else embed_classes(prior, templates=templates)
         trained = origin.get("encoder")
         if strict and trained is not None and bank.encoder != trained:
@@ -153,9 +155,12 @@ class TARMatcher(LocalFeatureMatcher):
         """Per-pixel land cover as TAFE sees it: (B, C, H, W) → (B, K, h, w) probabilities, one pixel per 8×8 cell."""
         return self.net.describe(self._grey(image, "image"), self._modality(modality, image, "modality")).landcover
 
-    def extract_features(self, image: Tensor, mask: Tensor | None = None) -> dict[str, Tensor]:
-        """Text-enhanced coarse (B, C, h, w) and fine (B, C2, 4h, 4w) features of one image, modality inferred."""
-        described = self.net.describe(self._grey(image, "image"), None, self._mask(mask, image, "mask"))
+    def extract_features(
+        self, image: Tensor, mask: Tensor | None = None, modality: str | Sequence[str] | None = None
+    ) -> dict[str, Tensor]:
+        """Text-enhanced coarse (B, C, h, w) and fine (B, C2, 4h, 4w) features, and land cover, of one image."""
+        grey = self._grey(image, "image")
+        described = self.net.describe(grey, self._modality(modality, grey, "modality"), self._mask(mask, grey, "mask"))
         return {"coarse": described.coarse, "fine": described.fine, "landcover": described.landcover}
 
     def forward(self, data: Mapping[str, Any]) -> dict[str, Tensor]:
@@ -178,15 +183,17 @@ class TARMatcher(LocalFeatureMatcher):
         image0, image1 = self._grey(data.get("image0"), "image0"), self._grey(data.get("image1"), "image1")
         if len(image0) != len(image1):
             raise ValueError(f"image0 holds {len(image0)} images and image1 {len(image1)}: need as many")
+        mask0, mask1 = self._mask(data.get("mask0"), image0, "mask0"), self._mask(data.get("mask1"), image1, "mask1")
         matches = self.net(
             image0,
             image1,
             self._modality(data.get("modality0"), image0, "modality0"),
             self._modality(data.get("modality1"), image1, "modality1"),
-            self._mask(data.get("mask0"), image0, "mask0"),
-            self._mask(data.get("mask1"), image1, "mask1"),
+            mask0,
+            mask1,
         )
-        matches = type(matches)(*(t[self._keep(matches, image0, image1)] for t in matches))
+        keep = self._keep(matches, (image0, image1), (mask0, mask1))
+        matches = Matches(*(t[keep] for t in matches))
         radius = torch.full_like(matches.confidence, CELL / 2)[None, :, None, None]
         lafs = [laf_from_center_scale_ori(p[None], radius) for p in (matches.points0, matches.points1)]
         return {
@@ -199,19 +206,23 @@ class TARMatcher(LocalFeatureMatcher):
             "lafs1": lafs[1],
         }
 
-    def _keep(self, matches: Any, image0: Tensor, image1: Tensor) -> Tensor:
-        """Indices of matches that are confident enough, inside both images and within the budget."""
+    def _keep(
+        self, matches: Matches, images: tuple[Tensor, Tensor], masks: tuple[Tensor | None, Tensor | None]
+    ) -> Tensor:
+        """Indices of matches that are confident enough, on valid pixels of both images and within the budget."""
         keep = matches.confidence >= self.threshold
-        for points, image in ((matches.points0, image0), (matches.points1, image1)):
+        for points, image, mask in zip((matches.points0, matches.points1), images, masks, strict=True):
             height, width = image.shape[2:]
-            limit = points.new_tensor([width - 0.5, height - 0.5])
-            keep = keep & ((points >= -0.5) & (points <= limit)).all(-1)
+            x, y = points.detach().round().long().unbind(-1)
+            keep = keep & (x >= 0) & (x < width) & (y >= 0) & (y < height)
+            if mask is not None:
+                keep = keep & (mask[matches.batch, 0, y.clamp(0, height - 1), x.clamp(0, width - 1)] > 0)
         index = keep.nonzero().flatten()
         if self.max_keypoints is None:
             return index
         best = index[matches.confidence[index].argsort(descending=True, stable=True)]
         batch = matches.batch[best]
-        parts = [best[batch == b][: self.max_keypoints] for b in range(len(image0))]
+        parts = [best[batch == b][: self.max_keypoints] for b in range(len(images[0]))]
         return torch.cat(parts).sort().values
 
     def _grey(self, image: Any, key: str) -> Tensor:

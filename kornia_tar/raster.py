@@ -13,7 +13,9 @@ from __future__ import annotations
 import importlib.util
 import math
 import os
+import struct
 import warnings
+import zlib
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -219,7 +221,7 @@ def _read_pillow(path: Path, limit: int) -> tuple[NDArray[Any], NDArray[np.bool_
             deep_colour = image.format == "PNG" and ";16B" in str(image.tile) and not image.mode.startswith("I")
             image.load()  # raises on a file cut short, where OpenCV would hand over half an image
             pixels = _read_deep_png(path) if deep_colour else _array(ImageOps.exif_transpose(image))
-    except (OSError, SyntaxError, Image.DecompressionBombError) as error:
+    except (OSError, SyntaxError, ValueError, struct.error, zlib.error, Image.DecompressionBombError) as error:
         hint = f"; reading more than plain TIFFs {_NEEDS_GEO}" if is_geo else ""
         raise ValueError(f"{path}: cannot be read as an image ({one_line(error)}){hint}") from error
     mask = np.ones(pixels.shape[:2], dtype=bool)

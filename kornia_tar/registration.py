@@ -12,6 +12,7 @@ The paper publishes no registration procedure; this one is ours.
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 from typing import Any
 
@@ -54,11 +55,11 @@ class RegistrarConfig:
     refinements: int = 2
     min_inliers: int = 20
     min_inlier_ratio: float = 0.15
-    min_spread: float = 0.3  # share of a 4×4 grid over image0 with inliers in it
+    min_spread: float = 0.3  # share of the overlap's cells, of a 4×4 grid over image0, with inliers in it
     max_scale: float = 4.0  # either way
     max_anisotropy: float = 1.6
     max_perspective: float = 0.3  # change of depth over half the image
-    max_disagreement: float = 5.0  # of forward and backward, mean over the corners
+    max_disagreement: float = 5.0  # of forward and backward, mean over the corners; like threshold, for equal scale
 
     def __post_init__(self) -> None:
         if self.rotations not in (1, 4):
@@ -175,23 +176,26 @@ class Registrar:
             return Registration(False, (reason,), None, self.config.model, matches, none, start, inf, inf, inf)
         for _ in range(self.config.refinements):
             refined = self._refine(first, second, fit.matrix)
-            refit = self._fit(refined)
+            refit = self._fit(refined, scale_at(fit.matrix, first.size))
             if refit is not None and refit.inliers.sum() >= self.config.min_inliers:
                 matches, fit = refined, refit
-        backward = self._fit(self._refine(second, first, invert(fit.matrix)))
+        back = invert(fit.matrix)
+        backward = self._fit(self._refine(second, first, back), scale_at(back, second.size))
         disagreement = (
             float("inf") if backward is None else corner_error(invert(backward.matrix), fit.matrix, first.size)
         )
-        reasons = self._gates(fit, matches, disagreement, first.size)
+        overlap = first.mask & valid_mask(second.mask, fit.matrix, first.size)
+        reasons = self._gates(fit, matches, disagreement, overlap)
         return Registration(
             not reasons, reasons, fit.matrix, self.config.model, matches, fit.inliers, start, fit.rmse,
             fit.corner_std(first.size), disagreement,
         )  # fmt: skip
 
-    def _fit(self, matches: Correspondences) -> Fit | None:
+    def _fit(self, matches: Correspondences, scale: float) -> Fit | None:
+        """Robust fit; the matcher's errors grow with ``scale`` where the second image is the finer one."""
         return fit_transform(
-            matches.points0, matches.points1, model=self.config.model, threshold=self.config.threshold,
-            weights=1 / np.maximum(matches.std, 0.1) ** 2,
+            matches.points0, matches.points1, model=self.config.model,
+            threshold=self.config.threshold * max(1.0, scale), weights=1 / np.maximum(matches.std, 0.1) ** 2,
         )  # fmt: skip
 
     def _match(self, first: list[_View], second: list[_View]) -> list[Correspondences]:
@@ -205,7 +209,7 @@ class Registrar:
                 del data[f"mask{k}"]
             if views[0].modality is not None:
                 data[f"modality{k}"] = views[0].modality
-        out = {k: v.double().cpu().numpy() for k, v in self.matcher(data).items() if not k.startswith("lafs")}
+        out = {k: v.cpu().double().numpy() for k, v in self.matcher(data).items() if not k.startswith("lafs")}
         rows = [out["batch_indexes"] == b for b in range(len(first))]
         return [Correspondences(*(out[k][r] for k in ("keypoints0", "keypoints1", "confidence", "std"))) for r in rows]
 
@@ -226,10 +230,7 @@ class Registrar:
                 m.confidence,
                 m.std * scale,
             )
-            fit = fit_transform(
-                matches.points0, matches.points1, model=self.config.model, threshold=self.config.threshold * scale,
-                weights=1 / np.maximum(matches.std, 0.1) ** 2,
-            )  # fmt: skip
+            fit = self._fit(matches, scale)
             if best is None or _support(fit) > _support(best[2]):
                 best = (90 * k, matches, fit)
         assert best is not None
@@ -249,26 +250,32 @@ class Registrar:
         joined = [np.concatenate([getattr(p, f) for p in parts]) if parts else np.zeros((0, 2) if f[0] == "p" else 0)
                   for f in ("points0", "points1", "confidence", "std")]  # fmt: skip
         points0, points1, confidence, std = joined
-        scale = decompose(matrix, at=(first.size[1] / 2, first.size[0] / 2)).scale
+        scale = scale_at(matrix, first.size)
         points1 = transform_points(matrix, points1)
         finite = np.isfinite(points1).all(axis=1)
         return Correspondences(points0[finite], points1[finite], confidence[finite], std[finite] * scale)
 
-    def _gates(self, fit: Fit, matches: Correspondences, disagreement: float, size: tuple[int, int]) -> tuple[str, ...]:
-        c, count = self.config, int(fit.inliers.sum())
+    def _gates(
+        self, fit: Fit, matches: Correspondences, disagreement: float, overlap: NDArray[np.bool_]
+    ) -> tuple[str, ...]:
+        c, count, size = self.config, int(fit.inliers.sum()), (overlap.shape[0], overlap.shape[1])
         parts = decompose(fit.matrix, at=(size[1] / 2, size[0] / 2))
-        covered = spread(matches.points0[fit.inliers], size)
+        allowed = c.max_disagreement * max(1.0, parts.scale)
+        # A chip that shows a corner of the scene cannot cover all of it: only what both images show counts.
+        shown = np.argwhere(overlap[:: max(1, size[0] // 64), :: max(1, size[1] // 64)])
+        possible = spread(shown[:, ::-1] * (max(1, size[1] // 64), max(1, size[0] // 64)), size)
+        covered = spread(matches.points0[fit.inliers], size) / max(possible, 1e-6)
         checks = (
             (count >= c.min_inliers, f"{count} inliers, need {c.min_inliers}"),
             (count >= c.min_inlier_ratio * len(matches),
              f"{count} of {len(matches)} matches are inliers, need {c.min_inlier_ratio:.0%}"),
-            (covered >= c.min_spread, f"inliers cover {covered:.0%} of image0, need {c.min_spread:.0%}"),
+            (covered >= c.min_spread, f"inliers cover {covered:.0%} of the overlap, need {c.min_spread:.0%}"),
             (1 / c.max_scale <= parts.scale <= c.max_scale, f"scale {parts.scale:.2f} is implausible"),
             (parts.anisotropy <= c.max_anisotropy, f"axes stretched by {parts.anisotropy:.2f} to one are implausible"),
             (not parts.mirrored, "the transform mirrors the image"),
             (parts.perspective * max(size) / 2 <= c.max_perspective, "the perspective is implausible"),
-            (disagreement <= c.max_disagreement,
-             f"forward and backward disagree by {disagreement:.1f} px, allowed are {c.max_disagreement:g}"),
+            (disagreement <= allowed,
+             f"forward and backward disagree by {disagreement:.1f} px, allowed are {allowed:.1f}"),
         )  # fmt: skip
         return tuple(reason for passed, reason in checks if not passed)
 
@@ -334,11 +341,19 @@ class _View:
 
     def warped(self, matrix: FloatArray, size: tuple[int, int]) -> _View:
         """In the frame that ``matrix`` leads from."""
-        return _View(warp_image(self.image, matrix, size), valid_mask(self.mask, matrix, size), self.modality)
+        image, scale = self.image, scale_at(matrix, size)
+        if scale > 1.5:  # bilinear sampling of a much finer image would alias its speckle
+            image = cv2.GaussianBlur(image, (0, 0), 0.5 * math.sqrt(scale**2 - 1)).astype(np.float32)
+        return _View(warp_image(image, matrix, size), valid_mask(self.mask, matrix, size), self.modality)
 
     def cut(self, rows: slice, columns: slice) -> _View:
         part = np.ascontiguousarray(self.image[rows, columns])
         return _View(part, np.ascontiguousarray(self.mask[rows, columns]), self.modality)
+
+
+def scale_at(matrix: FloatArray, size: tuple[int, int]) -> float:
+    """Pixels of the target per pixel of the source, at the middle of a source of ``size`` (H, W)."""
+    return decompose(matrix, at=(size[1] / 2, size[0] / 2)).scale
 
 
 def turn_matrix(quarters: int, side: int) -> FloatArray:

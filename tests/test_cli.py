@@ -76,9 +76,9 @@ def test_an_untrained_net_is_honestly_not_registered(pair, untrained, tmp_path, 
 
 def test_geotiff_lies_on_the_optical_grid(untrained, tmp_path):
     rasterio = pytest.importorskip("rasterio", reason="the geo extra is not installed")
-    from kornia_tar.cli import _write
     from kornia_tar.raster import read_image
     from kornia_tar.registration import Correspondences, Registration
+    from kornia_tar.results import write_results
 
     optical, sar, truth = demo_pair(2)
     grid = rasterio.transform.from_origin(500_000, 4_600_000, 10, 10)
@@ -91,7 +91,7 @@ def test_geotiff_lies_on_the_optical_grid(untrained, tmp_path):
     first, second = read_image(tmp_path / "o.tif"), read_image(tmp_path / "s.tif")
     none = Correspondences(np.zeros((0, 2)), np.zeros((0, 2)), np.zeros(0), np.zeros(0))
     outcome = Registration(True, (), truth, "affine", none, np.zeros(0, bool), 0, 0.5, 0.5, 0.5)
-    _write(tmp_path, outcome, outcome.report(), first, second, sar)
+    write_results(tmp_path, outcome, outcome.report(), first, second, sar)
     with rasterio.open(tmp_path / "registered.tif") as file:
         assert file.crs == "EPSG:32632" and file.transform == grid and file.dtypes == ("float32",)
         assert file.nodata == -9999 and (file.read(1) == -9999).any()

@@ -38,7 +38,8 @@ class SRIF:
         Photogrammetry and Remote Sensing 2023.
 
     Layout:
-        ``<pair>.optical.<ext>``, ``<pair>.other.<ext>``, ``truth.json`` with ``pairs: {<pair>: {"H": 3x3, ...}}``,
+        ``<pair>.optical.<ext>``, ``<pair>.other.<ext>`` (or ``.sar.``), ``truth.json``
+        with ``pairs: {<pair>: {"H": 3x3, ...}}``,
         H mapping optical to other.
 
     How to get it:
@@ -60,7 +61,9 @@ class SRIF:
         except (ValueError, KeyError, TypeError) as error:
             raise ValueError(f"{path / 'truth.json'}: not a truth file ({error}); it needs pairs with an H") from error
         self.names = sorted(self._truth)
-        self._files = {name: [self._find(path, name, part) for part in ("optical", "other")] for name in self.names}
+        self._files = {
+            name: (self._find(path, name, "optical"), self._find(path, name, "other", "sar")) for name in self.names
+        }
 
     def __len__(self) -> int:
         return len(self.names)
@@ -82,7 +85,9 @@ class SRIF:
         )
 
     @staticmethod
-    def _find(path: Path, name: str, part: str) -> Path:
-        for file in path.glob(f"{name}.{part}.*"):
-            return file
-        raise FileNotFoundError(f"{path}: truth.json names {name!r}, but there is no {name}.{part}.* beside it")
+    def _find(path: Path, name: str, *parts: str) -> Path:
+        for part in parts:
+            for file in path.glob(f"{name}.{part}.*"):
+                return file
+        wanted = " or ".join(f"{name}.{part}.*" for part in parts)
+        raise FileNotFoundError(f"{path}: truth.json names {name!r}, but there is no {wanted} beside it")

@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 Image = NDArray[np.uint8]
 
 # Each is a module of this package with a function ``create(weights: Path, checkpoint: Path | None) -> Matcher``.
-NAMES = ("identity", "sift", "aliked", "xfeat", "loftr", "tar")
+NAMES = ("identity", "sift", "aliked", "xfeat", "loftr", "tar", "tar_registrar")
 
 
 class NotRun(Exception):

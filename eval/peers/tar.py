@@ -27,10 +27,10 @@ class TAR:
         except ImportError as error:
             raise NotRun(f"kornia_tar.TARMatcher cannot be imported ({error})") from error
         try:
-            self._net = TARMatcher(pretrained="optical-sar" if checkpoint is None else str(checkpoint)).eval()
+            self.net = TARMatcher(pretrained="optical-sar" if checkpoint is None else str(checkpoint)).eval()
         except FileNotFoundError as error:
             raise NotRun(f"no weights ({error})") from error
-        self.parameters = count(self._net)
+        self.parameters = count(self.net)
         # Matches depend on the package's code as well as on its weights, and both still move.
         package = Path(kornia_tar.__file__).parent
         weights = [checkpoint] if checkpoint else sorted((package / "weights").glob("*.safetensors"))
@@ -40,7 +40,7 @@ class TAR:
     @torch.inference_mode()
     def match(self, image0: Image, image1: Image, **hints: str) -> Matches:
         """Match; the confidence is TAR's own, in [0, 1]."""
-        out = self._net({"image0": to_tensor(image0), "image1": to_tensor(image1), **hints})
+        out = self.net({"image0": to_tensor(image0), "image1": to_tensor(image1), **hints})
         return Matches.of(out["keypoints0"], out["keypoints1"], out["confidence"])
 
 

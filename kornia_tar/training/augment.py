@@ -34,7 +34,7 @@ class Deformation:
 
     def finished(self) -> Deformation:
         """The end of a run: what a registrar meets after its rotation start, and hardly any pair of one modality."""
-        return Deformation(45.0, 1.45, 0.15, 0.04, 0.01, 0.1, 0.0)
+        return Deformation(45.0, 1.45, 0.15, 0.04, 0.01, 0.15, 0.0)
 
     def eased(self, ease: float) -> Deformation:
         """An easier start: ``ease`` 0 is this, 1 is nearly upright with more pairs of one modality."""
@@ -100,9 +100,11 @@ def draw_warps(
 
 
 def apply(matrix: Tensor, points: Tensor) -> Tensor:
-    """Map (…, N, 2) points by (…, 3, 3) matrices."""
-    mapped = torch.cat([points, torch.ones_like(points[..., :1])], -1) @ matrix.transpose(-1, -2)
-    return mapped[..., :2] / mapped[..., 2:].clamp_min(1e-6)
+    """Map (…, N, 2) points by (…, 3, 3) matrices; always in fp32, also under autocast: this is the truth."""
+    with torch.autocast(points.device.type, enabled=False):
+        points = points.float()
+        mapped = torch.cat([points, torch.ones_like(points[..., :1])], -1) @ matrix.float().transpose(-1, -2)
+        return mapped[..., :2] / mapped[..., 2:].clamp_min(1e-6)
 
 
 def grid_points(rows: int, columns: int, step: float, offset: float, device: torch.device) -> Tensor:

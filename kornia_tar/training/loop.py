@@ -4,13 +4,14 @@ Two kinds of run. A full one trains everything. One that starts from trained wei
 stage as it is and polishes what comes after it, which is cheap: no gradient enters the trunk.
 
 Curriculum: relative deformation eases in over the first part of the run, since a net that starts with hard pairs
-stays at the identity prior (`difficulty`). Learning rate: warm-up, constant, linear to zero. Weights that are kept
+stays at the identity prior. Learning rate: warm-up, constant, linear to 2 %. Weights that are kept
 are an exponential moving average. Progress is counted in steps or, with ``minutes``, in seconds spent stepping.
 """
 
 from __future__ import annotations
 
 import json
+import pickle
 import time
 from copy import deepcopy
 from dataclasses import asdict, dataclass, replace
@@ -168,12 +169,16 @@ def train(
     if resume:
         if not state_path.is_file():
             raise FileNotFoundError(f"{state_path}: nothing to resume")
-        state = torch.load(state_path, map_location=where, weights_only=True)
-        net.load_state_dict(state["net"])
-        average.load_state_dict(state["average"])
-        optimiser.load_state_dict(state["optimiser"])
-        generator.set_state(state["generator"].cpu())
-        step, seconds = int(state["step"]), float(state["seconds"])
+        try:
+            state = torch.load(state_path, map_location=where, weights_only=True)
+            net.load_state_dict(state["net"])
+            average.load_state_dict(state["average"])
+            optimiser.load_state_dict(state["optimiser"])
+            generator.set_state(state["generator"].cpu())
+            step, seconds = int(state["step"]), float(state["seconds"])
+        except (pickle.UnpicklingError, EOFError, KeyError, TypeError, ValueError, RuntimeError) as error:
+            reason = " ".join(str(error).split())[:120]
+            raise ValueError(f"{state_path}: not the state of such a run ({reason})") from None
     total = float(config.steps if config.steps is not None else 60 * config.minutes)  # type: ignore[operator]
     reached = (step if config.steps is not None else seconds) / total
     net.cfdm.attend = start is not None or reached >= config.attention_from

@@ -1,0 +1,34 @@
+"""TAR with its registrar: four rotations, matches refined on the warped pair, as ``kornia-tar register`` works."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+
+from eval.peers import Image, Matches
+from eval.peers.tar import TAR
+
+
+class TARRegistrar:
+    """``kornia_tar.Registrar``'s final matches, so that the shared estimator judges them as it judges all others'."""
+
+    name = "TAR + Registrar"
+
+    def __init__(self, checkpoint: Path | None) -> None:
+        from kornia_tar import Registrar
+
+        matcher = TAR(checkpoint)
+        self._registrar = Registrar(matcher.net)
+        self.parameters, self.settings = matcher.parameters, matcher.settings
+
+    def match(self, image0: Image, image1: Image, **hints: str) -> Matches:
+        """Register; the matches count whether the gates trust them or not."""
+        modality0, modality1 = hints.get("modality0"), hints.get("modality1")
+        found = self._registrar(image0, image1, modality0=modality0, modality1=modality1).matches
+        return Matches(*(part.astype(np.float32) for part in (found.points0, found.points1, found.confidence)))
+
+
+def create(weights: Path, checkpoint: Path | None) -> TARRegistrar:
+    """Build it from a checkpoint, or from the one that kornia_tar ships."""
+    return TARRegistrar(checkpoint)

@@ -1,0 +1,105 @@
+"""The files of a registration: registered image, matches, quick look, report."""
+
+from __future__ import annotations
+
+import shutil
+import tempfile
+from collections.abc import Mapping
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from kornia_tar.geometry import FloatArray, valid_mask, warp_image
+from kornia_tar.quicklook import draw_quicklook
+from kornia_tar.raster import Raster, to_rgb8, write_image, write_json, write_matches
+from kornia_tar.registration import Registration
+
+NAMES = ("registered.png", "registered.tif", "matches.h5", "quicklook.png", "report.json")
+
+
+def write_results(
+    out: Path,
+    outcome: Registration,
+    report: Mapping[str, Any],
+    first: Raster,
+    second: Raster,
+    grey1: NDArray[np.uint8],
+    headline: str | None = None,
+) -> None:
+    """Write all results into ``out``, or none: they are made aside and moved in when the last one is whole.
+
+    ``registered.png`` or, where image0 has a georeference, ``registered.tif`` on its grid, is written only when the
+    registration is trusted; one that an earlier run left behind is removed.
+
+    Args:
+        out: an existing folder.
+        outcome: what the registrar says.
+        report: what goes into ``report.json``.
+        first: image0.
+        second: image1, as read.
+        grey1: (H1, W1), image1 as the matcher saw it.
+        headline: of the quick look.
+
+    Raises:
+        ValueError: something cannot be written; the line says what.
+    """
+    aside = Path(tempfile.mkdtemp(prefix=".results-", dir=out))
+    try:
+        matrix = np.eye(3) if outcome.matrix is None else outcome.matrix
+        valid = valid_mask(second.mask, matrix, first.size)
+        if outcome.registered:
+            _write_registered(aside, matrix, valid, first, second, grey1)
+        m = outcome.matches
+        arrays: dict[str, Any] = {
+            "keypoints0": m.points0, "keypoints1": m.points1, "confidence": m.confidence, "std": m.std,
+            "inliers": outcome.inliers,
+        }  # fmt: skip
+        if outcome.matrix is not None:
+            arrays["matrix"] = outcome.matrix
+        write_matches(aside / "matches.h5", arrays)
+        sheet = draw_quicklook(
+            to_rgb8(first), grey1, warp_image(grey1, matrix, first.size), m.points0, m.points1, outcome.inliers,
+            _caption(outcome, headline or f"{first.path.name} and {second.path.name}"), confidence=m.confidence,
+            valid=valid,
+        )  # fmt: skip
+        write_image(aside / "quicklook.png", sheet)
+        write_json(aside / "report.json", report)
+        for name in NAMES:
+            if (aside / name).exists():
+                (aside / name).replace(out / name)
+            else:
+                (out / name).unlink(missing_ok=True)
+    finally:
+        shutil.rmtree(aside, ignore_errors=True)
+
+
+def _write_registered(
+    folder: Path, matrix: FloatArray, valid: NDArray[np.bool_], first: Raster, second: Raster, grey1: NDArray[np.uint8]
+) -> None:
+    told = None if second.profile is None else second.profile.nodata
+    # 0 is dark water in an 8-bit image: it fills, but is not declared to be nodata where the source did not say so.
+    nodata = told if told is not None else np.nan if second.pixels.dtype.kind == "f" else None
+    fill = 0 if nodata is None else nodata
+    mask = second.mask if second.pixels.ndim == 2 else second.mask[..., None]
+    registered = warp_image(np.where(mask, second.pixels, 0).astype(second.pixels.dtype), matrix, first.size, fill=fill)
+    registered[~valid] = fill
+    if first.profile is not None:
+        write_image(folder / "registered.tif", registered, replace(first.profile, nodata=nodata))
+        return
+    bands = 1 if registered.ndim == 2 else registered.shape[2]
+    if registered.dtype not in (np.uint8, np.uint16) or bands not in (1, 3, 4):  # what PNG cannot hold is shown
+        registered = np.where(valid, warp_image(grey1, matrix, first.size), 0).astype(np.uint8)
+    write_image(folder / "registered.png", registered)
+
+
+def _caption(outcome: Registration, headline: str) -> list[str]:
+    state = "registered" if outcome.registered else "NOT registered"
+    lines = [
+        headline,
+        f"{state} · {int(outcome.inliers.sum())} of {len(outcome.matches)} matches are inliers · "
+        f"residual {outcome.rmse:.2f} px · estimated error {outcome.error_estimate:.2f} px",
+    ]
+    return lines + (["; ".join(outcome.reasons)] if outcome.reasons else [])
