@@ -31,17 +31,18 @@ class Deformation:
     perspective: float = 0.03  # change of scale over half the crop
     same_modality: float = 0.2  # share of optical–optical and SAR–SAR pairs
     pseudo_sar: float = 0.05  # share of pairs whose SAR is drawn from the optical image
+    framed: bool = False  # image0 a whole, upright frame; image1 that frame warped, as registration meets them
 
     def finished(self) -> Deformation:
         """The end of a run: what a registrar meets after its rotation start, and hardly any pair of one modality."""
-        return Deformation(45.0, 1.45, 0.15, 0.04, 0.01, 0.15, 0.0)
+        return Deformation(45.0, 1.45, 0.15, 0.04, 0.01, 0.15, 0.0, framed=True)
 
     def eased(self, ease: float) -> Deformation:
         """An easier start: ``ease`` 0 is this, 1 is nearly upright with more pairs of one modality."""
         mix = lambda hard, easy: hard + (easy - hard) * ease  # noqa: E731
         return Deformation(
             mix(self.rotation, 10.0), mix(self.scale, 1.1), self.translation, mix(self.shear, 0.0),
-            mix(self.perspective, 0.0), mix(self.same_modality, 0.35), self.pseudo_sar,
+            mix(self.perspective, 0.0), mix(self.same_modality, 0.35), self.pseudo_sar, self.framed,
         )  # fmt: skip
 
 
@@ -75,22 +76,25 @@ def draw_warps(
     scene = r(0, 2 * math.pi)
     between = torch.deg2rad(r(-d.rotation, d.rotation))
     zoom = r(math.log(1 / 1.25), math.log(1.25)).exp()  # common to both
+    if d.framed:
+        scene, zoom = (scene / (math.pi / 2)).floor() * (math.pi / 2), torch.ones_like(zoom)
     ratio = r(-math.log(d.scale), math.log(d.scale)).exp()
     flip = torch.where(r(0, 1) < 0.5, -1.0, 1.0)
     middle = (source - 1) / 2 + r(-1, 1, 2) * (source - size) * 0.5
     shift = r(-1, 1, 2) * d.translation * size
     warps = []
-    for sign in (-0.5, 0.5):
+    for sign in (0.0, 1.0) if d.framed else (-0.5, 0.5):
         angle, scale = scene + sign * between, zoom * ratio**sign
         cos, sin = scale * angle.cos(), scale * angle.sin()
         linear = torch.stack([torch.stack([cos, -sin], -1), torch.stack([sin, cos], -1)], -2)
-        shear = torch.eye(2, device=device) + r(-d.shear, d.shear, 2, 2)
+        free = 1.0 if sign else 0.0  # of shear and perspective; a frame has none
+        shear = torch.eye(2, device=device) + free * r(-d.shear, d.shear, 2, 2)
         linear = linear @ shear
         linear = torch.stack([linear[..., 0] * flip[:, None], linear[..., 1]], -1)
         # Around the crop's middle: linear map and perspective divide, then move the middle to its place in the source.
         matrix = torch.eye(3, device=device).repeat(batch, 1, 1)
         matrix[:, :2, :2] = linear
-        matrix[:, 2, :2] = r(-d.perspective, d.perspective, 2) / (size / 2)
+        matrix[:, 2, :2] = free * r(-d.perspective, d.perspective, 2) / (size / 2)
         to_middle = torch.eye(3, device=device)
         to_middle[:2, 2] = -(size - 1) / 2
         translate = torch.eye(3, device=device).repeat(batch, 1, 1)
@@ -192,11 +196,21 @@ def make_batch(pairs: Pairs, index: Tensor, size: int, d: Deformation, generator
     warps = draw_warps(B, size, source, d, generator, device)
     cells = grid_points(size // CELL, size // CELL, CELL, (CELL - 1) / 2, device)
 
+    to1 = torch.linalg.inv(warps[1]) @ warps[0]
+    # Half of the framed pairs end where image0 ends, as a warped image does; half go on, as a satellite's does. The
+    # edge of the source, were it shown in both images, would be a landmark that no real pair has.
+    cut = torch.rand(B, 1, 1, 1, generator=generator, device=device) < (0.5 if d.framed else 0.0)
+    pixels = grid_points(size, size, 1.0, 0.0, device).expand(B, -1, -1)
+
     images, masks, valids = [], [], []
-    for matrix, is_sar in zip(warps, (is_sar0, is_sar1), strict=True):
+    for k, (matrix, is_sar) in enumerate(zip(warps, (is_sar0, is_sar1), strict=True)):
         base = torch.where((is_sar & ~pseudo)[:, None, None, None], sar, optical)
         crop = warp(torch.cat([base, torch.ones_like(base)], 1), matrix, size)
         image, inside = crop[:, :1], (crop[:, 1:] > 0.999).float()
+        if k and d.framed:
+            back = apply(torch.linalg.inv(to1), pixels)
+            in_frame = ((back >= 0) & (back <= size - 1)).all(-1).view(B, 1, size, size)
+            inside = inside * (in_frame | ~cut)
         s = is_sar[:, None, None, None]
         drawn = torch.where((is_sar & pseudo)[:, None, None, None], pseudo_sar(image, generator), image)
         image = torch.where(s, sar_photometry(drawn.clamp(0, 1), generator), optical_photometry(drawn, generator))
@@ -210,6 +224,6 @@ def make_batch(pairs: Pairs, index: Tensor, size: int, d: Deformation, generator
     one_hot = lambda is_sar: torch.stack([~is_sar, is_sar], 1).float()  # noqa: E731
     return Batch(
         images[0], images[1], masks[0], masks[1], one_hot(is_sar0), one_hot(is_sar1),
-        ~(pseudo & is_sar0), ~(pseudo & is_sar1), torch.linalg.inv(warps[1]) @ warps[0], valids[0], valids[1],
+        ~(pseudo & is_sar0), ~(pseudo & is_sar1), to1, valids[0], valids[1],
         pairs.scene[index],
     )  # fmt: skip

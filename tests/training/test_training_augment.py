@@ -200,3 +200,11 @@ def test_blur_by_hand():
     torch.testing.assert_close(out[1].sum(), torch.tensor(1.0))
     taps = torch.exp(-0.5 * (torch.arange(-2, 3) / 0.8) ** 2)
     torch.testing.assert_close(out[1, 0, 2:7, 2:7], torch.outer(taps, taps) / taps.sum() ** 2)
+
+
+def test_framed_pairs_show_the_whole_of_image0(pairs):
+    batch = make_batch(pairs, torch.arange(4).repeat(8), 64, Deformation().finished(), seeded(3))
+    assert batch.valid0.all() and (batch.mask0 == 1).all()  # no edge of the source in the frame
+    assert not batch.valid1.all()  # but image1 shows where it ends
+    ends = (batch.image1 == 0).flatten(1).float().mean(1)
+    assert (ends > 0.02).sum() > (ends <= 0.02).sum() / 4

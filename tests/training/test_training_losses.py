@@ -58,6 +58,13 @@ def test_truth_against_brute_force(batch):
     assert 0 < missing < truth.target0.numel() * 2
 
 
+def test_truth_is_exact_under_autocast(batch):
+    with torch.autocast("cpu", torch.bfloat16):
+        mixed = ground_truth(batch)
+    for one, two in zip(mixed, ground_truth(batch), strict=True):
+        torch.testing.assert_close(one, two, rtol=0, atol=0)
+
+
 def test_focal_by_hand():
     log_p = torch.tensor([0.5, 0.25]).log()
     assert float(focal(log_p, 0.0)) == pytest.approx((math.log(2) + math.log(4)) / 2)
