@@ -1,8 +1,8 @@
 """Speed and memory beside ``kornia.feature.LoFTR``, on one pair of 512×512.
 
 Neither needs trained weights for this. LoFTR with random weights finds next to no match, so its fine stage is idle: the
-comparison is in its favour. Seconds: one process, the same images, median of warm runs. Memory: the process's peak
-beyond what it held before the first call, each matcher in a process of its own.
+comparison is in its favour. Seconds: one process, the same images, median of warm runs. Memory: peak resident
+size of a process of its own, libraries included.
 """
 
 from __future__ import annotations
@@ -58,12 +58,11 @@ def seconds(kind: str, checkpoint: Path | None, size: int, repeats: int) -> floa
 
 @torch.inference_mode()
 def peak(kind: str, checkpoint: Path | None, size: int) -> float:
-    """MiB that two calls add to this process's peak."""
-    matcher, data = build(kind, checkpoint), images(size)
-    before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-    matcher(data)
-    matcher(data)
-    return (resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before) / 1024
+    """Peak resident memory of this process in MiB, libraries included, after two calls on noise."""
+    matcher, noise = build(kind, checkpoint), torch.rand(2, 1, 1, size, size)
+    for _ in range(2):
+        matcher({"image0": noise[0], "image1": noise[1]})
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
 
 
 def compare(checkpoint: Path | None = None, size: int = 512, threads: int = 2, repeats: int = 5) -> dict[str, float]:
