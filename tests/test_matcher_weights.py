@@ -51,7 +51,7 @@ def test_a_known_shift_comes_back_on_a_drawn_scene(modality):
 
 
 @needs_weights
-@pytest.mark.xfail(reason="the first checkpoint shrinks half-pixel shifts on real images by 0.1-0.5 px; see the model card")
+@pytest.mark.xfail(reason="the first checkpoint shrinks half-pixel shifts on real images: see the model card")
 @torch.no_grad()
 def test_a_known_shift_comes_back_on_a_real_image():
     cv2 = pytest.importorskip("cv2")
