@@ -33,7 +33,7 @@ class CFDMConfig:
 
     heads: int = 4
     layers: int = 1  # pairs of self- and cross-attention
-    window: int = 8  # half-resolution pixels on a side: offsets up to ±7 px
+    window: int = 10  # half-resolution pixels on a side, even: offsets up to ±8 px, and a little beyond
     hidden: int = 64  # of the fine head
 
 
@@ -65,7 +65,7 @@ class Cells(NamedTuple):
 class Offset(NamedTuple):
     """One direction of the fine stage, seen from the window's image."""
 
-    window: Tensor  # (K, W²) logits over window positions
+    window: Tensor  # (K, (W - 1)²) logits over displacements
     shift: Tensor  # (K, 2) px, x then y
     log_scale: Tensor  # (K,), log of the Laplace scale in px
     logit: Tensor  # (K,), of "this match is right"
@@ -83,6 +83,8 @@ class CFDM(nn.Module):
     def __init__(self, dim: int, fine_dim: int, config: CFDMConfig = CFDMConfig()) -> None:
         super().__init__()
         self.config = config
+        if config.window < CELL // 2 or config.window % 2:
+            raise ValueError(f"a window of {config.window} does not centre on a cell: need an even number from 4 on")
         if config.heads < 1 or dim % (4 * config.heads):
             raise ValueError(f"{dim} channels do not divide into {config.heads} heads of a multiple of 4")
         self.attend = True  # False skips the attention layers
@@ -168,19 +170,19 @@ class CFDM(nn.Module):
 
 
 class FineHead(nn.Module):
-    """Correlate one image's centre with the other's window; read offset, its scale and the match's worth."""
+    """Slide one image's centre over the other's window; read offset, its scale and the match's worth."""
 
     positions: Tensor
 
     def __init__(self, dim: int, config: CFDMConfig) -> None:
         super().__init__()
-        area = config.window**2
-        steps = 2.0 * (torch.arange(config.window) - (config.window - 1) / 2)  # px
+        steps = 2.0 * (torch.arange(config.window - 1) - (config.window - 2) / 2)  # px
         y, x = torch.meshgrid(steps, steps, indexing="ij")
         self.register_buffer("positions", torch.stack([x.flatten(), y.flatten()], dim=-1), persistent=False)
         self.log_temperature = nn.Parameter(torch.tensor(math.log(10.0)))
+        self.log_sharpness = nn.Parameter(torch.tensor(math.log(2.0)))
         self.asker, self.answerer = nn.Linear(dim, config.hidden), nn.Linear(dim, config.hidden)
-        self.correlation = nn.Linear(area + 1, config.hidden)
+        self.correlation = nn.Linear(len(self.positions) + 1, config.hidden)
         self.read = nn.Sequential(nn.GELU(), nn.Linear(config.hidden, config.hidden), nn.GELU())
         self.out = nn.Linear(config.hidden, 4)
         nn.init.zeros_(self.out.weight)
@@ -190,7 +192,7 @@ class FineHead(nn.Module):
         """Find the asker's centre in the other image's window.
 
         Args:
-            asker: (K, W, W, C2) window of the asking image; its middle 2×2 is the centre's descriptor.
+            asker: (K, W, W, C2) window of the asking image; its middle 2×2 is the template.
             window: (K, W, W, C2) window that answers.
             t_ask: (K, C) coarse token of the asking cell.
             t_answer: (K, C) coarse token of the answering cell.
@@ -199,18 +201,37 @@ class FineHead(nn.Module):
         Returns:
             :class:`Offset` in the answering image.
         """
-        half = window.shape[1] // 2
-        centre = asker[:, half - 1 : half + 1, half - 1 : half + 1].mean(dim=(1, 2))
-        with torch.autocast(centre.device.type, enabled=False):
-            cosine = torch.einsum("kc,khwc->khw", centre.float(), window.float()).flatten(1)
-            logits = self.log_temperature.exp().float() * cosine
-            probability = logits.softmax(dim=-1)
-            expected = probability @ self.positions.float()
-        seen = torch.cat([probability, log_p[:, None].float() / 10], dim=-1).to(t_ask.dtype)
+        with torch.autocast(asker.device.type, enabled=False):
+            logits = self.log_temperature.exp().float() * slide(asker.float(), window.float())
+            # The window's distribution is as wide as doubt is; where its peak lies is read from a sharper one.
+            expected = (self.log_sharpness.exp().float() * logits).softmax(dim=-1) @ self.positions.float()
+        seen = torch.cat([logits.softmax(dim=-1), log_p[:, None].float() / 10], dim=-1).to(t_ask.dtype)
         hidden = self.read(self.correlation(seen) + self.asker(t_ask) + self.answerer(t_answer))
         dx, dy, log_scale, logit = self.out(hidden).float().unbind(-1)
         shift = expected + torch.stack([dx, dy], dim=-1)
         return Offset(logits, shift, log_scale.clamp(-4.0, 4.0), logit)
+
+
+def slide(asker: Tensor, window: Tensor) -> Tensor:
+    """Mean cosine of the asker's middle 2×2 with every 2×2 of the window.
+
+    A cell's centre lies on a corner of four half-resolution pixels. Comparing all four keeps the detail that their mean
+    would blur, and puts "not moved" on the raster of displacements.
+
+    Args:
+        asker: (K, W, W, C) unit-norm descriptors, W even.
+        window: (K, W, W, C) unit-norm descriptors.
+
+    Returns:
+        (K, (W - 1)²), displacements row by row, the middle one is zero.
+    """
+    size, first = window.shape[1] - 1, asker.shape[1] // 2 - 1
+    cosine = sum(
+        torch.einsum("kc,khwc->khw", asker[:, first + y, first + x], window[:, y : y + size, x : x + size])
+        for y in (0, 1)
+        for x in (0, 1)
+    )
+    return cosine.flatten(1) / 4  # type: ignore[union-attr]
 
 
 def mutual_nearest(log_probability: Tensor, threshold: float) -> Cells:

@@ -130,7 +130,7 @@ def _add_registrar(parser: argparse.ArgumentParser) -> None:
 
 
 def _add_train(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("--data", type=Path, required=True, help="folder with train-*.tar")
+    parser.add_argument("--data", type=Path, required=True, help="folder with train-*.tar (and optical_only-*.tar)")
     parser.add_argument("-o", "--out", type=Path, required=True, help="folder for checkpoint, state and log")
     parser.add_argument(
         "--text", type=Path, help="text bank (.npz, .safetensors, .h5); without it a model without text"
@@ -267,7 +267,7 @@ def run_train(a: argparse.Namespace) -> int:
 
     if importlib.util.find_spec("tqdm") is None:
         raise ImportError('training shows its progress with tqdm: pip install "kornia-tar[train]"')
-    from kornia_tar.training.data import find_shards, read_pairs
+    from kornia_tar.training.data import find_shards, read_optical, read_pairs
     from kornia_tar.training.loop import TrainConfig, train
     from kornia_tar.training.validate import validate
 
@@ -287,13 +287,15 @@ def run_train(a: argparse.Namespace) -> int:
     tafe = TAFEConfig(classes=0) if bank is None else TAFEConfig(text_dim=bank.dim, classes=len(bank))
     model = TARConfig(tafe=tafe) if start is None else start.config
     out = output_folder(a.out)
+    alone = sorted(a.data.glob("optical_only-*.tar")) if a.limit is None else []
     pairs = read_pairs(shards, limit=a.limit)
+    pairs = pairs + read_optical(alone, size=pairs.sar.shape[-1]) if alone else pairs
     config = TrainConfig(steps=a.steps, minutes=a.minutes, batch=a.batch, size=a.size, seed=a.seed,
                          precision=a.precision, only_fine=a.only_fine, compile=device.startswith("cuda"))  # fmt: skip
     path = train(
         pairs, out, text=bank, config=config, model=model, device=device, resume=a.resume,
         start=start,
-        provenance={"data": [s.name for s in shards], "kornia_tar": __version__},
+        provenance={"data": [s.name for s in shards + alone], "kornia_tar": __version__},
     )  # fmt: skip
     print(f"written: {path}")
     if a.val is not None:

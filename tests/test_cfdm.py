@@ -6,6 +6,7 @@ import math
 
 import pytest
 import torch
+import torch.nn.functional as F
 from helpers import SMALL, lively_net
 
 from kornia_tar.cfdm import (
@@ -137,32 +138,41 @@ def test_windows_are_centred_on_their_cells():
     cell = torch.tensor([7, 8, 16])
     batch = torch.tensor([0, 1, 1])
     windows = cfdm.windows(fine, batch, cell)
-    assert windows.shape == (3, 8, 8, 8)
+    assert windows.shape == (3, 10, 10, 8)
     relative = windows[..., :2].flatten(1, 2) - cell_centres(cell, columns)[:, None]
-    torch.testing.assert_close(relative, cfdm.fine_head.positions.expand(3, -1, -1))
+    steps = 2.0 * torch.arange(10) - 9
+    raster = torch.stack(torch.meshgrid(steps, steps, indexing="xy"), -1).flatten(0, 1)
+    torch.testing.assert_close(relative, raster.expand(3, -1, -1))
     assert windows[:, 0, 0, 2].tolist() == [0, 1, 1]
     corner = cfdm.windows(fine, torch.tensor([1]), torch.tensor([0]))
-    assert (corner[0, :2] == 0).all() and (corner[0, :, :2] == 0).all()
-    assert (corner[0, 2:, 2:, 2] == 1).all()
+    assert (corner[0, :3] == 0).all() and (corner[0, :, :3] == 0).all()
+    assert (corner[0, 3:, 3:, 2] == 1).all()
 
 
 @torch.no_grad()
-@pytest.mark.parametrize("position", [0, 7, 27, 36, 63])
-def test_a_new_fine_head_reads_the_peak_of_the_correlation(position):
+@pytest.mark.parametrize("move", [(0, 0), (-8, -8), (8, -2), (2, 4), (-4, 6)])
+def test_a_new_fine_head_reads_how_far_the_centre_moved(move):
+    """Noise in one window, the same noise moved by whole fine pixels in the other."""
     head = FineHead(32, SMALL.cfdm)
-    asker = torch.zeros(1, 8, 8, 8)
-    asker[:, 3:5, 3:5, 0] = 20
-    window = torch.zeros(1, 64, 8)
-    window[:, position, 0] = 20
-    found = head(asker, window.view(1, 8, 8, 8), torch.zeros(1, 32), torch.zeros(1, 32), torch.zeros(1))
-    x, y = 2.0 * (position % 8) - 7, 2.0 * (position // 8) - 7
-    torch.testing.assert_close(found.shift, torch.tensor([[x, y]]), atol=1e-3, rtol=0)
-    assert int(found.window.argmax()) == position
+    x, y = (m // 2 for m in move)
+    noise = F.normalize(torch.randn(1, 18, 18, 8, generator=torch.Generator().manual_seed(0)), dim=-1)
+    asker, window = noise[:, 4:14, 4:14], noise[:, 4 - y : 14 - y, 4 - x : 14 - x]
+    token = torch.zeros(1, 32)
+    head.log_temperature.fill_(4.0)
+    found = head(asker, window, token, token, torch.zeros(1))
+    torch.testing.assert_close(found.shift, torch.tensor([move], dtype=torch.float32), atol=1e-2, rtol=0)
+    assert head.positions[int(found.window.argmax())].tolist() == list(move)
+
+
+@pytest.mark.parametrize("window", [0, 2, 7])
+def test_a_window_that_does_not_centre_on_a_cell_is_refused(window):
+    with pytest.raises(ValueError, match="window"):
+        CFDM(32, 8, CFDMConfig(heads=2, window=window))
 
 
 def offset(shift: torch.Tensor, log_scale: float = 0.0, logit: float = 0.0) -> Offset:
     count = len(shift)
-    return Offset(torch.zeros(count, 64), shift, torch.full((count,), log_scale), torch.full((count,), logit))
+    return Offset(torch.zeros(count, 81), shift, torch.full((count,), log_scale), torch.full((count,), logit))
 
 
 @pytest.mark.parametrize("seed", range(5))

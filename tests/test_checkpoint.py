@@ -121,7 +121,7 @@ def meddle(path, change) -> None:
         lambda tensors, meta: meta.update(config="{}"),
         lambda tensors, meta: meta.update(config=json.dumps({"msfl": 1, "tafe": 2, "cfdm": 3})),
         lambda tensors, meta: meta.update(config=meta["config"].replace('"heads": 2', '"heads": 0')),
-        lambda tensors, meta: meta.update(config=meta["config"].replace('"window": 8', '"window": "8"')),
+        lambda tensors, meta: meta.update(config=meta["config"].replace('"window": 10', '"window": "10"')),
     ],
     ids=["missing", "extra", "shape", "no config", "no info", "not JSON", "list", "empty", "scalars", "heads", "type"],
 )

@@ -31,11 +31,11 @@ class Deformation:
     perspective: float = 0.03  # change of scale over half the crop
     same_modality: float = 0.2  # share of optical–optical and SAR–SAR pairs
     pseudo_sar: float = 0.05  # share of pairs whose SAR is drawn from the optical image
-    framed: bool = False  # image0 a whole, upright frame; image1 that frame warped, as registration meets them
+    framed: float = 0.75  # share of pairs with image0 a whole, upright frame and image1 that frame warped
 
     def finished(self) -> Deformation:
-        """The end of a run: what a registrar meets after its rotation start, and hardly any pair of one modality."""
-        return Deformation(45.0, 1.45, 0.15, 0.04, 0.01, 0.15, 0.0, framed=True)
+        """The end of a run: what a registrar meets after its rotation start."""
+        return Deformation(45.0, 1.45, 0.15, 0.04, 0.01, 0.2, 0.0, framed=1.0)
 
     def eased(self, ease: float) -> Deformation:
         """An easier start: ``ease`` 0 is this, 1 is nearly upright with more pairs of one modality."""
@@ -70,37 +70,45 @@ def uniform(shape: tuple[int, ...], low: float, high: float, generator: Generato
 
 def draw_warps(
     batch: int, size: int, source: int, d: Deformation, generator: Generator, device: torch.device
-) -> Tensor:
-    """Draw the two warps of each pair: (2, B, 3, 3), crop pixels → source pixels."""
+) -> tuple[Tensor, Tensor]:
+    """Draw the two warps of each pair, (2, B, 3, 3), crop pixels → source pixels, and (B,) bool: which are framed.
+
+    A framed pair is what registration meets: image0 lies whole and upright in the source, image1 is warped against it.
+    Otherwise the warp between the two is shared half and half, around a turn of both over the full circle.
+    """
     r = lambda low, high, *s: uniform((batch, *s), low, high, generator, device)  # noqa: E731
+    framed = r(0, 1) < d.framed
+    pick = lambda a, b: torch.where(framed.view(-1, *[1] * (b.ndim - 1)), a, b)  # noqa: E731
     scene = r(0, 2 * math.pi)
+    scene = pick((scene / (math.pi / 2)).floor() * (math.pi / 2), scene)
     between = torch.deg2rad(r(-d.rotation, d.rotation))
-    zoom = r(math.log(1 / 1.25), math.log(1.25)).exp()  # common to both
-    if d.framed:
-        scene, zoom = (scene / (math.pi / 2)).floor() * (math.pi / 2), torch.ones_like(zoom)
+    largest = math.log(min(1.25, source / size))  # a frame must fit into the source
+    zoom = pick(r(math.log(1 / 1.4), largest), r(math.log(1 / 1.25), math.log(1.25))).exp()  # common to both
     ratio = r(-math.log(d.scale), math.log(d.scale)).exp()
     flip = torch.where(r(0, 1) < 0.5, -1.0, 1.0)
-    middle = (source - 1) / 2 + r(-1, 1, 2) * (source - size) * 0.5
-    shift = r(-1, 1, 2) * d.translation * size
+    room = pick(source - 1 - (size - 1) * zoom, torch.full_like(zoom, source - size))
+    middle = (source - 1) / 2 + r(-1, 1, 2) * room[:, None] * 0.5
+    shift = r(-1, 1, 2) * d.translation * size * zoom[:, None]
     warps = []
-    for sign in (0.0, 1.0) if d.framed else (-0.5, 0.5):
-        angle, scale = scene + sign * between, zoom * ratio**sign
+    for sign in (-0.5, 0.5):
+        part = pick(torch.full_like(zoom, sign + 0.5), torch.full_like(zoom, sign))  # of the warp between the two
+        angle, scale = scene + part * between, zoom * ratio**part
         cos, sin = scale * angle.cos(), scale * angle.sin()
         linear = torch.stack([torch.stack([cos, -sin], -1), torch.stack([sin, cos], -1)], -2)
-        free = 1.0 if sign else 0.0  # of shear and perspective; a frame has none
-        shear = torch.eye(2, device=device) + free * r(-d.shear, d.shear, 2, 2)
+        free = (part != 0).float()  # of shear and perspective; a frame has none
+        shear = torch.eye(2, device=device) + free[:, None, None] * r(-d.shear, d.shear, 2, 2)
         linear = linear @ shear
         linear = torch.stack([linear[..., 0] * flip[:, None], linear[..., 1]], -1)
         # Around the crop's middle: linear map and perspective divide, then move the middle to its place in the source.
         matrix = torch.eye(3, device=device).repeat(batch, 1, 1)
         matrix[:, :2, :2] = linear
-        matrix[:, 2, :2] = free * r(-d.perspective, d.perspective, 2) / (size / 2)
+        matrix[:, 2, :2] = free[:, None] * r(-d.perspective, d.perspective, 2) / (size / 2)
         to_middle = torch.eye(3, device=device)
         to_middle[:2, 2] = -(size - 1) / 2
         translate = torch.eye(3, device=device).repeat(batch, 1, 1)
-        translate[:, :2, 2] = middle + sign * shift
+        translate[:, :2, 2] = middle + part[:, None] * shift
         warps.append(translate @ matrix @ to_middle)
-    return torch.stack(warps)
+    return torch.stack(warps), framed
 
 
 def apply(matrix: Tensor, points: Tensor) -> Tensor:
@@ -190,16 +198,17 @@ def make_batch(pairs: Pairs, index: Tensor, size: int, d: Deformation, generator
     optical = (optical * mix[:, :, None, None]).sum(1, keepdim=True)
 
     roll = torch.rand(B, generator=generator, device=device)
-    same, pseudo = roll < d.same_modality, roll > 1 - d.pseudo_sar
+    same, pseudo = roll < d.same_modality, (roll > 1 - d.pseudo_sar) | ~pairs.has_sar[index]
     swap = torch.rand(B, generator=generator, device=device) < 0.5
     is_sar0, is_sar1 = swap, torch.where(same, swap, ~swap)
-    warps = draw_warps(B, size, source, d, generator, device)
+    warps, framed = draw_warps(B, size, source, d, generator, device)
     cells = grid_points(size // CELL, size // CELL, CELL, (CELL - 1) / 2, device)
 
     to1 = torch.linalg.inv(warps[1]) @ warps[0]
     # Half of the framed pairs end where image0 ends, as a warped image does; half go on, as a satellite's does. The
     # edge of the source, were it shown in both images, would be a landmark that no real pair has.
-    cut = torch.rand(B, 1, 1, 1, generator=generator, device=device) < (0.5 if d.framed else 0.0)
+    half = torch.rand(B, 1, 1, 1, generator=generator, device=device) < 0.5
+    cut = half & framed[:, None, None, None]
     pixels = grid_points(size, size, 1.0, 0.0, device).expand(B, -1, -1)
 
     images, masks, valids = [], [], []
@@ -207,7 +216,7 @@ def make_batch(pairs: Pairs, index: Tensor, size: int, d: Deformation, generator
         base = torch.where((is_sar & ~pseudo)[:, None, None, None], sar, optical)
         crop = warp(torch.cat([base, torch.ones_like(base)], 1), matrix, size)
         image, inside = crop[:, :1], (crop[:, 1:] > 0.999).float()
-        if k and d.framed:
+        if k:
             back = apply(torch.linalg.inv(to1), pixels)
             in_frame = ((back >= 0) & (back <= size - 1)).all(-1).view(B, 1, size, size)
             inside = inside * (in_frame | ~cut)

@@ -13,6 +13,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
 
+import cv2
 import numpy as np
 import torch
 from PIL import Image, UnidentifiedImageError
@@ -36,6 +37,7 @@ class Pairs:
     names: tuple[str, ...]
     weights: Tensor  # (N,) how often each is drawn, relative
     scene: Tensor  # (N,) index of the scene's name in the text bank, -1 where the data do not say
+    has_sar: Tensor  # (N,) bool; False: an optical image alone, whose SAR partner is drawn from it
 
     def __len__(self) -> int:
         return len(self.names)
@@ -43,7 +45,13 @@ class Pairs:
     def to(self, device: torch.device) -> Pairs:
         """The same pairs on another device."""
         return Pairs(self.optical.to(device), self.sar.to(device), self.names, self.weights.to(device),
-                     self.scene.to(device))  # fmt: skip
+                     self.scene.to(device), self.has_sar.to(device))  # fmt: skip
+
+    def __add__(self, other: Pairs) -> Pairs:
+        """Both sets in one."""
+        a, b = ((p.optical, p.sar, p.weights, p.scene, p.has_sar) for p in (self, other))
+        optical, sar, weights, scene, has_sar = (torch.cat(both) for both in zip(a, b, strict=True))
+        return Pairs(optical, sar, self.names + other.names, weights, scene, has_sar)
 
     def with_scenes(self, class_names: Sequence[str]) -> Pairs:
         """Tell which of ``class_names`` each pair shows, where its file name says so."""
@@ -100,7 +108,37 @@ def read_pairs(shards: Iterable[Path], size: int = 256, limit: int | None = None
         tuple(names),
         torch.tensor([_weight(name) for name in names]),
         torch.full((len(names),), -1),
+        torch.ones(len(names), dtype=torch.bool),
     )
+
+
+def read_optical(shards: Iterable[Path], size: int = 256, progress: bool = True) -> Pairs:
+    """Decode optical images without a SAR partner, shrunk to ``size`` × ``size``.
+
+    They bring other ground sampling distances than the pairs have; each is drawn a quarter as often as a pair.
+
+    Raises:
+        ValueError: a member that is no image, or smaller than ``size``.
+    """
+    images, names = [], []
+    for shard in shards:
+        with _open(shard) as (tar, members):
+            for member in tqdm(members, desc=f"reading {shard.name}", disable=not progress, leave=False):
+                stem, _, kind = Path(member.name).name.partition(".")
+                if kind != "optical.webp" or not member.isfile():
+                    continue
+                image = _decode(tar, member, shard)
+                side = min(image.shape[:2])
+                if side < size:
+                    raise ValueError(f"{shard}: {member.name} has a side of {side} px, need {size} or more")
+                images.append(cv2.resize(image[:side, :side], (size, size), interpolation=cv2.INTER_AREA))
+                names.append(stem)
+    if not names:
+        raise ValueError("the shards hold no .optical.webp")
+    optical = torch.from_numpy(np.stack(images)).permute(0, 3, 1, 2).contiguous()
+    N = len(names)
+    return Pairs(optical, torch.zeros_like(optical[:, :1]), tuple(names), torch.full((N,), 0.25),
+                 torch.full((N,), -1), torch.zeros(N, dtype=torch.bool))  # fmt: skip
 
 
 @contextmanager
@@ -118,7 +156,7 @@ def _weight(name: str) -> float:
     return 0.3 if name.startswith("ombria") and name.endswith("after") else 1.0
 
 
-def _decode(tar: tarfile.TarFile, member: tarfile.TarInfo, shard: Path, size: int) -> np.ndarray:
+def _decode(tar: tarfile.TarFile, member: tarfile.TarInfo, shard: Path, size: int | None = None) -> np.ndarray:
     if member.size > MAX_MEMBER_BYTES:
         raise ValueError(f"{shard}: {member.name} has {member.size} bytes, more than {MAX_MEMBER_BYTES}")
     file = tar.extractfile(member)
@@ -127,7 +165,7 @@ def _decode(tar: tarfile.TarFile, member: tarfile.TarInfo, shard: Path, size: in
         image = np.asarray(Image.open(io.BytesIO(file.read())).convert("RGB"))
     except (UnidentifiedImageError, OSError) as error:
         raise ValueError(f"{shard}: {member.name} is not a readable image ({error})") from None
-    if image.shape[:2] != (size, size):
+    if size is not None and image.shape[:2] != (size, size):
         raise ValueError(f"{shard}: {member.name} is {image.shape[1]}×{image.shape[0]}, need {size}×{size}")
     return stretch(image)
 

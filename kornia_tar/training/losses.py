@@ -20,11 +20,11 @@ class LossWeights:
     """How much each term counts, and the focal exponent."""
 
     coarse: float = 1.0
-    window: float = 0.25
-    offset: float = 0.25
+    window: float = 0.5
+    offset: float = 0.5
     worth: float = 0.5
     text: float = 0.1
-    modality: float = 0.1
+    modality: float = 0.2
     gamma: float = 1.0
 
 

@@ -33,6 +33,7 @@ def pairs(scene) -> Pairs:
         ("a__forest_1", "a__river_2", "b__3", "b__4"),
         torch.ones(4),
         torch.full((4,), -1),
+        torch.ones(4, dtype=torch.bool),
     )
 
 

@@ -56,7 +56,7 @@ def test_warp_by_hand():
 def test_two_crops_of_a_source_agree_under_the_matrix():
     y, x = torch.meshgrid(torch.arange(128.0), torch.arange(128.0), indexing="ij")
     source = (torch.sin(x / 9) + torch.cos(y / 7) + torch.sin((x + y) / 11)).expand(8, 1, -1, -1)
-    w0, w1 = draw_warps(8, SIZE, 128, Deformation(), seeded(), CPU)
+    (w0, w1), _ = draw_warps(8, SIZE, 128, Deformation(), seeded(), CPU)
     ones = torch.ones_like(source)
     crop0, crop1 = (warp(torch.cat([source, ones], 1), w, SIZE) for w in (w0, w1))
     there = apply(torch.linalg.inv(w1) @ w0, grid_points(SIZE, SIZE, 1.0, 0.0, CPU).expand(8, -1, -1))
@@ -152,7 +152,7 @@ def test_easing_gives_weaker_warps():
     assert easy.rotation < d.rotation and easy.scale < d.scale and easy.shear == 0 and easy.perspective == 0
 
     def turn(deformation: Deformation) -> torch.Tensor:
-        w0, w1 = draw_warps(200, SIZE, 128, deformation, seeded(), CPU)
+        (w0, w1), _ = draw_warps(200, SIZE, 128, deformation, seeded(), CPU)
         relative = (torch.linalg.inv(w1) @ w0)[:, :2, :2]
         return torch.rad2deg(torch.atan2(relative[:, 1, 0], relative[:, 0, 0])).abs()
 
@@ -161,7 +161,7 @@ def test_easing_gives_weaker_warps():
 
 
 def test_nodata_is_black_and_half_of_it_is_told(pairs):
-    d = dataclasses.replace(Deformation(), translation=0.8)
+    d = dataclasses.replace(Deformation(), translation=0.8, framed=0.0)
     batch = make_batch(pairs, torch.arange(64) % 4, SIZE, d, seeded(1))
     for image, mask in ((batch.image0, batch.mask0), (batch.image1, batch.mask1)):
         assert (image[mask == 0] == 0).all()
@@ -171,7 +171,7 @@ def test_nodata_is_black_and_half_of_it_is_told(pairs):
 
 def test_valid_cells_show_the_source(pairs):
     """Where the mask tells what is inside: a valid cell is at least half inside."""
-    d = dataclasses.replace(Deformation(), translation=0.8)
+    d = dataclasses.replace(Deformation(), translation=0.8, framed=0.0)
     batch = make_batch(pairs, torch.arange(16) % 4, SIZE, d, seeded(1))
     assert 0.1 < batch.valid0.float().mean() < 0.999
     told = (batch.mask0 == 0).flatten(1).any(1)
@@ -208,3 +208,16 @@ def test_framed_pairs_show_the_whole_of_image0(pairs):
     assert not batch.valid1.all()  # but image1 shows where it ends
     ends = (batch.image1 == 0).flatten(1).float().mean(1)
     assert (ends > 0.02).sum() > (ends <= 0.02).sum() / 4
+
+
+def test_part_of_the_pairs_is_framed(pairs):
+    _, framed = draw_warps(400, SIZE, 128, Deformation(framed=0.75), seeded(), CPU)
+    assert 0.68 < framed.float().mean() < 0.82
+
+
+def test_an_optical_image_alone_gets_a_drawn_sar_partner(pairs):
+    alone = dataclasses.replace(pairs, sar=torch.zeros_like(pairs.sar), has_sar=torch.zeros(4, dtype=torch.bool))
+    batch = make_batch(alone, torch.arange(16) % 4, SIZE, Deformation(), seeded(2))
+    is_sar = batch.modality0[:, 1] == 1
+    assert is_sar.any() and (batch.real0 == ~is_sar).all()
+    assert (batch.image0.flatten(1).std(1) > 0.01).all()

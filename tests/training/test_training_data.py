@@ -12,7 +12,7 @@ from helpers import SIDE, encode, write_shard
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from kornia_tar.training.data import find_shards, read_pairs, stretch
+from kornia_tar.training.data import find_shards, read_optical, read_pairs, stretch
 
 
 @given(seed=st.integers(0, 999), low=st.integers(0, 120), width=st.integers(1, 130))
@@ -51,6 +51,18 @@ def test_limit(shards):
     assert read_pairs(find_shards(shards), SIDE, limit=3, progress=False).names[-1] == "ombria__7_after"
     assert len(read_pairs(find_shards(shards), SIDE, limit=5, progress=False)) == 5
     assert len(read_pairs(find_shards(shards), SIDE, limit=99, progress=False)) == 6
+
+
+def test_optical_images_alone_join_the_pairs(shards, scene):
+    image = scene[0][:300, :320]
+    write_shard(shards / "optical_only-000.tar", {"rs__1.optical.webp": encode(image), "rs__1.json": b"{}"})
+    pairs = read_pairs(find_shards(shards), SIDE, progress=False)
+    both = pairs + read_optical(find_shards(shards, "optical_only-*.tar"), SIDE, progress=False)
+    assert both.names == (*pairs.names, "rs__1") and both.optical.shape == (7, 3, SIDE, SIDE)
+    assert both.has_sar.tolist() == [True] * 6 + [False] and 0 < both.weights[-1] < 1
+    assert both.optical[-1].float().std() > 10 and both.scene[-1] == -1
+    with pytest.raises(ValueError, match=r"rs__1.*300"):
+        read_optical(find_shards(shards, "optical_only-*.tar"), 320, progress=False)
 
 
 def test_scenes_are_named_by_the_bank(shards):
