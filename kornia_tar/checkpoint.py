@@ -6,7 +6,6 @@ No pickle is read. Weights are stored in fp16; a truncated, foreign or oversized
 from __future__ import annotations
 
 import json
-import os
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -15,6 +14,7 @@ import torch
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 
+from kornia_tar._files import replacing
 from kornia_tar.layers import RepConv
 from kornia_tar.net import TARConfig, TARNet
 
@@ -40,13 +40,9 @@ def save_checkpoint(path: str | Path, net: TARNet, info: dict[str, Any]) -> None
     meta = {"format": FORMAT, "config": json.dumps(config.to_dict()), "info": json.dumps(info)}
     if not path.parent.is_dir():
         raise FileNotFoundError(f"checkpoint {path}: no such folder")
-    temporary = path.with_name(f".{path.name}.{os.getpid()}")
-    try:
+    with replacing(path) as temporary:
         save_file(tensors, temporary, metadata=meta)
         temporary.chmod(0o644)  # safetensors creates it for the owner alone
-        temporary.replace(path)
-    finally:
-        temporary.unlink(missing_ok=True)
 
 
 def load_checkpoint(path: str | Path) -> tuple[TARNet, dict[str, Any]]:

@@ -24,7 +24,7 @@ from kornia_tar.matcher import WEIGHTS, TARMatcher, resolve_weights
 from kornia_tar.raster import Raster, output_folder, read_image, to_grey8, write_image, write_json, write_matches
 from kornia_tar.registration import Registrar, RegistrarConfig, Registration
 from kornia_tar.results import write_results
-from kornia_tar.text import available_text_priors
+from kornia_tar.text import TextBank, available_text_priors, embed_classes, load_text_prior
 
 NOT_REGISTERED = 2
 MODALITIES = ("optical", "sar", "auto")
@@ -133,8 +133,9 @@ def _add_train(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--data", type=Path, required=True, help="folder with train-*.tar (and optical_only-*.tar)")
     parser.add_argument("-o", "--out", type=Path, required=True, help="folder for checkpoint, state and log")
     parser.add_argument(
-        "--text", type=Path, help="text bank (.npz, .safetensors, .h5); without it a model without text"
-    )
+        "--text", metavar="BANK|PRIOR", help="a text bank (.npz, .safetensors, .h5), or a prior by its name, with our "
+        "prompts: random, learned (training moves it); without it a model without text"
+    )  # fmt: skip
     length = parser.add_mutually_exclusive_group(required=True)
     length.add_argument("--minutes", type=float, help="length of the run in minutes of stepping")
     length.add_argument("--steps", type=int, help="length of the run in steps")
@@ -258,12 +259,17 @@ def run_match(a: argparse.Namespace) -> int:
     return 0
 
 
+def _text_bank(text: str) -> TextBank:
+    if Path(text).suffix or text not in available_text_priors():
+        return TextBank.load(text)
+    return embed_classes(load_text_prior(text))
+
+
 def run_train(a: argparse.Namespace) -> int:
     """``kornia-tar train``."""
     from kornia_tar.checkpoint import load_checkpoint
     from kornia_tar.net import TARConfig
     from kornia_tar.tafe import TAFEConfig
-    from kornia_tar.text import TextBank
 
     if importlib.util.find_spec("tqdm") is None:
         raise ImportError('training shows its progress with tqdm: pip install "kornia-tar[train]"')
@@ -283,7 +289,7 @@ def run_train(a: argparse.Namespace) -> int:
             raise ValueError(f"--{name} must be positive, got {getattr(a, name)}")
     start = None if a.start is None else load_checkpoint(resolve_weights(a.start))[0]
     shards, device = find_shards(a.data), choose_device(a.device)
-    bank = None if a.text is None else TextBank.load(a.text)
+    bank = None if a.text is None else _text_bank(a.text)
     tafe = TAFEConfig(classes=0) if bank is None else TAFEConfig(text_dim=bank.dim, classes=len(bank))
     model = TARConfig(tafe=tafe) if start is None else start.config
     out = output_folder(a.out)
@@ -291,7 +297,8 @@ def run_train(a: argparse.Namespace) -> int:
     pairs = read_pairs(shards, limit=a.limit)
     pairs = pairs + read_optical(alone, size=pairs.sar.shape[-1]) if alone else pairs
     config = TrainConfig(steps=a.steps, minutes=a.minutes, batch=a.batch, size=a.size, seed=a.seed,
-                         precision=a.precision, only_fine=a.only_fine, compile=device.startswith("cuda"))  # fmt: skip
+                         precision=a.precision, only_fine=a.only_fine, learn_text=a.text == "learned",
+                         compile=device.startswith("cuda"))  # fmt: skip
     path = train(
         pairs, out, text=bank, config=config, model=model, device=device, resume=a.resume,
         start=start,

@@ -13,12 +13,11 @@ from torch import Tensor, nn
 
 from kornia_tar.cfdm import CELL
 from kornia_tar.checkpoint import load_checkpoint
-from kornia_tar.msfl import MODALITIES
+from kornia_tar.msfl import MIN_SIDE, MODALITIES
 from kornia_tar.net import Matches, TARConfig, TARNet, modality_weights
 from kornia_tar.text import BankPrior, TextBank, TextPrior, embed_classes, load_text_prior
 
 WEIGHTS = Path(__file__).with_name("weights")
-MIN_SIDE = 32
 
 
 def resolve_weights(name: str | Path) -> Path:

@@ -36,13 +36,13 @@ from kornia_tar._files import (
     write_json,
     write_matches,
 )
+from kornia_tar.msfl import MIN_SIDE
 
 __all__ = [
     "CONVENTION", "MAX_PIXELS", "MIN_SIDE", "GeoProfile", "Raster", "output_folder", "read_image", "read_matches",
     "to_grey8", "to_rgb8", "write_image", "write_json", "write_matches",
 ]  # fmt: skip
 
-MIN_SIDE = 32
 #: Largest number of pixels read without being told otherwise (argument, or KORNIA_TAR_MAX_PIXELS).
 MAX_PIXELS = 2**28
 

@@ -35,7 +35,8 @@ from kornia_tar.geometry import (
     valid_mask,
     warp_image,
 )
-from kornia_tar.matcher import MIN_SIDE, TARMatcher
+from kornia_tar.matcher import TARMatcher
+from kornia_tar.msfl import MIN_SIDE
 
 Mask = NDArray[np.bool_] | None
 

@@ -10,18 +10,15 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from helpers import needs_weights
 from PIL import Image
 
 from kornia_tar.checkpoint import save_checkpoint
 from kornia_tar.cli import main
 from kornia_tar.demo import demo_pair
 from kornia_tar.geometry import corner_error
-from kornia_tar.matcher import WEIGHTS
 from kornia_tar.net import TARNet
 from kornia_tar.raster import read_matches
-
-SHIPPED = WEIGHTS / "optical-sar.safetensors"
-needs_weights = pytest.mark.skipif(not SHIPPED.exists(), reason="no shipped weights in this checkout")
 
 
 @pytest.fixture(scope="module")

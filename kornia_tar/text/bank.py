@@ -20,10 +20,8 @@ be missing. Nothing is ever unpickled.
 
 from __future__ import annotations
 
-import contextlib
 import json
 import math
-import os
 import zipfile
 import zlib
 from collections.abc import Mapping, Sequence
@@ -39,7 +37,8 @@ from safetensors.torch import save_file
 from torch import Tensor
 from torch.nn import functional as F
 
-from .descriptors import check_texts
+from kornia_tar._files import replacing
+from kornia_tar.text.descriptors import check_texts
 
 MAX_BYTES = 64 * 2**20
 """A bank larger than this is refused unread: 100 names x 100 prompts x 1024 float32 are 40 MiB."""
@@ -131,18 +130,13 @@ class TextBank:
         """Write the bank; the suffix chooses the format. The file appears whole or not at all.
 
         Raises:
-            ValueError: The suffix is none of ``.npz``, ``.safetensors``, ``.h5``, ``.hdf5``.
-            OSError: The folder is missing or cannot be written.
+            ValueError: The suffix is none of ``.npz``, ``.safetensors``, ``.h5``, ``.hdf5``, or the folder is missing
+                or cannot be written.
         """
         path = Path(path)
         write = _by_suffix(path, _WRITERS)
-        part = path.with_name(f".{path.name}.{os.getpid()}.part")
-        try:
-            write(part, self)
-            part.replace(path)
-        finally:
-            with contextlib.suppress(OSError):
-                part.unlink(missing_ok=True)
+        with replacing(path) as temporary:
+            write(temporary, self)
 
 
 class BankPrior:

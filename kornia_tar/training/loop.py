@@ -22,6 +22,7 @@ import torch
 from torch import Tensor, nn
 from tqdm import tqdm
 
+from kornia_tar._files import replacing
 from kornia_tar.checkpoint import save_checkpoint
 from kornia_tar.net import TARConfig, TARNet
 from kornia_tar.text import TextBank
@@ -52,6 +53,7 @@ class TrainConfig:
     precision: str = "auto"  # "fp32", "bf16", or bf16 where the device computes it natively
     compile: bool = False
     only_fine: bool = False  # train the fine stage and the modality classifier alone
+    learn_text: bool = False  # the text features are a start that training moves: the control of what words bring
 
 
 # What polishing trains; nothing of it feeds the coarse stage.
@@ -160,9 +162,11 @@ def train(
     if config.only_fine:
         freeze_coarse(net)
     features = None if text is None else text.features.to(where)
-    optimiser = torch.optim.AdamW(
-        parameter_groups(net, config.weight_decay), lr=config.learning_rate, betas=(0.9, 0.95), fused=True
-    )
+    groups = parameter_groups(net, config.weight_decay)
+    if features is not None and config.learn_text:
+        features = nn.Parameter(features.clone())
+        groups[1]["params"].append(features)
+    optimiser = torch.optim.AdamW(groups, lr=config.learning_rate, betas=(0.9, 0.95), fused=True)
     pairs = (pairs if text is None else pairs.with_scenes(text.names)).to(where)
     step, seconds = 0, 0.0
     state_path, checkpoint = out / "state.pt", out / "checkpoint.safetensors"
@@ -174,6 +178,8 @@ def train(
             net.load_state_dict(state["net"])
             average.load_state_dict(state["average"])
             optimiser.load_state_dict(state["optimiser"])
+            if isinstance(features, nn.Parameter):
+                features.data.copy_(state["features"])
             generator.set_state(state["generator"].cpu())
             step, seconds = int(state["step"]), float(state["seconds"])
         except (pickle.UnpicklingError, EOFError, KeyError, TypeError, ValueError, RuntimeError) as error:
@@ -185,17 +191,17 @@ def train(
 
     def save() -> None:
         if features is not None:
-            average.tafe.set_text(features)
+            average.tafe.set_text(features.detach())
         info = {**(provenance or {}), "step": step, "minutes": round(seconds / 60, 1), "train": asdict(config),
                 "deformation": asdict(deformation), "loss": asdict(weights), "pairs": len(pairs),
                 "torch": torch.__version__, "device": device}  # fmt: skip
         if text is not None:
             info["text"] = {"encoder": text.encoder, "names": list(text.names), "templates": list(text.templates)}
         save_checkpoint(checkpoint, average, info)
-        temporary = state_path.with_suffix(".tmp")
-        torch.save({"net": net.state_dict(), "average": average.state_dict(), "optimiser": optimiser.state_dict(),
-                    "generator": generator.get_state(), "step": step, "seconds": seconds}, temporary)  # fmt: skip
-        temporary.replace(state_path)
+        with replacing(state_path) as temporary:
+            torch.save({"net": net.state_dict(), "average": average.state_dict(), "optimiser": optimiser.state_dict(),
+                        "generator": generator.get_state(), "step": step, "seconds": seconds,
+                        "features": torch.empty(0) if features is None else features.detach()}, temporary)  # fmt: skip
 
     forward = torch.compile(step_loss) if config.compile and where.type == "cuda" else step_loss
     bf16 = choose_bf16(config.precision, where)

@@ -54,14 +54,14 @@ def test_failed_save_leaves_the_old_file(bank, tmp_path, monkeypatch):
         raise OSError("no space left on device")
 
     monkeypatch.setattr(np, "savez", full_disk)
-    with pytest.raises(OSError, match="no space"):
+    with pytest.raises(ValueError, match="no space"):
         bank.save(path)
     assert path.read_bytes() == before
     assert [file.name for file in tmp_path.iterdir()] == ["bank.npz"]
 
 
 def test_save_into_missing_folder(bank, tmp_path):
-    with pytest.raises(OSError):
+    with pytest.raises(ValueError, match="cannot be written"):
         bank.save(tmp_path / "missing" / "bank.npz")
     assert not list(tmp_path.iterdir())
 

@@ -70,6 +70,19 @@ def test_resume_goes_on_counting(few, tmp_path, bank):
     assert sorted(p.name for p in path.parent.iterdir()) == ["checkpoint.safetensors", "log.jsonl", "state.pt"]
 
 
+def test_learned_text_moves_and_goes_on_from_where_it_was(few, tmp_path, bank):
+    state = lambda: torch.load(tmp_path / "run" / "state.pt", weights_only=True)["features"]  # noqa: E731
+    open_gate = TARNet(SMALL)
+    open_gate.tafe.gate.data.fill_(0.5)
+    run(few, tmp_path / "run", bank, 2, config={"learn_text": True}, start=open_gate)
+    first = state()
+    assert 0 < (first - bank.features).abs().max() < 0.1
+    run(few, tmp_path / "run", bank, 3, config={"learn_text": True}, resume=True)
+    assert 0 < (state() - first).abs().max() < 0.1
+    run(few, tmp_path / "run", bank, 2, start=open_gate)
+    assert torch.equal(state(), bank.features)
+
+
 def test_equal_seeds_give_equal_weights(few, tmp_path, bank):
     nets = [load_checkpoint(run(few, tmp_path / name, bank, 3, config={"seed": seed}))[0].state_dict()
             for name, seed in (("a", 1), ("b", 1), ("c", 2))]  # fmt: skip
