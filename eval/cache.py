@@ -7,7 +7,6 @@ pair is complete; at most the last seconds of work are done again.
 from __future__ import annotations
 
 import json
-import os
 import shutil
 import time
 from collections.abc import Sequence
@@ -20,6 +19,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from eval.peers import Matches
+from kornia_tar._files import replacing
 
 SECONDS_BETWEEN_COPIES = 5.0
 
@@ -34,6 +34,7 @@ class Prediction:
         shape0: height and width of image0.
         border: how image1 ends, see ``protocol.Pair``.
         seconds: time of the match.
+        tie_points: (N, 4) x0, y0, x1, y1, or None.
     """
 
     matches: Matches
@@ -41,6 +42,7 @@ class Prediction:
     shape0: tuple[int, int]
     border: str
     seconds: float
+    tie_points: NDArray[np.float64] | None = None
 
 
 class Cache:
@@ -48,7 +50,8 @@ class Cache:
 
     Args:
         path: the HDF5 file; made by the first write.
-        about: what is said of the whole file. ``key`` in it decides: a file with another key is started anew.
+        about: what is said of the whole file. ``key`` in it decides: a file with another key is started anew. It is
+            written with every copy, so it may grow while pairs are added.
     """
 
     def __init__(self, path: Path, about: dict[str, Any]) -> None:
@@ -77,17 +80,13 @@ class Cache:
         if not self._pending:
             return
         self.path.parent.mkdir(parents=True, exist_ok=True)
-        temporary = self.path.with_name(f".{self.path.name}.{os.getpid()}.tmp")
-        try:
+        with replacing(self.path) as temporary:
             if not self._fresh:
                 shutil.copyfile(self.path, temporary)
             with h5py.File(temporary, "w" if self._fresh else "r+") as file:
                 file.attrs["about"] = json.dumps(self._about)
                 for name, prediction in self._pending.items():
                     _write(file.create_group(name), prediction)
-            temporary.replace(self.path)
-        finally:
-            temporary.unlink(missing_ok=True)
         self._fresh = False
         self._pending = {}
         self._written = time.monotonic()
@@ -95,7 +94,7 @@ class Cache:
 
 def cache_path(folder: Path, dataset: str, rung: str, matcher: str) -> Path:
     """Return the cache file of a matcher on a set and rung."""
-    return folder / f"{dataset}.{rung}.{matcher}.h5"
+    return folder / f"{dataset}.{rung}.{matcher.replace(':', '-')}.h5"
 
 
 def read_about(path: Path) -> dict[str, Any]:
@@ -123,6 +122,8 @@ def _write(group: h5py.Group, prediction: Prediction) -> None:
     group["keypoints0"] = prediction.matches.points0.astype(np.float32)
     group["keypoints1"] = prediction.matches.points1.astype(np.float32)
     group["confidence"] = prediction.matches.confidence.astype(np.float32)
+    if prediction.tie_points is not None:
+        group["tie_points"] = prediction.tie_points
     group.attrs["truth"] = prediction.truth
     group.attrs["shape0"] = prediction.shape0
     group.attrs["border"] = prediction.border
@@ -137,4 +138,5 @@ def _read(group: h5py.Group) -> Prediction:
         shape0=(height, width),
         border=str(group.attrs["border"]),
         seconds=float(group.attrs["seconds"]),
+        tie_points=group["tie_points"][()] if "tie_points" in group else None,
     )

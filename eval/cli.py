@@ -1,4 +1,4 @@
-"""Command line: ``python -m eval warps | run | score | speed``."""
+"""Command line: ``python -m eval warps | run | score | estimators | speed``."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-from eval import peers, protocol, report, run
+from eval import estimators, jobs, peers, protocol, report, run
 from eval.datasets import Dataset, open_dataset
 
 _ROOT = Path(__file__).resolve().parents[1]
@@ -17,6 +17,7 @@ _EXAMPLES = """examples, from the checkout's root:
   python -m eval run --matchers tar,sift,aliked,xfeat --data ../shared/data/val-000.tar --rung tar --out eval/results
   python -m eval run --matchers tar --checkpoint runs/a/last.safetensors --data ../shared/data --limit 100 --out runs/a
   python -m eval run --matchers sift --data ../shared/data/bench/srif-opt-sar --rung real --out eval/results
+  python -m eval estimators --set val-000 --rung tar,hard --matcher tar --out eval/results
   python -m eval speed --size 512 --threads 2
   python -m eval score --set val-000 --rung tar --out eval/results
 """
@@ -46,8 +47,13 @@ def _parser() -> argparse.ArgumentParser:
     commands = parser.add_subparsers(required=True, metavar="command")
     data = argparse.ArgumentParser(add_help=False)
     data.add_argument(
-        "--data", type=Path, nargs="+", required=True, help="WebDataset .tar, folder of val-*.tar, or SRIF folder"
+        "--data",
+        nargs="+",
+        required=True,
+        help="sets: a path whose layout tells the kind, or KIND:PATH (webdataset, srif, sen12, osdataset, qxs, "
+        "spacenet9, pairs); a folder of sets opens them all",
     )
+    data.add_argument("--split", help="the part to take of sets that have official ones; default: the one to test on")
     tables = argparse.ArgumentParser(add_help=False)
     tables.add_argument("--out", type=Path, required=True, help="folder of the tables <set>.<rung>.md and .json")
     tables.add_argument("--cache", type=Path, default=Path("runs/eval"), help="folder of cached matches (%(default)s)")
@@ -61,16 +67,21 @@ def _parser() -> argparse.ArgumentParser:
     warps.add_argument("--warps", type=Path, default=protocol.WARPS, help="folder to store them in (eval/warps)")
     warps.set_defaults(do=_warps)
 
-    match = commands.add_parser("run", parents=[data, tables], help="match, cache, score")
+    match = commands.add_parser(
+        "run", parents=[data, tables], help="match, cache, score", epilog=f"matchers:\n{peers.describe()}",
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )  # fmt: skip
     match.add_argument(
-        "--matchers", type=_words, required=True, help=f"of {', '.join(peers.NAMES)}; identity always runs along"
+        "--matchers", type=_words, required=True, help="comma-separated, of those listed below; identity always runs"
     )
     match.add_argument("--rung", type=_words, default=["tar"], help=f"{rungs} (tar)")
-    match.add_argument("--threads", type=_positive, default=1, help="threads of torch and OpenCV (%(default)s)")
+    match.add_argument("--jobs", type=_positive, default=1, help="matchers to run at the same time (%(default)s)")
+    match.add_argument("--threads", type=_positive, default=1, help="threads of torch and OpenCV, each (%(default)s)")
     match.add_argument("--checkpoint", type=Path, help="TAR's checkpoint instead of the shipped one")
     match.add_argument(
         "--weights", type=Path, default=_ROOT.parent / "shared" / "weights", help="peers' weights (../shared/weights)"
     )
+    match.add_argument("--download", action="store_true", help="let peers' libraries fetch their weights")
     match.set_defaults(do=_run)
 
     speed = commands.add_parser("speed", help="seconds and memory beside kornia's LoFTR on one pair")
@@ -81,14 +92,22 @@ def _parser() -> argparse.ArgumentParser:
     speed.set_defaults(do=_speed)
 
     score = commands.add_parser("score", parents=[tables], help="score what is cached, without matching")
+    score.add_argument("--data", nargs="+", default=[], help="the sets themselves, for pictures in the report")
+    score.add_argument("--split", help="as in run")
     score.add_argument("--set", dest="sets", type=_words, required=True, help="names of sets, such as val-000")
     score.add_argument("--rung", type=_words, default=["tar"], help=f"{rungs} (tar)")
     score.set_defaults(do=_score)
+
+    estimate = commands.add_parser("estimators", parents=[tables], help="compare robust estimators on cached matches")
+    estimate.add_argument("--set", dest="sets", type=_words, required=True, help="names of sets, such as val-000")
+    estimate.add_argument("--rung", type=_words, default=["tar"], help=f"{rungs} (tar)")
+    estimate.add_argument("--matcher", default="tar", help="whose matches (%(default)s)")
+    estimate.set_defaults(do=_estimators)
     return parser
 
 
 def _warps(args: argparse.Namespace) -> None:
-    for dataset in _datasets(args.data):
+    for dataset in (found for path in args.data for found in open_dataset(path, args.split)):
         for rung in args.rung:
             path = protocol.warps_path(dataset.name, rung, args.warps)
             warps = protocol.draw_warps(dataset.names, rung, args.seed)
@@ -97,19 +116,35 @@ def _warps(args: argparse.Namespace) -> None:
 
 
 def _run(args: argparse.Namespace) -> None:
-    run.set_threads(args.threads)
-    for dataset in _datasets(args.data):
-        names = run.thin(dataset.names, args.limit)
-        for rung in args.rung:
-            not_run = {}
-            for key in dict.fromkeys(["identity", *args.matchers]):
-                try:
-                    matcher = peers.create(key, args.weights, args.checkpoint)
-                except peers.NotRun as reason:
-                    not_run[key] = str(reason)
-                    continue
-                run.predict(dataset, rung, matcher, key, args.cache, names, args.warps)
-            _table(dataset.name, rung, args, names, not_run)
+    places = {dataset.name: (dataset, path) for path in args.data for dataset in open_dataset(path, args.split)}
+    keys = list(dict.fromkeys(["identity", *args.matchers]))
+    planned = {name: run.thin(dataset.names, args.limit) for name, (dataset, _) in places.items()}
+    rungs = {name: protocol.rungs_for(dataset, args.rung) for name, (dataset, _) in places.items()}
+    todo = [
+        jobs.Job(
+            matcher=key, data=path, split=args.split, dataset=name, names=tuple(planned[name]),
+            rungs=tuple(rungs[name]), threads=args.threads, cache=args.cache, warps=args.warps,
+            weights=args.weights, checkpoint=args.checkpoint, download=args.download,
+        )
+        for name, (_, path) in places.items() for key in keys
+    ]  # fmt: skip
+    reasons = jobs.run_jobs(todo, args.jobs)
+    tables = []
+    for name in places:
+        not_run = {job.matcher: reason for job, reason in reasons.items() if job.dataset == name}
+        for rung in rungs[name]:
+            tables.append(_table(name, rung, args, planned[name], not_run))
+    _report(tables, args, [dataset for dataset, _ in places.values()])
+
+
+def _estimators(args: argparse.Namespace) -> None:
+    tables = [
+        estimators.compare(dataset, rung, args.matcher, args.cache, args.limit)
+        for dataset in args.sets for rung in args.rung
+    ]  # fmt: skip
+    path = report.write_text(args.out / "estimators.md", estimators.markdown(tables))
+    print(path.read_text())
+    print(f"written: {path}", file=sys.stderr)
 
 
 def _speed(args: argparse.Namespace) -> None:
@@ -120,20 +155,27 @@ def _speed(args: argparse.Namespace) -> None:
 
 
 def _score(args: argparse.Namespace) -> None:
+    tables = []
     for dataset in args.sets:
         for rung in args.rung:
             names = run.thin(run.cached_names(dataset, rung, args.cache), args.limit)
-            _table(dataset, rung, args, names, {})
+            tables.append(_table(dataset, rung, args, names, {}))
+    _report(tables, args, [dataset for path in args.data for dataset in open_dataset(path, args.split)])
 
 
-def _table(dataset: str, rung: str, args: argparse.Namespace, names: list[str], not_run: dict[str, str]) -> None:
-    path = report.write(run.score(dataset, rung, args.cache, names, not_run, args.warps), args.out, args.limit)
+def _table(
+    dataset: str, rung: str, args: argparse.Namespace, names: list[str], not_run: dict[str, str]
+) -> report.Table:
+    table = run.score(dataset, rung, args.cache, names, not_run, args.warps)
+    path = report.write(table, args.out, args.limit)
     print(path.read_text())
     print(f"written: {path} and {path.with_suffix('.json').name}", file=sys.stderr)
+    return table
 
 
-def _datasets(paths: list[Path]) -> list[Dataset]:
-    return [dataset for path in paths for dataset in open_dataset(path)]
+def _report(tables: list[report.Table], args: argparse.Namespace, datasets: list[Dataset]) -> None:
+    page = report.write_report(tables, args.out, args.cache, datasets, args.limit)
+    print(f"written: {page} and report.md beside it", file=sys.stderr)
 
 
 def _words(text: str) -> list[str]:

@@ -32,6 +32,8 @@ class PairScore:
         precision: share of the matches within 1, 3 and 5 px; 0 without matches.
         rmse: root mean square error over all matched points, px; inf without matches.
         corner_error: mean corner error of the model fitted to the matches, px; inf where no model was found.
+        tie_rmse: root mean square error of that model at independent tie points, px; None where a set has none.
+        ce90: 90th percentile of its errors at the tie points (circular error, as in map accuracy standards), px.
     """
 
     matches: int
@@ -39,6 +41,8 @@ class PairScore:
     precision: tuple[float, ...]
     rmse: float
     corner_error: float
+    tie_rmse: float | None = None
+    ce90: float | None = None
 
 
 def transform(matrix: ArrayLike, points: ArrayLike) -> Array:
@@ -97,18 +101,41 @@ def corner_error(matrix: ArrayLike | None, truth: ArrayLike, shape0: Sequence[in
     return float(match_errors(corners, transform(matrix, corners), truth).mean())
 
 
+def tie_errors(matrix: ArrayLike | None, tie_points: ArrayLike) -> Array:
+    """Return the error in px, in image1, of a model at tie points (N, 4) x0, y0, x1, y1; inf each for None; (N,)."""
+    ties = np.asarray(tie_points, dtype=np.float64).reshape(-1, 4)
+    return np.full(len(ties), np.inf) if matrix is None else match_errors(ties[:, :2], ties[:, 2:], matrix)
+
+
+def ce90(errors: ArrayLike) -> float:
+    """Return the circular error at 90 %: the smallest error (N,) that at least nine tenths do not exceed, px."""
+    ordered = np.sort(np.asarray(errors, dtype=np.float64))
+    if not ordered.size:
+        raise ValueError("no tie points to score: a percentile of nothing is not a number")
+    return float(ordered[int(np.ceil(0.9 * len(ordered))) - 1])
+
+
 def score_pair(
-    points0: ArrayLike, points1: ArrayLike, truth: ArrayLike, shape0: Sequence[int], model: Model = "affine"
+    points0: ArrayLike,
+    points1: ArrayLike,
+    truth: ArrayLike,
+    shape0: Sequence[int],
+    model: Model = "affine",
+    tie_points: ArrayLike | None = None,
 ) -> PairScore:
     """Score the matches (N, 2), (N, 2) of one pair whose image0 has height and width ``shape0``."""
     errors = match_errors(points0, points1, truth)
     found = len(errors) > 0
+    matrix = estimate(points0, points1, model)
+    ties = None if tie_points is None else tie_errors(matrix, tie_points)
     return PairScore(
         matches=len(errors),
         ncm=int((errors < NCM_PIXELS).sum()),
         precision=tuple(float((errors < limit).mean()) if found else 0.0 for limit in PIXELS),
         rmse=float(np.sqrt(np.mean(errors**2))) if found else float("inf"),
-        corner_error=corner_error(estimate(points0, points1, model), truth, shape0),
+        corner_error=corner_error(matrix, truth, shape0),
+        tie_rmse=None if ties is None else float(np.sqrt(np.mean(ties**2))),
+        ce90=None if ties is None else ce90(ties),
     )
 
 
@@ -135,7 +162,8 @@ def aggregate(scores: Sequence[PairScore]) -> dict[str, float]:
     """Aggregate pair scores: SR, AUC and CMR as shares of all pairs, mean NCM and precision, failure rate.
 
     SR and AUC are of the mean corner error after the shared estimator; CMR@t is the paper's, the share of pairs whose
-    RMSE over matched points is below t.
+    RMSE over matched points is below t. Where a set has tie points: medians over the pairs of the model's tie-point
+    RMSE and CE90.
     """
     corners = [score.corner_error for score in scores]
     rmses = [score.rmse for score in scores]
@@ -147,4 +175,7 @@ def aggregate(scores: Sequence[PairScore]) -> dict[str, float]:
         rows[f"precision@{limit}"] = float(np.mean([score.precision[index] for score in scores]))
     rows["matches"] = float(np.mean([score.matches for score in scores]))
     rows["failure"] = 1 - success_rate(corners, float("inf"))
+    for key, values in (("tie RMSE", [s.tie_rmse for s in scores]), ("CE90", [s.ce90 for s in scores])):
+        if known := [value for value in values if value is not None]:
+            rows[key] = float(np.median(known))
     return rows

@@ -8,8 +8,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-import os
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
@@ -18,8 +17,9 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-from eval.datasets import Sample
+from eval.datasets import Dataset, Sample
 from eval.metrics import Model
+from kornia_tar._files import replacing
 
 Image = NDArray[np.uint8]
 Matrix = NDArray[np.float64]
@@ -92,9 +92,10 @@ class Pair:
         name: the sample's name.
         image0: optical image, (H0, W0) or (H0, W0, 3) uint8.
         image1: the other image, (H1, W1) uint8, warped unless the rung is ``real``.
-        truth: (3, 3) matrix that maps image0 to image1.
+        truth: (3, 3) matrix that maps image0 to image1; least squares on the tie points where a set has only those.
         border: how image1 ends: ``crop`` (cut from a larger image), ``fill`` (zeros where nothing is there), ``none``.
         hints: ``modality0`` and ``modality1`` ("optical" | "sar"), each present only where it is one of the two.
+        tie_points: (N, 4) x0, y0, x1, y1 px, points identified by hand in both images, or None.
     """
 
     name: str
@@ -103,6 +104,7 @@ class Pair:
     truth: Matrix
     border: Border
     hints: dict[str, str]
+    tie_points: NDArray[np.float64] | None = None
 
 
 def translation(x: float, y: float) -> Matrix:
@@ -147,9 +149,8 @@ def write_warps(path: Path, dataset: str, rung: str, seed: int, warps: dict[str,
     rows = (f"    {json.dumps(name)}: {json.dumps(matrix.ravel().tolist())}" for name, matrix in warps.items())
     text = json.dumps(head, indent=2).removesuffix("\n}") + ',\n  "warps": {\n' + ",\n".join(rows) + "\n  }\n}\n"
     path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
-    temporary.write_text(text)
-    temporary.replace(path)
+    with replacing(path) as temporary:
+        temporary.write_text(text)
 
 
 def read_warps(dataset: str, rung: str, folder: Path = WARPS) -> dict[str, Matrix]:
@@ -190,6 +191,28 @@ def stretch(image: Image) -> Image:
     return np.clip((image.astype(np.float32) - low) * (255 / (high - low)) + 0.5, 0, 255).astype(np.uint8)
 
 
+def rungs_for(dataset: Dataset, wanted: Sequence[str]) -> list[str]:
+    """Return the rungs a set is run at: ``real`` for one that brings its own truth, else those wanted."""
+    first = dataset.read(dataset.names[0])
+    return [REAL] if first.truth is not None or first.tie_points is not None else list(wanted)
+
+
+def own_truth(sample: Sample) -> Matrix:
+    """Return the matrix a sample brings, or the affine map that fits its tie points best.
+
+    Raises:
+        ValueError: when it brings neither.
+    """
+    if sample.truth is not None:
+        return sample.truth
+    if sample.tie_points is None or len(sample.tie_points) < 3:
+        raise ValueError(f"{sample.name} brings no truth: rung {REAL!r} needs it, choose a rung with warps")
+    ties = np.asarray(sample.tie_points, dtype=np.float64)
+    design = np.column_stack([ties[:, :2], np.ones(len(ties))])
+    solution, *_ = np.linalg.lstsq(design, ties[:, 2:], rcond=None)
+    return np.vstack([solution.T, [0.0, 0.0, 1.0]])
+
+
 def make_pair(sample: Sample, warp: Matrix | None) -> Pair:
     """Turn a sample into the pair a matcher sees.
 
@@ -205,9 +228,7 @@ def make_pair(sample: Sample, warp: Matrix | None) -> Pair:
     sides = (("modality0", "optical"), ("modality1", sample.modality))
     hints = {key: value for key, value in sides if value in ("optical", "sar")}
     if warp is None:
-        if sample.truth is None:
-            raise ValueError(f"{sample.name} brings no truth: rung {REAL!r} needs it, choose a rung with warps")
-        return Pair(sample.name, image0, image1, sample.truth, "none", hints)
+        return Pair(sample.name, image0, image1, own_truth(sample), "none", hints, sample.tie_points)
     height, width = image1.shape[:2]
     if image0.shape[:2] != (height, width) or min(height, width) < SIZE:
         raise ValueError(

@@ -3,23 +3,24 @@
 from __future__ import annotations
 
 import hashlib
+import resource
 import sys
 import time
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
 import cv2
 import numpy as np
 import torch
-from tqdm import tqdm
+from torch.utils.flop_counter import FlopCounterMode
 
 from eval import metrics, report
 from eval.cache import Cache, Prediction, cache_path, read_about, read_names, read_predictions
 from eval.datasets import Dataset
-from eval.peers import Matcher
-from eval.protocol import REAL, RUNGS, WARPS, Matrix, make_pair, read_warps
+from eval.peers import Matcher, NotRun
+from eval.protocol import REAL, RUNGS, WARPS, Matrix, Pair, make_pair, read_warps
 
 
 def thin(names: Sequence[str], limit: int | None) -> list[str]:
@@ -38,6 +39,7 @@ def predict(
     folder: Path,
     names: Sequence[str],
     warps_folder: Path = WARPS,
+    tick: Callable[[int], None] = lambda number: None,
 ) -> None:
     """Match the named pairs of a set with one matcher, into its cache; pairs that are there already stay.
 
@@ -49,6 +51,10 @@ def predict(
         folder: folder of the caches.
         names: pairs to match.
         warps_folder: folder of the stored warps.
+        tick: told how many more pairs are done.
+
+    Raises:
+        NotRun: when the matcher breaks down on a pair; what it matched before stays.
     """
     warps = _warps(dataset.name, rung, warps_folder)
     if warps is not None and (lacking := [name for name in names if name not in warps]):
@@ -63,16 +69,38 @@ def predict(
     }
     with Cache(cache_path(folder, dataset.name, rung, key), about) as cache:
         todo = [name for name in names if name not in cache.done]
-        label = f"{dataset.name}.{rung} {matcher.name}"
-        for index, name in enumerate(tqdm(todo, desc=label, unit="pair", file=sys.stderr)):
+        tick(len(names) - len(todo))
+        for index, name in enumerate(todo):
             pair = make_pair(dataset.read(name), None if warps is None else warps[name])
-            if index == 0:  # the first call of a network is slow for reasons of its own
-                matcher.match(pair.image0, pair.image1, **pair.hints)
-            start = time.perf_counter()
-            matches = matcher.match(pair.image0, pair.image1, **pair.hints)
-            seconds = time.perf_counter() - start
-            height, width = pair.image0.shape[:2]
-            cache.add(name, Prediction(matches, pair.truth, (height, width), pair.border, seconds))
+            try:
+                if index == 0:  # the first call of a network is slow for reasons of its own
+                    with FlopCounterMode(display=False) as counter:
+                        matcher.match(pair.image0, pair.image1, **pair.hints)
+                    about |= {"gflops": counter.get_total_flops() / 1e9, "gflops at": _sizes(pair)}
+                start = time.perf_counter()
+                matches = matcher.match(pair.image0, pair.image1, **pair.hints)
+                seconds = time.perf_counter() - start
+            except Exception as error:
+                raise NotRun(f"broke down on {name}: {type(error).__name__}: {error}") from error
+            about["peak MiB"] = peak_memory()
+            shape0 = (pair.image0.shape[0], pair.image0.shape[1])
+            cache.add(name, Prediction(matches, pair.truth, shape0, pair.border, seconds, pair.tie_points))
+            tick(1)
+
+
+def peak_memory() -> float:
+    """Peak resident memory of this process so far in MiB, libraries included."""
+    try:
+        # getrusage would also count what a forking parent held.
+        lines = Path("/proc/self/status").read_text().splitlines()
+        return int(next(line for line in lines if line.startswith("VmHWM")).split()[1]) / 1024
+    except (OSError, StopIteration):
+        unit = 2**20 if sys.platform == "darwin" else 2**10
+        return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / unit
+
+
+def _sizes(pair: Pair) -> str:
+    return " and ".join(f"{image.shape[1]}x{image.shape[0]}" for image in (pair.image0, pair.image1))
 
 
 def cached_names(dataset: str, rung: str, folder: Path) -> list[str]:
@@ -104,6 +132,8 @@ def score(
     rows, missing = [], dict(not_run)
     ceiling: dict[str, float] = {}
     borders: Counter[str] = Counter()
+    errors: dict[str, Matrix] = {}
+    motions: list[tuple[float, float]] = []
     for path in _cached(dataset, rung, folder):
         about = read_about(path)
         lacking = len(set(names) - set(read_names(path)))
@@ -113,12 +143,18 @@ def score(
             missing[about["matcher"]] = f"{lacking} of {len(names)} pairs are not matched yet"
         else:
             predictions = read_predictions(path, names)
-            rows.append(_row(about, predictions, model))
+            scores = [score_prediction(prediction, model) for prediction in predictions]
+            key = path.name.removeprefix(f"{dataset}.{rung}.").removesuffix(".h5")
+            rows.append(_row(about, key, predictions, scores))
+            errors[key] = np.array([score.corner_error for score in scores])
+            motions = motions or [report.motion(prediction.truth, prediction.shape0) for prediction in predictions]
             ceiling = ceiling or metrics.aggregate([_perfect(prediction, model) for prediction in predictions])
             borders = borders or Counter(prediction.border for prediction in predictions)
     rows.sort(key=lambda row: (row["AUC@10"], row["AUC@5"], row["NCM"]), reverse=True)
     drawn = RUNGS[rung].describe() if rung in RUNGS else "the set's own truth"
-    return report.Table(dataset, rung, drawn, model, len(names), dict(borders), rows, ceiling, missing)
+    rotations, scales = np.array(motions).reshape(-1, 2).T
+    detail = report.PairErrors(list(names), rotations, scales, errors)
+    return report.Table(dataset, rung, drawn, model, len(names), dict(borders), rows, ceiling, missing, detail)
 
 
 def set_threads(threads: int) -> None:
@@ -137,11 +173,19 @@ def _warps(dataset: str, rung: str, folder: Path) -> dict[str, Matrix] | None:
     return None if rung == REAL else read_warps(dataset, rung, folder)
 
 
-def _row(about: dict[str, Any], predictions: list[Prediction], model: metrics.Model) -> dict[str, Any]:
-    scores = [metrics.score_pair(p.matches.points0, p.matches.points1, p.truth, p.shape0, model) for p in predictions]
+def _row(
+    about: dict[str, Any], key: str, predictions: list[Prediction], scores: list[metrics.PairScore]
+) -> dict[str, Any]:
     seconds = float(np.median([prediction.seconds for prediction in predictions]))
-    about = {key: about[key] for key in ("matcher", "settings", "parameters", "predicted")}
-    return metrics.aggregate(scores) | {"seconds": seconds} | about
+    told = ("matcher", "settings", "parameters", "predicted", "gflops", "gflops at", "peak MiB")
+    about = {name: about[name] for name in told if name in about}
+    return metrics.aggregate(scores) | {"seconds": seconds, "key": key} | about
+
+
+def score_prediction(prediction: Prediction, model: metrics.Model) -> metrics.PairScore:
+    """Score what a matcher said of one pair."""
+    points0, points1 = prediction.matches.points0, prediction.matches.points1
+    return metrics.score_pair(points0, points1, prediction.truth, prediction.shape0, model, prediction.tie_points)
 
 
 def _perfect(prediction: Prediction, model: metrics.Model) -> metrics.PairScore:

@@ -8,12 +8,14 @@ import re
 import tarfile
 from collections.abc import Iterator
 from pathlib import Path
+from typing import ClassVar
 
 import numpy as np
 from numpy.typing import NDArray
 from PIL import Image, UnidentifiedImageError
 
 from eval.datasets import Sample
+from eval.datasets.files import safe_name
 
 _MEMBER = re.compile(r"(?P<name>[^/\\]+?)\.(?P<part>optical\.(?:webp|png|jpe?g)|sar\.(?:webp|png|jpe?g)|json)")
 _MAX_BYTES = 64 << 20
@@ -39,6 +41,7 @@ class WebDataset:
     Layout:
         ``<source>__<stem>.optical.webp`` (RGB or grey), ``.sar.webp`` (grey), optional ``.json`` (source, stem, size,
         gsd_m). PNG and JPEG are read too. The name of a pair is ``<source>__<stem>``, that of the set the file's stem.
+        Of a folder of tars its splits are ``val-*.tar`` (the default), ``test-*.tar`` and ``train-*.tar``.
 
     How to get it:
         Pack the pairs of the sources above with ``tar`` in that layout.
@@ -50,8 +53,14 @@ class WebDataset:
         ValueError: when the file is no readable tar or a pair lacks one of its images.
     """
 
+    SPLITS: ClassVar[tuple[str, ...]] = ("train", "val", "test")
+    HOW: ClassVar[str] = (
+        "WebDataset tars of pairs: pack <name>.optical.webp with <name>.sar.webp by tar as {path}/val-000.tar, or give"
+        " the path of one .tar"
+    )
+
     def __init__(self, path: Path) -> None:
-        self.name = path.stem
+        self.name = safe_name(path.stem)
         self._path = path
         try:
             with tarfile.open(path, "r:") as tar:
@@ -69,6 +78,13 @@ class WebDataset:
         if not self._members:
             raise ValueError(f"{path}: holds no pair named <stem>.optical.webp with <stem>.sar.webp")
         self.names = sorted(self._members)
+
+    @classmethod
+    def find(cls, path: Path, split: str | None = None) -> list[WebDataset]:
+        """Open a tar, or those of a folder whose names begin with the split, by default ``val``."""
+        if path.is_file() and path.suffix == ".tar":
+            return [cls(path)]
+        return [cls(tar) for tar in sorted(path.glob(f"{split or 'val'}-*.tar"))]
 
     def __len__(self) -> int:
         return len(self.names)

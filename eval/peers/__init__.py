@@ -1,25 +1,62 @@
-"""Matchers to compare, one file each, behind one small protocol."""
+"""Matchers to compare, one file each, behind one small protocol.
+
+Convention: a peer takes and gives pixels whose centres are integers, x before y. Where its library counts centres from
+0.5 (LoFTR and its kin, RoMa, DeDoDe), the adapter takes the half pixel off.
+"""
 
 from __future__ import annotations
 
-import hashlib
 from dataclasses import dataclass
 from importlib import import_module
 from pathlib import Path
-from typing import Any, Protocol, cast
+from typing import Protocol, cast
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 
+from eval.peers.store import NotRun, Store, digest, load_strictly, read_weights
+
+__all__ = [
+    "FAMILIES",
+    "NAMES",
+    "Image",
+    "Matcher",
+    "Matches",
+    "NotRun",
+    "Store",
+    "count",
+    "create",
+    "describe",
+    "digest",
+    "load_strictly",
+    "read_weights",
+    "to_tensor",
+]
+
 Image = NDArray[np.uint8]
 
-# Each is a module of this package with a function ``create(weights: Path, checkpoint: Path | None) -> Matcher``.
-NAMES = ("identity", "sift", "aliked", "xfeat", "loftr", "tar", "tar_registrar")
-
-
-class NotRun(Exception):
-    """A matcher that cannot be run here; the message is the reason that the report prints."""
+# Each is a module of this package with a function ``create(store: Store) -> Matcher``.
+PEERS = {
+    "identity": "nothing moved: what any method must beat",
+    "phase": "phase correlation of the edges, rotation and scale by log-polar spectra (OpenCV)",
+    "sift": "RootSIFT, mutual nearest neighbours, ratio 0.9 (OpenCV)",
+    "sift_magsac": "the same, kept to the inliers of MAGSAC++ (OpenCV)",
+    "aliked": "ALIKED-n16, mutual nearest neighbours (kornia)",
+    "xfeat": "XFeat, sparse, mutual nearest neighbours (kornia)",
+    "disk": "DISK + LightGlue (kornia)",
+    "dedode": "DeDoDe B + LightGlue (kornia)",
+    "loftr": "LoFTR, outdoor (kornia)",
+    "eloftr": "EfficientLoFTR, outdoor (transformers)",
+    "matchanything": "MatchAnything, EfficientLoFTR trained across modalities (transformers)",
+    "roma": "RoMa, outdoor (romatch)",
+    "romav2": "RoMa v2 (romav2)",
+    "tar": "TAR, this repository's matcher",
+    "tar_registrar": "TAR with its registrar",
+}
+# Modules with a function ``create(store: Store, variant: str) -> Matcher``, asked for as ``<family>:<variant>``.
+FAMILIES = {"vismatch": "vismatch:<name>, one of the matchers that vismatch wraps, such as vismatch:xoftr"}
+NAMES = tuple(PEERS)
 
 
 @dataclass(frozen=True)
@@ -40,6 +77,13 @@ class Matches:
     def of(cls, points0: torch.Tensor, points1: torch.Tensor, confidence: torch.Tensor) -> Matches:
         """Build from tensors of any float type and device."""
         return cls(*(part.detach().float().cpu().numpy() for part in (points0, points1, confidence.reshape(-1))))
+
+    def inside(self, image0: Image, image1: Image) -> Matches:
+        """Keep the matches whose two ends lie on their images; those in padding do not."""
+        kept = np.ones(len(self.points0), bool)
+        for points, image in ((self.points0, image0), (self.points1, image1)):
+            kept &= ((points > -0.5) & (points < np.array(image.shape[1::-1]) - 0.5)).all(axis=1)
+        return Matches(self.points0[kept], self.points1[kept], self.confidence[kept])
 
 
 class Matcher(Protocol):
@@ -64,56 +108,60 @@ class Matcher(Protocol):
         ...
 
 
-def create(name: str, weights: Path, checkpoint: Path | None = None) -> Matcher:
+def create(
+    name: str, weights: Path, checkpoint: Path | None = None, *, download: bool = False, untrained: bool = False
+) -> Matcher:
     """Build a matcher by its name.
 
     Args:
-        name: one of ``NAMES``.
+        name: one of ``NAMES``, or ``vismatch:<name>``.
         weights: folder of the peers' weights.
         checkpoint: TAR's checkpoint; None for the one that kornia_tar ships.
+        download: fetch weights that are not there, from where their authors put them.
+        untrained: random weights where a network would read some. For speed and memory alone: the matches mean
+            nothing, and the matcher's name says so.
 
     Raises:
         NotRun: when it cannot be run here, with the reason.
         ValueError: when there is no such matcher.
     """
-    if name not in NAMES:
-        raise ValueError(f"matcher {name!r} is unknown: choose from {', '.join(NAMES)}")
-    return cast(Matcher, import_module(f"eval.peers.{name}").create(weights, checkpoint))
+    store = Store(weights, checkpoint, download, untrained)
+    key, colon, variant = name.partition(":")
+    if key in FAMILIES and variant:
+        matcher = import_module(f"eval.peers.{key}").create(store, variant)
+    elif key in PEERS and not colon:
+        matcher = import_module(f"eval.peers.{key}").create(store)
+    else:
+        raise ValueError(f"matcher {name!r} is unknown: choose from {', '.join((*NAMES, *FAMILIES))}[:<name>]")
+    if store.random:
+        matcher.name += " (random weights)"
+    return cast(Matcher, matcher)
 
 
-def read_weights(path: Path) -> dict[str, torch.Tensor]:
-    """Read a peer's state dict, or raise NotRun where its file is not there."""
-    if not path.is_file():
-        raise NotRun(f"no weights ({path.parent.name}/{path.name} is not in the weights folder)")
-    stored: Any = torch.load(path, map_location="cpu", weights_only=True)
-    return cast(dict[str, torch.Tensor], stored.get("state_dict", stored))
+def describe() -> str:
+    """List all matchers, one line each, for a command's help."""
+    width = max(map(len, PEERS)) + 2
+    return "\n".join(
+        [*(f"  {key:{width}}{line}" for key, line in PEERS.items()), *(f"  {f}" for f in FAMILIES.values())]
+    )
 
 
-def load_strictly(module: torch.nn.Module, state: dict[str, torch.Tensor], unused: str | None = None) -> None:
-    """Load a state dict that may lack buffers and the submodule named ``unused``, but no weight that is in use."""
-    missing, unexpected = module.load_state_dict(state, strict=False)
-    used = {name for name, _ in module.named_parameters() if name.split(".")[0] != unused}
-    random = set(missing) & used
-    if random or unexpected:
-        odd = sorted(random) + list(unexpected)
-        raise NotRun(f"weights do not fit this kornia ({len(odd)} odd names, first {odd[0]})")
-    module.eval()
+def count(*modules: torch.nn.Module) -> int:
+    """Count the parameters of modules."""
+    return sum(parameter.numel() for module in modules for parameter in module.parameters())
 
 
-def count(module: torch.nn.Module) -> int:
-    """Count a module's parameters."""
-    return sum(parameter.numel() for parameter in module.parameters())
+def to_tensor(image: Image, channels: int | None = None) -> torch.Tensor:
+    """Turn (H, W) or (H, W, 3) uint8 into (1, C, H, W) float in [0, 1].
 
-
-def digest(*files: Path) -> str:
-    """Hash files, so that matches cached from other ones are not taken for theirs."""
-    return hashlib.sha256(b"".join(file.read_bytes() for file in files)).hexdigest()[:16]
-
-
-def to_tensor(image: Image, grey: bool = False) -> torch.Tensor:
-    """Turn (H, W) or (H, W, 3) uint8 into (1, C, H, W) float in [0, 1]; C is 1 where ``grey``."""
+    Args:
+        image: the image.
+        channels: 1 to weigh colours to grey, 3 to repeat grey; None for as many as the image has.
+    """
     tensor = torch.from_numpy(np.ascontiguousarray(image)).float() / 255
     tensor = tensor[None] if tensor.ndim == 2 else tensor.permute(2, 0, 1)
-    if grey and len(tensor) == 3:
+    if channels == 1 and len(tensor) == 3:
         tensor = torch.tensor([0.299, 0.587, 0.114]).view(3, 1, 1).mul(tensor).sum(0, keepdim=True)
+    elif channels == 3:
+        tensor = tensor.expand(3, -1, -1)
     return tensor[None]

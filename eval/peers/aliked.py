@@ -2,36 +2,34 @@
 
 from __future__ import annotations
 
-from pathlib import Path
-
 import kornia
 import torch
 from kornia.feature import match_mnn
 
-from eval.peers import Image, Matches, NotRun, count, digest, load_strictly, read_weights, to_tensor
+from eval.peers import Image, Matches, NotRun, Store, count, to_tensor
 
 FEATURES = 2048
+URL = "https://github.com/Shiaoming/ALIKED/raw/main/models/aliked-n16.pth"
 
 
 class Aliked:
     """The network with its published weights, the 2048 strongest points, mutual nearest neighbours.
 
     Args:
-        path: ``aliked-n16.pth`` of github.com/Shiaoming/ALIKED, BSD-3-Clause.
+        store: with ``aliked/aliked-n16.pth`` of github.com/Shiaoming/ALIKED, BSD-3-Clause.
     """
 
     name = "ALIKED-n16"
 
-    def __init__(self, path: Path) -> None:
+    def __init__(self, store: Store) -> None:
         try:
             from kornia.feature import ALIKED
         except ImportError as error:
             raise NotRun("needs kornia >= 0.9") from error
-        state = read_weights(path)
-        self._net = ALIKED("aliked-n16", max_num_keypoints=FEATURES, detection_threshold=0.0)
-        load_strictly(self._net, state)
+        net = ALIKED("aliked-n16", max_num_keypoints=FEATURES, detection_threshold=0.0)
+        self._net = store.load(net, "aliked/aliked-n16.pth", URL)
         self.parameters = count(self._net)
-        self.settings = f"kornia {kornia.__version__}, {FEATURES} features, mutual, weights {digest(path)}"
+        self.settings = f"kornia {kornia.__version__}, {FEATURES} features, mutual, {store.settings}"
 
     @torch.inference_mode()
     def match(self, image0: Image, image1: Image, **hints: str) -> Matches:
@@ -42,6 +40,6 @@ class Aliked:
         return Matches.of(features0.keypoints[pairs[:, 0]], features1.keypoints[pairs[:, 1]], cosine)
 
 
-def create(weights: Path, checkpoint: Path | None) -> Aliked:
-    """Build it from ``aliked/aliked-n16.pth``."""
-    return Aliked(weights / "aliked" / "aliked-n16.pth")
+def create(store: Store) -> Aliked:
+    """Build it."""
+    return Aliked(store)

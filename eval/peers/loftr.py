@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 from copy import deepcopy
-from pathlib import Path
+from typing import Any
 
 import kornia
 import torch
 from kornia.feature import LoFTR as KorniaLoFTR
 from kornia.feature.loftr.loftr import default_cfg
 
-from eval.peers import Image, Matches, count, digest, load_strictly, read_weights, to_tensor
+from eval.peers import Image, Matches, Store, count, to_tensor
+
+URL = "https://cmp.felk.cvut.cz/~mishkdmy/models/loftr_outdoor.ckpt"
 
 
 class LoFTR:
@@ -20,31 +22,34 @@ class LoFTR:
     images are padded at the right and bottom, and matches there are dropped.
 
     Args:
-        path: ``loftr_outdoor.ckpt`` of github.com/zju3dv/LoFTR, Apache-2.0.
+        store: with ``loftr/loftr_outdoor.ckpt`` of github.com/zju3dv/LoFTR, Apache-2.0.
+        threshold: smallest confidence of a coarse match; LoFTR's own is 0.2.
     """
 
     name = "LoFTR"
 
-    def __init__(self, path: Path) -> None:
-        state = {name.removeprefix("matcher."): value for name, value in read_weights(path).items()}
-        # Its own copy of the configuration: others write into kornia's default.
-        self._net = KorniaLoFTR(pretrained=None, config=deepcopy(default_cfg))
-        load_strictly(self._net, state)
+    def __init__(self, store: Store, threshold: float = 0.2) -> None:
+        # Its own copy of the configuration: others write into kornia's default, hloc into this threshold.
+        config: dict[str, Any] = deepcopy(default_cfg)
+        config["match_coarse"]["thr"] = threshold
+        net = KorniaLoFTR(pretrained=None, config=config)
+        self._net = store.load(net, "loftr/loftr_outdoor.ckpt", URL, _without_prefix)
         self.parameters = count(self._net)
-        self.settings = f"kornia {kornia.__version__}, outdoor, weights {digest(path)}"
+        self.settings = f"kornia {kornia.__version__}, outdoor, threshold {threshold:g}, {store.settings}"
 
     @torch.inference_mode()
     def match(self, image0: Image, image1: Image, **hints: str) -> Matches:
         """Match; the confidence is LoFTR's own."""
-        tensors = [to_tensor(image, grey=True) for image in (image0, image1)]
+        tensors = [to_tensor(image, 1) for image in (image0, image1)]
         padded = [torch.nn.functional.pad(t, (0, -t.shape[-1] % 8, 0, -t.shape[-2] % 8)) for t in tensors]
         out = self._net({"image0": padded[0], "image1": padded[1]})
-        points = [out["keypoints0"] - 0.5, out["keypoints1"] - 0.5]
-        sizes = [torch.tensor(image.shape[1::-1]) for image in (image0, image1)]
-        inside = torch.stack([(p < size - 0.5).all(1) for p, size in zip(points, sizes, strict=True)]).all(0)
-        return Matches.of(points[0][inside], points[1][inside], out["confidence"][inside])
+        return Matches.of(out["keypoints0"] - 0.5, out["keypoints1"] - 0.5, out["confidence"]).inside(image0, image1)
 
 
-def create(weights: Path, checkpoint: Path | None) -> LoFTR:
-    """Build it from ``loftr/loftr_outdoor.ckpt``."""
-    return LoFTR(weights / "loftr" / "loftr_outdoor.ckpt")
+def _without_prefix(state: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
+    return {name.removeprefix("matcher."): value for name, value in state.items()}
+
+
+def create(store: Store) -> LoFTR:
+    """Build it."""
+    return LoFTR(store)

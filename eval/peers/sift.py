@@ -2,14 +2,12 @@
 
 from __future__ import annotations
 
-from pathlib import Path
-
 import cv2
 import numpy as np
 import torch
 from kornia.feature import match_smnn
 
-from eval.peers import Image, Matches
+from eval.peers import Image, Matches, Store
 
 RATIO = 0.9
 FEATURES = 4096
@@ -45,6 +43,6 @@ class RootSIFT:
         return torch.from_numpy(cv2.KeyPoint.convert(keypoints)), torch.from_numpy(root)
 
 
-def create(weights: Path, checkpoint: Path | None) -> RootSIFT:
+def create(store: Store) -> RootSIFT:
     """Build it; it needs nothing."""
     return RootSIFT()

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import torch
 
-from eval.peers import Image, Matches, NotRun, count, digest, to_tensor
+from eval.peers import Image, Matches, NotRun, Store, count, digest, to_tensor
 
 
 class TAR:
@@ -44,6 +44,6 @@ class TAR:
         return Matches.of(out["keypoints0"], out["keypoints1"], out["confidence"])
 
 
-def create(weights: Path, checkpoint: Path | None) -> TAR:
+def create(store: Store) -> TAR:
     """Build it from a checkpoint, or from the one that kornia_tar ships."""
-    return TAR(checkpoint)
+    return TAR(store.checkpoint)

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import numpy as np
 
-from eval.peers import Image, Matches
+from eval.peers import Image, Matches, Store
 from eval.peers.tar import TAR
 
 
@@ -29,6 +29,6 @@ class TARRegistrar:
         return Matches(*(part.astype(np.float32) for part in (found.points0, found.points1, found.confidence)))
 
 
-def create(weights: Path, checkpoint: Path | None) -> TARRegistrar:
+def create(store: Store) -> TARRegistrar:
     """Build it from a checkpoint, or from the one that kornia_tar ships."""
-    return TARRegistrar(checkpoint)
+    return TARRegistrar(store.checkpoint)

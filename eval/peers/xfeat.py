@@ -2,15 +2,15 @@
 
 from __future__ import annotations
 
-from pathlib import Path
-
 import kornia
 import torch
 from kornia.feature import match_mnn
 
-from eval.peers import Image, Matches, NotRun, count, digest, load_strictly, read_weights, to_tensor
+from eval.peers import Image, Matches, NotRun, Store, count, to_tensor
 
 FEATURES = 4096
+FILE = "xfeat/xfeat_from_onnx_kornia_state_dict.pt"
+URL = "https://github.com/verlab/accelerated_features/raw/main/weights/xfeat.pt"  # in kornia's names
 
 
 class XFeat:
@@ -19,23 +19,23 @@ class XFeat:
     kornia's points are in our frame where height and width are multiples of 32; else half a resized pixel is put back.
 
     Args:
-        path: weights of github.com/verlab/accelerated_features as kornia's state dict, Apache-2.0.
+        store: with ``xfeat/xfeat_from_onnx_kornia_state_dict.pt``, the weights of
+            github.com/verlab/accelerated_features in kornia's names, Apache-2.0.
     """
 
     name = "XFeat"
 
-    def __init__(self, path: Path) -> None:
+    def __init__(self, store: Store) -> None:
         try:
             from kornia.feature import XFeat as KorniaXFeat
         except ImportError as error:
             raise NotRun("needs kornia >= 0.9") from error
-        state = read_weights(path)
         self._xfeat = KorniaXFeat(top_k=FEATURES)
         # The semi-dense refinement is not run here.
-        load_strictly(self._xfeat.net, state, unused="fine_matcher")
+        store.load(self._xfeat.net, FILE, URL, unused="fine_matcher")
         self._xfeat.eval()
         self.parameters = count(self._xfeat)
-        self.settings = f"kornia {kornia.__version__}, sparse, {FEATURES} features, mutual, weights {digest(path)}"
+        self.settings = f"kornia {kornia.__version__}, sparse, {FEATURES} features, mutual, {store.settings}"
 
     @torch.inference_mode()
     def match(self, image0: Image, image1: Image, **hints: str) -> Matches:
@@ -52,6 +52,6 @@ class XFeat:
         return features["keypoints"] + (size / resized - 1) / 2, features["descriptors"]
 
 
-def create(weights: Path, checkpoint: Path | None) -> XFeat:
-    """Build it from ``xfeat/xfeat_from_onnx_kornia_state_dict.pt``."""
-    return XFeat(weights / "xfeat" / "xfeat_from_onnx_kornia_state_dict.pt")
+def create(store: Store) -> XFeat:
+    """Build it."""
+    return XFeat(store)

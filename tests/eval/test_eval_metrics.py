@@ -101,3 +101,23 @@ def test_aggregate_of_one_success_and_one_failure():
 def test_nothing_to_score_is_an_error():
     with pytest.raises(ValueError, match="no pairs"):
         metrics.aggregate([])
+
+
+@given(st.lists(st.floats(0, 100), min_size=1, max_size=60))
+def test_nine_tenths_of_the_errors_do_not_exceed_ce90(errors):
+    limit = metrics.ce90(errors)
+    share = np.mean(np.asarray(errors) <= limit)
+    assert share >= 0.9 and limit in errors
+    assert np.mean(np.asarray(errors) < limit) < 0.9
+
+
+def test_tie_points_judge_the_model_not_the_matches():
+    ties = np.column_stack([GRID[:100], GRID[:100] + np.array([3, 4])])
+    score = metrics.score_pair(GRID, GRID, np.eye(3), SHAPE, tie_points=ties)
+    assert score.rmse == 0 and score.corner_error == pytest.approx(0, abs=1e-6)
+    assert score.tie_rmse == pytest.approx(5, abs=1e-5) and score.ce90 == pytest.approx(5, abs=1e-5)
+    failed = metrics.score_pair(GRID[:1], GRID[:1], np.eye(3), SHAPE, tie_points=ties)
+    assert failed.tie_rmse == failed.ce90 == np.inf
+    rows = metrics.aggregate([score, failed, failed])
+    assert rows["tie RMSE"] == rows["CE90"] == np.inf
+    assert "CE90" not in metrics.aggregate([metrics.score_pair(GRID, GRID, np.eye(3), SHAPE)])

@@ -29,14 +29,20 @@ def test_matches_have_their_shapes_and_lie_in_the_images(name):
     assert matcher.settings
 
 
-@pytest.mark.parametrize("name", ["sift", "aliked", "xfeat"])
+@pytest.mark.parametrize("name", ["sift", "sift_magsac", "phase", "aliked", "xfeat"])
 def test_blank_images_give_few_or_no_matches_and_no_error(name):
     matches = build(name).match(np.zeros((64, 64), np.uint8), np.zeros((64, 64, 3), np.uint8))
     assert matches.points0.shape[1] == 2
 
 
+# Nobody could run these here with their weights: who has them, learns from this test whether their frame is right.
+UNPROVEN = ("loftr", "disk", "dedode", "eloftr", "matchanything", "roma", "romav2")
+
+
 # The bounds leave room for what the networks themselves are off by; XFeat's whole pixels are too coarse for this.
-@pytest.mark.parametrize(("name", "bound"), [("sift", 0.1), ("aliked", 0.4), ("loftr", 0.3)])
+@pytest.mark.parametrize(
+    ("name", "bound"), [("sift", 0.1), ("sift_magsac", 0.1), ("aliked", 0.4), *((name, 0.3) for name in UNPROVEN)]
+)
 def test_pixel_centres_are_integers(name, bound, shared):
     # Twice the size puts pixel p at 2p + 0.5: a frame that counts from the corner would be half a pixel off that.
     image0 = open_dataset(shared / "data" / "val-000.tar")[0].read("volkov-s1s2-256r__257_r3c3").optical[:192, :192]
@@ -56,11 +62,11 @@ def test_identity_covers_what_both_images_have():
 
 
 def test_a_peer_without_weights_is_not_run(tmp_path):
-    for name in ("aliked", "xfeat", "loftr"):
+    for name in ("aliked", "xfeat", "loftr", "disk"):
         with pytest.raises(peers.NotRun, match="no weights"):
             peers.create(name, tmp_path)
 
 
 def test_an_unknown_peer_is_an_error(tmp_path):
-    with pytest.raises(ValueError, match="choose from identity, sift"):
+    with pytest.raises(ValueError, match="choose from identity, phase"):
         peers.create("magic", tmp_path)
