@@ -180,11 +180,10 @@ class FineHead(nn.Module):
         y, x = torch.meshgrid(steps, steps, indexing="ij")
         self.register_buffer("positions", torch.stack([x.flatten(), y.flatten()], dim=-1), persistent=False)
         self.log_temperature = nn.Parameter(torch.tensor(math.log(10.0)))
-        self.log_sharpness = nn.Parameter(torch.tensor(math.log(2.0)))
         self.asker, self.answerer = nn.Linear(dim, config.hidden), nn.Linear(dim, config.hidden)
-        self.correlation = nn.Linear(len(self.positions) + 1, config.hidden)
+        self.correlation = nn.Linear(len(self.positions) + 3, config.hidden)
         self.read = nn.Sequential(nn.GELU(), nn.Linear(config.hidden, config.hidden), nn.GELU())
-        self.out = nn.Linear(config.hidden, 4)
+        self.out = nn.Linear(config.hidden, 5)
         nn.init.zeros_(self.out.weight)
         nn.init.constant_(self.out.bias, 0.0)
 
@@ -203,12 +202,16 @@ class FineHead(nn.Module):
         """
         with torch.autocast(asker.device.type, enabled=False):
             logits = self.log_temperature.exp().float() * slide(asker.float(), window.float())
-            # The window's distribution is as wide as doubt is; where its peak lies is read from a sharper one.
-            expected = (self.log_sharpness.exp().float() * logits).softmax(dim=-1) @ self.positions.float()
-        seen = torch.cat([logits.softmax(dim=-1), log_p[:, None].float() / 10], dim=-1).to(t_ask.dtype)
+            probability = logits.softmax(dim=-1)
+            expected = probability @ self.positions.float()
+            peak = parabola_peak(logits)
+        # Peaks lean towards the raster of 2 px; how much, depends on where between its points they lie.
+        phase = torch.sin(math.pi * peak)
+        seen = torch.cat([probability, log_p[:, None].float() / 10, phase], dim=-1).to(t_ask.dtype)
         hidden = self.read(self.correlation(seen) + self.asker(t_ask) + self.answerer(t_answer))
-        dx, dy, log_scale, logit = self.out(hidden).float().unbind(-1)
-        shift = expected + torch.stack([dx, dy], dim=-1)
+        dx, dy, log_scale, logit, blend = self.out(hidden).float().unbind(-1)
+        # The expectation is the better guess where the window is in doubt, its peak where it is sure.
+        shift = torch.lerp(expected, peak, blend.sigmoid()[:, None]) + torch.stack([dx, dy], dim=-1)
         return Offset(logits, shift, log_scale.clamp(-4.0, 4.0), logit)
 
 
@@ -232,6 +235,28 @@ def slide(asker: Tensor, window: Tensor) -> Tensor:
         for x in (0, 1)
     )
     return cosine.flatten(1) / 4  # type: ignore[union-attr]
+
+
+def parabola_peak(logits: Tensor) -> Tensor:
+    """The highest displacement, refined along each axis by the parabola through it and its neighbours.
+
+    Args:
+        logits: (K, S²) over displacements of 2 px, row by row, S odd.
+
+    Returns:
+        (K, 2) px, x then y.
+    """
+    size = math.isqrt(logits.shape[1])
+    best = logits.argmax(dim=1)
+    # A peak on the border has one neighbour less: the parabola is laid one step inside, and held to that step.
+    y, x = (best // size).clamp(1, size - 2), (best % size).clamp(1, size - 2)
+    at = lambda dy, dx: logits.gather(1, ((y + dy) * size + x + dx)[:, None])[:, 0]  # noqa: E731
+    middle = at(0, 0)
+    steps = []
+    for before, after in ((at(0, -1), at(0, 1)), (at(-1, 0), at(1, 0))):
+        curvature = (before + after - 2 * middle).clamp_max(-1e-3)
+        steps.append(((before - after) / (2 * curvature)).clamp(-1, 1))
+    return 2 * (torch.stack([x + steps[0], y + steps[1]], dim=-1) - size // 2)
 
 
 def mutual_nearest(log_probability: Tensor, threshold: float) -> Cells:

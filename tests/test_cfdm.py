@@ -20,6 +20,7 @@ from kornia_tar.cfdm import (
     Offset,
     cell_centres,
     mutual_nearest,
+    parabola_peak,
 )
 from kornia_tar.layers import rotary_angles, rotate
 from kornia_tar.net import assemble
@@ -152,16 +153,24 @@ def test_windows_are_centred_on_their_cells():
 @torch.no_grad()
 @pytest.mark.parametrize("move", [(0, 0), (-8, -8), (8, -2), (2, 4), (-4, 6)])
 def test_a_new_fine_head_reads_how_far_the_centre_moved(move):
-    """Noise in one window, the same noise moved by whole fine pixels in the other."""
+    """Noise in one window, the same moved by whole fine pixels in the other."""
     head = FineHead(32, SMALL.cfdm)
     x, y = (m // 2 for m in move)
-    noise = F.normalize(torch.randn(1, 18, 18, 8, generator=torch.Generator().manual_seed(0)), dim=-1)
+    noise = F.normalize(torch.randn(1, 18, 18, 512, generator=torch.Generator().manual_seed(0)), dim=-1)
     asker, window = noise[:, 4:14, 4:14], noise[:, 4 - y : 14 - y, 4 - x : 14 - x]
     token = torch.zeros(1, 32)
     head.log_temperature.fill_(4.0)
     found = head(asker, window, token, token, torch.zeros(1))
-    torch.testing.assert_close(found.shift, torch.tensor([move], dtype=torch.float32), atol=1e-2, rtol=0)
+    torch.testing.assert_close(found.shift, torch.tensor([move], dtype=torch.float32), atol=0.1, rtol=0)
     assert head.positions[int(found.window.argmax())].tolist() == list(move)
+
+
+@pytest.mark.parametrize("peak", [(0.0, 0.0), (0.7, -1.3), (7.0, 3.5), (-8.0, 8.0), (-3.9, 0.2)])
+def test_the_parabola_finds_the_peak_between_displacements(peak):
+    positions = FineHead(32, CFDMConfig()).positions
+    at = torch.tensor([peak])
+    torch.testing.assert_close(parabola_peak(-(positions - at).square().sum(1)[None]), at)
+    assert parabola_peak(torch.zeros(1, 81)).isfinite().all()
 
 
 @pytest.mark.parametrize("window", [0, 2, 7])

@@ -218,7 +218,7 @@ def train(
             index = torch.multinomial(pairs.weights, batch_size, replacement=True, generator=generator)
             strength = deformation.finished() if progress > 1 - config.finish else deformation.eased(ease)
             if config.only_fine:  # sub-pixel offsets are learned best where both images show the same
-                strength = replace(deformation.finished(), same_modality=0.35)
+                strength = replace(deformation.finished(), same_modality=0.4)
             batch = make_batch(pairs, index, size, strength, generator)
             with torch.autocast(where.type, torch.bfloat16, enabled=bf16):
                 loss, terms = forward(net, batch, features, weights, config.per_pair, generator)

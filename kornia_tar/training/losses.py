@@ -89,9 +89,16 @@ def sample_cells(coarse: Coarse, truth: Truth, per_pair: int, generator: Generat
 
 
 def window_loss(found: Offset, wanted: Tensor, positions: Tensor) -> Tensor:
-    """Cross-entropy of the window position nearest to the true offset; ``wanted`` (K, 2) px lies in the window."""
-    target = (positions - wanted[:, None]).square().sum(-1).argmin(1)
-    return F.cross_entropy(found.window, target) if len(target) else found.window.sum() * 0
+    """Cross-entropy of the displacements around the true offset; ``wanted`` (K, 2) px lies in the window.
+
+    The target is shared among the four displacements around the offset as in bilinear interpolation, so that its mean
+    *is* the offset: the nearest one alone would teach peaks to lean towards the raster.
+    """
+    if not len(wanted):
+        return found.window.sum() * 0
+    wanted = torch.minimum(torch.maximum(wanted, positions[0]), positions[-1])
+    target = (1 - (positions - wanted[:, None]).abs() / 2).clamp_min(0).prod(-1)
+    return F.cross_entropy(found.window, target)
 
 
 def offset_loss(found: Offset, wanted: Tensor) -> Tensor:

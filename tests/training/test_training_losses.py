@@ -95,13 +95,25 @@ def offset(shift: torch.Tensor, window: torch.Tensor, log_scale: torch.Tensor) -
     return Offset(window, shift, log_scale, torch.zeros(len(shift)))
 
 
-def test_window_loss_wants_the_nearest_position():
+def test_window_loss_wants_the_displacements_around_the_offset():
     positions = torch.tensor([[-1.0, -1], [1, -1], [-1, 1], [1, 1]])
     window = torch.zeros(1, 4)
     window[0, 1] = 10
     found = offset(torch.zeros(1, 2), window, torch.zeros(1))
-    assert window_loss(found, torch.tensor([[0.7, -1.4]]), positions) < 0.01
+    assert window_loss(found, torch.tensor([[1.0, -1.4]]), positions) < 0.01  # outside: held to the nearest edge
     assert window_loss(found, torch.tensor([[-0.7, -1.4]]), positions) > 5
+
+
+def test_the_best_window_for_an_offset_has_it_as_its_mean():
+    positions = torch.tensor([[x, y] for y in (-2.0, 0, 2) for x in (-2.0, 0, 2)])
+    wanted = torch.tensor([[0.5, -1.2]])
+    logits = torch.zeros(1, 9, requires_grad=True)
+    optimiser = torch.optim.Adam([logits], lr=0.2)
+    for _ in range(300):
+        optimiser.zero_grad()
+        window_loss(offset(torch.zeros(1, 2), logits, torch.zeros(1)), wanted, positions).backward()
+        optimiser.step()
+    torch.testing.assert_close(logits.detach().softmax(1) @ positions, wanted, atol=0.05, rtol=0)
     none = offset(torch.zeros(0, 2), torch.zeros(0, 4), torch.zeros(0))
     assert float(window_loss(none, torch.zeros(0, 2), positions)) == 0
 
