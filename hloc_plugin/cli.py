@@ -1,0 +1,243 @@
+"""``tar-hloc``: prepare, match-dense, verify, reconstruct.
+
+Exit codes: 0 done · 1 bad input or environment, one line says which · 2 done, but no pair was accepted or no model
+was reconstructed (argparse's own usage errors are 2 as well) · 130 interrupted.
+"""
+
+from __future__ import annotations
+
+import argparse
+import importlib.util
+import sys
+from collections.abc import Callable, Sequence
+from copy import deepcopy
+from pathlib import Path
+from typing import Any, get_args
+
+from hloc_plugin.confs import confs
+from hloc_plugin.registry import INSTALL, register
+
+NOTHING_FOUND = 2
+
+EXAMPLES = """examples:
+  tar-hloc prepare scene.tif radar.tif -o data/                       8-bit PNG in data/images, masks in data/masks
+  tar-hloc match-dense --pairs pairs.txt --images data/images -o out/
+  tar-hloc verify --pairs pairs.txt --images data/images --features out/feats_matches-tar.h5 \\
+      --matches out/matches-tar_pairs.h5 -o verified/
+  tar-hloc match-dense --conf tar_sfm --pairs views.txt --images views/ -o out/
+  tar-hloc reconstruct --pairs views.txt --images views/ --features out/feats_matches-tar-sfm.h5 \\
+      --matches out/matches-tar-sfm_views.h5 -o sfm/                  optical views only: SAR is no pinhole camera
+
+A file of pairs has one "image0 image1" a line.
+"""
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run one command; returns the exit code."""
+    arguments = build_parser().parse_args(argv)
+    try:
+        return int(arguments.run(arguments))
+    except (ValueError, TypeError, ImportError, OSError, MemoryError, RuntimeError, KeyError, AssertionError) as error:
+        reason = " ".join(str(error).split())[:500] or type(error).__name__
+        print(f"tar-hloc {arguments.command}: {reason}", file=sys.stderr)
+        return 1
+    except KeyboardInterrupt:
+        print(f"tar-hloc {arguments.command}: interrupted", file=sys.stderr)
+        return 130
+
+
+def build_parser() -> argparse.ArgumentParser:
+    """The command line."""
+    parser = argparse.ArgumentParser(
+        prog="tar-hloc", description="TAR inside hloc: dense matching, verification and reconstruction.",
+        epilog=EXAMPLES, formatter_class=argparse.RawDescriptionHelpFormatter,
+    )  # fmt: skip
+    commands = parser.add_subparsers(dest="command", required=True, metavar="command")
+
+    def command(
+        name: str, run: Callable[[argparse.Namespace], int], text: str, example: str
+    ) -> argparse.ArgumentParser:
+        sub = commands.add_parser(
+            name, help=text, description=text[0].upper() + text[1:] + ".", epilog=f"example:\n  {example}",
+            formatter_class=argparse.RawDescriptionHelpFormatter,
+        )  # fmt: skip
+        sub.set_defaults(run=run)
+        return sub
+
+    prepare = command(
+        "prepare", run_prepare, "turn GeoTIFF, 16-bit, float and decibel rasters into 8-bit PNG for hloc",
+        "tar-hloc prepare s2.tif s1.tif -o data/",
+    )  # fmt: skip
+    prepare.add_argument("sources", type=Path, nargs="+", help="images, or folders of images")
+    prepare.add_argument("-o", "--out", type=Path, required=True, help="folder for images/, masks/ and prepare.json")
+    prepare.add_argument("--modality", choices=("auto", "optical", "sar"), default="auto",
+                         help="of all sources; auto: one band of more than 8 bits is SAR (default: auto)")  # fmt: skip
+
+    dense = command(
+        "match-dense", run_match_dense, "match pairs with TAR and write hloc's features and matches",
+        "tar-hloc match-dense --pairs pairs.txt --images images/ -o out/ --conf tar",
+    )  # fmt: skip
+    _add_pairs(dense)
+    _add_matcher(dense)
+
+    check = command(
+        "verify", run_verify, "verify matches geometrically; needs pycolmap, not hloc",
+        "tar-hloc verify --pairs pairs.txt --images images/ --features f.h5 --matches m.h5 -o verified/",
+    )  # fmt: skip
+    _add_pairs(check)
+    _add_matched(check)
+    _add_gates(check)
+
+    rebuild = command(
+        "reconstruct", run_reconstruct, "incremental structure from motion by hloc, for optical views",
+        "tar-hloc reconstruct --pairs views.txt --images views/ --features f.h5 --matches m.h5 -o sfm/",
+    )  # fmt: skip
+    _add_pairs(rebuild)
+    _add_matched(rebuild)
+    rebuild.add_argument("--package", default="hloc", help="where hloc lives (default: hloc)")
+    rebuild.add_argument("--verbose", action="store_true", help="let COLMAP tell what it does")
+    return parser
+
+
+def _add_pairs(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("--pairs", type=Path, required=True, help="text file, one 'image0 image1' a line")
+    parser.add_argument("--images", type=Path, required=True, help="folder that the names count from")
+    parser.add_argument("-o", "--out", type=Path, required=True, help="folder for the results; made when missing")
+
+
+def _add_matched(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("--features", type=Path, required=True, help="HDF5 of features, hloc's or match-dense's")
+    parser.add_argument("--matches", type=Path, required=True, help="HDF5 of matches")
+    parser.add_argument("--camera-mode", default="AUTO", choices=("AUTO", "SINGLE", "PER_FOLDER", "PER_IMAGE"),
+                        help="how images share cameras (default: AUTO)")  # fmt: skip
+
+
+def _add_matcher(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("--conf", choices=sorted(confs), default="tar", help="configuration (default: tar)")
+    parser.add_argument("--writer", choices=("auto", "hloc", "own"), default="auto",
+                        help="hloc's own code or ours; auto: hloc's where it is installed (default: auto)")  # fmt: skip
+    parser.add_argument("--package", default="hloc", help="where hloc lives, e.g. imcui.hloc (default: hloc)")
+    parser.add_argument("--weights", help="name of shipped weights or a .safetensors file (default: the conf's)")
+    parser.add_argument("--text", help="text prior: none, a bank's path, a provider (default: the weights' own)")
+    parser.add_argument("--modality", choices=("auto", "optical", "sar"), default="auto",
+                        help="of all images; auto: told from each (default: auto)")  # fmt: skip
+    parser.add_argument("--rotations", type=int, choices=(1, 4), help="4: pairs turned by any angle (default: conf's)")
+    parser.add_argument("--nodata", type=int, help="grey value of missing pixels, 0 after prepare (default: none)")
+    parser.add_argument("--threshold", type=float, help="least confidence of a match (default: 0.1)")
+    parser.add_argument("--resize-max", type=int, help="longest side the matcher sees, px (default: the conf's)")
+    parser.add_argument("--max-keypoints", type=int, default=8192, help="of an image (default: 8192)")
+    parser.add_argument("--overwrite", action="store_true", help="match pairs again that are in hloc's files")
+
+
+def _add_gates(parser: argparse.ArgumentParser) -> None:
+    from hloc_plugin.verification import DEFAULT_GATES as default
+    from hloc_plugin.verification import Model
+
+    parser.add_argument("--model", choices=get_args(Model), default="affine",
+                        help="geometry; fundamental and two-view are for optical views (default: affine)")  # fmt: skip
+    parser.add_argument("--threshold", type=float, default=default.threshold,
+                        help=f"largest error of an inlier, px (default: {default.threshold})")  # fmt: skip
+    parser.add_argument("--min-inliers", type=int, default=default.min_inliers,
+                        help=f"of an accepted pair (default: {default.min_inliers})")  # fmt: skip
+    parser.add_argument("--no-pictures", dest="pictures", action="store_false", help="write no pictures of inliers")
+
+
+def run_prepare(a: argparse.Namespace) -> int:
+    """``tar-hloc prepare``."""
+    from hloc_plugin.prepare import prepare_images
+
+    names = prepare_images(a.sources, a.out, None if a.modality == "auto" else a.modality, _tell)
+    print(f"{len(names)} images in {a.out / 'images'}")
+    return 0
+
+
+def run_match_dense(a: argparse.Namespace) -> int:
+    """``tar-hloc match-dense``."""
+    from hloc_plugin.formats import read_pairs
+    from kornia_tar.raster import output_folder
+
+    conf = configured(a)
+    read_pairs(a.pairs)
+    if not a.images.is_dir():
+        raise FileNotFoundError(f"{a.images}: no such folder of images")
+    installed = importlib.util.find_spec(a.package.split(".")[0]) is not None
+    if a.writer == "hloc" or (a.writer == "auto" and installed):
+        register(a.package)
+        match_dense = importlib.import_module(f"{a.package}.match_dense")
+        features, matches = match_dense.main(
+            conf, a.pairs, a.images, output_folder(a.out), max_kps=a.max_keypoints, overwrite=a.overwrite
+        )
+    else:
+        from hloc_plugin.dense import match_dense as match_without_hloc
+
+        features, matches = match_without_hloc(
+            conf, a.pairs, a.images, a.out, max_kps=a.max_keypoints, progress=_tell
+        )  # fmt: skip
+        _tell("written by our own code, without hloc")
+    print(f"features: {features}\nmatches: {matches}")
+    return 0
+
+
+def configured(a: argparse.Namespace) -> dict[str, Any]:
+    """The chosen conf with what the command line says otherwise."""
+    conf = deepcopy(confs[a.conf])
+    told = {
+        "weights": a.weights, "text": a.text, "rotations": a.rotations, "nodata": a.nodata,
+        "match_threshold": a.threshold, "modality": None if a.modality == "auto" else a.modality,
+    }  # fmt: skip
+    conf["model"] |= {key: value for key, value in told.items() if value is not None}
+    if a.resize_max is not None:
+        if a.resize_max < 32:
+            raise ValueError(f"--resize-max must be at least 32, got {a.resize_max}")
+        conf["preprocessing"]["resize_max"] = a.resize_max
+    return conf
+
+
+def run_verify(a: argparse.Namespace) -> int:
+    """``tar-hloc verify``."""
+    from hloc_plugin.pipeline import verify_files
+    from hloc_plugin.verification import Gates
+
+    gates = Gates(threshold=a.threshold, min_inliers=a.min_inliers)
+    verified = verify_files(
+        a.pairs, a.images, a.features, a.matches, a.out, model=a.model, gates=gates, camera_mode=a.camera_mode,
+        pictures=a.pictures, progress=_tell,
+    )  # fmt: skip
+    accepted = sum(outcome.accepted for outcome in verified.values())
+    print(f"{accepted} of {len(verified)} pairs accepted; see {a.out / 'verification.json'}")
+    return 0 if accepted else NOTHING_FOUND
+
+
+def run_reconstruct(a: argparse.Namespace) -> int:
+    """``tar-hloc reconstruct``."""
+    from hloc_plugin import _pycolmap
+    from hloc_plugin.formats import read_pairs
+    from kornia_tar.raster import output_folder
+
+    names = sorted({name for pair in read_pairs(a.pairs) for name in pair})
+    for path in (a.features, a.matches):
+        if not path.is_file():
+            raise FileNotFoundError(f"{path}: no such file")
+    pycolmap = _pycolmap.load()
+    try:
+        reconstruction = importlib.import_module(f"{a.package}.reconstruction")
+    except ModuleNotFoundError as error:
+        raise ImportError(f"{a.package} is not installed or lacks {error.name}; {INSTALL}") from error
+    model = reconstruction.main(
+        output_folder(a.out), a.images, a.pairs, a.features, a.matches,
+        camera_mode=pycolmap.CameraMode.__members__[a.camera_mode], verbose=a.verbose, image_list=names,
+    )  # fmt: skip
+    if model is None:
+        print("no model was reconstructed: too few matches, or views without parallax", file=sys.stderr)
+        return NOTHING_FOUND
+    print(f"{model.num_reg_images()} of {len(names)} images, {model.num_points3D()} points, "
+          f"mean reprojection error {model.compute_mean_reprojection_error():.2f} px; see {a.out}")  # fmt: skip
+    return 0
+
+
+def _tell(line: str) -> None:
+    print(line, file=sys.stderr, flush=True)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

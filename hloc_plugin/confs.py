@@ -1,0 +1,38 @@
+"""Configurations of dense matching, in the form of ``hloc.match_dense.confs``.
+
+``max_error`` and ``cell_size`` (px) tell how hloc turns matches into keypoints. ``int(max_error)`` is the grid that
+keypoints are rounded to: below 1 nothing is rounded.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+_PREPROCESSING = {"grayscale": True, "resize_max": 1024, "dfactor": 8}
+
+#: ``tar`` registers pairs that may be turned by any angle. ``tar_sfm`` is for many views of one scene: its matches
+#: meet at cell centres, so that they join into tracks without being rounded. ``tar_aachen`` keeps few, rounded
+#: keypoints, as ``loftr_aachen`` does, for scenes too large for the others.
+confs: dict[str, dict[str, Any]] = {
+    "tar": {
+        "output": "matches-tar",
+        "model": {"name": "tar", "weights": "optical-sar", "rotations": 4},
+        "preprocessing": dict(_PREPROCESSING),
+        "max_error": 0.5,
+        "cell_size": 0.5,
+    },
+    "tar_sfm": {
+        "output": "matches-tar-sfm",
+        "model": {"name": "tar", "weights": "optical-sar", "repeatable": True},
+        "preprocessing": dict(_PREPROCESSING),
+        "max_error": 0.5,
+        "cell_size": 0.5,
+    },
+    "tar_aachen": {
+        "output": "matches-tar-aachen",
+        "model": {"name": "tar", "weights": "optical-sar"},
+        "preprocessing": dict(_PREPROCESSING),
+        "max_error": 2,
+        "cell_size": 8,
+    },
+}

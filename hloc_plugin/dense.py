@@ -1,0 +1,152 @@
+"""Dense matching of a list of pairs into hloc's files, where hloc is not installed."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Iterable, Mapping
+from pathlib import Path
+from typing import Any
+
+import cv2
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from hloc_plugin.formats import DenseMatches, Floats, Pair, read_pairs, write_features, write_matches
+from hloc_plugin.model import DEFAULTS, load_matcher, match
+from kornia_tar.raster import MIN_SIDE, output_folder, read_image, to_grey8
+
+Indexed = tuple[DenseMatches, NDArray[np.int64], Floats]
+
+
+def match_dense(
+    conf: Mapping[str, Any],
+    pairs: Path,
+    image_dir: Path,
+    export_dir: Path,
+    *,
+    max_kps: int | None = 8192,
+    progress: Callable[[str], None] = lambda line: None,
+) -> tuple[Path, Path]:
+    """Match all pairs and write features and matches as ``hloc.match_dense.main`` would name them.
+
+    Beyond hloc it reads GeoTIFF, 16-bit and float images, and gives the matcher their masks.
+
+    Args:
+        conf: one of :data:`hloc_plugin.confs`.
+        pairs: text file of pairs.
+        image_dir: folder that their names count from.
+        export_dir: folder for both files; made when missing.
+        max_kps: most keypoints of an image, the best ones; None for all.
+        progress: told one line for each pair.
+
+    Returns:
+        paths of the features and of the matches.
+    """
+    names = read_pairs(pairs)
+    for name in dict.fromkeys(n for pair in names for n in pair):
+        if not (image_dir / name).is_file():
+            raise FileNotFoundError(f"{image_dir / name}: no such image, but {pairs} names it")
+    settings = {**DEFAULTS, **conf["model"]}
+    matcher = load_matcher(conf["model"]).to("cuda" if torch.cuda.is_available() else "cpu")
+    out = output_folder(export_dir)
+    dense: dict[Pair, DenseMatches] = {}
+    for number, (name0, name1) in enumerate(names, 1):
+        started = time.perf_counter()
+        data, scales = {}, []
+        for k, name in enumerate((name0, name1)):
+            image, mask, scale = load_image(image_dir / name, conf["preprocessing"]["resize_max"])
+            data[f"image{k}"] = torch.from_numpy(image).to(matcher.net.tafe.query.weight.device)[None, None]
+            if not mask.all():
+                data[f"mask{k}"] = torch.from_numpy(mask).to(data[f"image{k}"].device)[None]
+            scales.append(scale)
+        found = {k: v.float().cpu().numpy() for k, v in match(matcher, data, settings).items()}
+        points = [((found[f"keypoints{k}"] + 0.5) * scales[k] - 0.5).astype(np.float32) for k in (0, 1)]
+        dense[name0, name1] = DenseMatches(points[0], points[1], found["scores"])
+        seconds = time.perf_counter() - started
+        progress(f"[{number}/{len(names)}] {name0} {name1}: {len(points[0])} matches, {seconds:.1f} s")
+    features, matches = join_keypoints(dense, conf["max_error"], conf["cell_size"], max_kps)
+    feature_path, match_path = out / f"feats_{conf['output']}.h5", out / f"{conf['output']}_{pairs.stem}.h5"
+    write_features(feature_path, features)
+    write_matches(match_path, matches)
+    return feature_path, match_path
+
+
+def load_image(path: Path, resize_max: int | None) -> tuple[Floats, NDArray[np.bool_], Floats]:
+    """Grey image (H, W) in [0, 1], its mask, and what its (x, y) must be multiplied with to be those of the file."""
+    raster = read_image(path)
+    pixels, mask = raster.pixels, raster.mask
+    if pixels.dtype != np.uint8:
+        grey = to_grey8(raster, "sar" if pixels.ndim == 2 else "optical")
+    else:  # finished pictures keep their values, as in hloc
+        colour = pixels.ndim == 3 and pixels.shape[-1] == 3
+        band = cv2.cvtColor(pixels, cv2.COLOR_RGB2GRAY) if colour else pixels.reshape(*raster.size, -1)[..., 0]
+        grey = np.where(mask, band, 0).astype(np.uint8)
+    height, width = raster.size
+    factor = min(1.0, (resize_max or max(height, width)) / max(height, width))
+    size = max(MIN_SIDE, round(width * factor)), max(MIN_SIDE, round(height * factor))
+    if size != (width, height):
+        grey = np.asarray(cv2.resize(grey, size, interpolation=cv2.INTER_AREA), np.uint8)
+        mask = cv2.resize(mask.astype(np.uint8), size, interpolation=cv2.INTER_NEAREST) > 0
+    return (grey / np.float32(255)).astype(np.float32), mask, (np.array([width, height]) / size).astype(np.float32)
+
+
+def join_keypoints(
+    dense: Mapping[Pair, DenseMatches], max_error: float, cell_size: float, max_kps: int | None
+) -> tuple[dict[str, tuple[Floats, Floats]], dict[Pair, Indexed]]:
+    """Turn matches of pairs into keypoints of images that the pairs share.
+
+    Each image is divided into cells; the best match in a cell gives the keypoint, whose score is the sum over all of
+    the cell's matches within ``max_error``. A match goes to its cells' keypoints where both are that near, and of
+    matches with the same keypoint the best one stays. (hloc does the same and may round keypoints besides.)
+
+    Args:
+        dense: matches of each pair.
+        max_error: px, how far a match may lie from its keypoint.
+        cell_size: px.
+        max_kps: most keypoints of an image.
+
+    Returns:
+        image → (keypoints, score), and pair → (its matches, (K, 2) indices, (K,) scores).
+    """
+    points: dict[str, list[Floats]] = {}
+    scores: dict[str, list[Floats]] = {}
+    for pair, found in dense.items():
+        for name, keypoints in zip(pair, (found.keypoints0, found.keypoints1), strict=True):
+            points.setdefault(name, []).append(keypoints)
+            scores.setdefault(name, []).append(found.scores)
+    features: dict[str, tuple[Floats, Floats]] = {}
+    ids: dict[str, Iterable[NDArray[np.int64]]] = {}
+    for name, parts in points.items():
+        keypoints, score, own = _keypoints(
+            np.concatenate(parts), np.concatenate(scores[name]), max_error, max(cell_size, max_error), max_kps
+        )
+        features[name] = keypoints, score
+        ids[name] = iter(np.split(own, np.cumsum([len(part) for part in parts])[:-1]))
+    matches: dict[Pair, Indexed] = {}
+    for pair, found in dense.items():
+        indices = np.stack([next(ids[name]) for name in pair], axis=-1)  # type: ignore[call-overload]
+        best = np.argsort(-found.scores, kind="stable")
+        best = best[(indices[best] >= 0).all(1)]
+        for column in (0, 1):
+            best = best[np.sort(np.unique(indices[best, column], return_index=True)[1])]
+        matches[pair] = found, indices[best], found.scores[best]
+    return features, matches
+
+
+def _keypoints(
+    points: Floats, scores: Floats, max_error: float, cell_size: float, max_kps: int | None
+) -> tuple[Floats, Floats, NDArray[np.int64]]:
+    """Keypoints (K, 2), their scores (K,), and the keypoint of each point (N,), -1 where none is near."""
+    order = np.argsort(-scores, kind="stable")
+    cells = np.floor((points[order] + 0.5) / cell_size).astype(np.int64)
+    _, first, cell = np.unique(cells, axis=0, return_index=True, return_inverse=True)
+    winner = order[first]
+    own = np.empty(len(points), np.int64)
+    own[order] = cell.reshape(-1)
+    own[np.linalg.norm(points - points[winner][own], axis=1) > max_error] = -1
+    total = np.bincount(own[own >= 0], scores[own >= 0], len(winner)).astype(np.float32)
+    kept = np.argsort(-total, kind="stable")[:max_kps]
+    renumber = np.full(len(winner) + 1, -1, np.int64)  # its last entry keeps -1
+    renumber[kept] = np.arange(len(kept))
+    return points[winner][kept], total[kept], renumber[own]

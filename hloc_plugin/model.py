@@ -1,0 +1,143 @@
+"""What hloc's matcher and our own loop share: a matcher built from a conf, and how it is called."""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from kornia_tar import TARMatcher
+
+#: Keys of ``conf["model"]``:
+#:
+#: - ``weights``: name of shipped weights, or the path of a checkpoint.
+#: - ``match_threshold``: least confidence, in [0, 1].
+#: - ``max_num_matches``: of a pair, or None.
+#: - ``modality``: "optical" or "sar" where all images are of one kind; None: told from each image.
+#: - ``text``: None: the weights' own text prior; "none"; a bank's path (.npz, .safetensors, .h5); a provider's name;
+#:   or a dict of the arguments of :meth:`kornia_tar.TARMatcher.set_text_prior`.
+#: - ``rotations``: 4 tries one image in four quarter turns, for pairs turned by any angle; 1 is as fast again.
+#: - ``repeatable``: see :func:`to_cells`.
+#: - ``nodata``: grey value in 0-255 that marks missing pixels (0 after ``tar-hloc prepare``), or None.
+DEFAULTS: dict[str, Any] = {
+    "weights": "optical-sar",
+    "match_threshold": 0.1,
+    "max_num_matches": None,
+    "modality": None,
+    "text": None,
+    "rotations": 1,
+    "repeatable": False,
+    "nodata": None,
+}
+
+CELL = 8  # px of the matched image on a side of the matcher's coarse cell
+
+
+def load_matcher(conf: Mapping[str, Any]) -> TARMatcher:
+    """Build the matcher that ``conf["model"]`` asks for, ready to run.
+
+    Raises:
+        FileNotFoundError: no such weights.
+        ValueError: a value that does not fit.
+    """
+    unknown = sorted(set(conf) - set(DEFAULTS) - {"name"})
+    if unknown:  # front ends of hloc write keys of their own into every conf
+        warnings.warn(f"the conf of tar does not know {', '.join(unknown)}: left aside", stacklevel=2)
+    conf = {**DEFAULTS, **conf}
+    if conf["rotations"] not in (1, 4):
+        raise ValueError(f"rotations is {conf['rotations']!r}; it must be 1 or 4")
+    if conf["modality"] not in (None, "optical", "sar"):
+        raise ValueError(f"modality is {conf['modality']!r}; it must be optical, sar or None")
+    matcher = TARMatcher(
+        conf["weights"], threshold=conf["match_threshold"], max_keypoints=conf["max_num_matches"]
+    )  # fmt: skip
+    text = conf["text"]
+    if isinstance(text, Mapping):
+        matcher.set_text_prior(**text)
+    elif text is not None and Path(text).suffix in (".npz", ".safetensors", ".h5"):
+        matcher.set_text_prior("bank", path=text)
+    elif text is not None:
+        matcher.set_text_prior(text)
+    return matcher.fuse()
+
+
+@torch.no_grad()
+def match(matcher: TARMatcher, data: Mapping[str, Tensor], conf: Mapping[str, Any]) -> dict[str, Tensor]:
+    """Match one pair as hloc wants it.
+
+    Exchanging the images exchanges the keypoints: hloc does so without telling. With four rotations it is the smaller
+    image that is turned (of two alike, the darker one), whichever place it has.
+
+    Args:
+        matcher: from :func:`load_matcher`.
+        data: ``image0`` (1, 1|3, H0, W0) and ``image1`` (1, 1|3, H1, W1) in [0, 1]; optional ``mask0``, ``mask1``
+            (1, H, W).
+        conf: see :data:`DEFAULTS`.
+
+    Returns:
+        ``keypoints0``, ``keypoints1`` (N, 2) px, pixel centres at integers; ``scores`` (N,) in [0, 1].
+    """
+    conf = {**DEFAULTS, **conf}
+    images = [data["image0"], data["image1"]]
+    masks = [_mask(data.get(f"mask{k}"), image, conf["nodata"]) for k, image in enumerate(images)]
+    turned = max((0, 1), key=lambda k: (-images[k].shape[2] * images[k].shape[3], -float(images[k].mean())))
+    best: tuple[list[Tensor], Tensor] | None = None
+    for quarters in range(conf["rotations"]):
+        batch: dict[str, Any] = {}
+        for k in (0, 1):
+            turns = quarters if k == turned else 0
+            batch[f"image{k}"] = images[k].rot90(turns, (2, 3))
+            if (mask := masks[k]) is not None:
+                batch[f"mask{k}"] = mask.rot90(turns, (1, 2))
+            if conf["modality"] is not None:
+                batch[f"modality{k}"] = conf["modality"]
+        out = matcher(batch)
+        keypoints, scores = [out["keypoints0"], out["keypoints1"]], out["confidence"]
+        if conf["repeatable"]:
+            keypoints, scores = to_cells(keypoints, scores)
+        keypoints[turned] = turn_back(keypoints[turned], quarters, images[turned].shape[2], images[turned].shape[3])
+        if best is None or scores.sum() > best[1].sum():
+            best = keypoints, scores
+    assert best is not None
+    return {"keypoints0": best[0][0], "keypoints1": best[0][1], "scores": best[1]}
+
+
+def to_cells(keypoints: list[Tensor], scores: Tensor) -> tuple[list[Tensor], Tensor]:
+    """Make of each match two, one from a cell's centre in image0 and one from a cell's centre in image1.
+
+    The matcher joins two cells, finds that the centre c0 lies at c1 + e1 in image1 and the centre c1 at c0 + e0 in
+    image0, and gives the mean of both: c0 + e0 / 2 and c1 + e1 / 2. In every pair of an image that is another point,
+    so matches would never join into tracks. Cell centres return in all pairs, to the bit: c0 with c1 + e1, and
+    c0 + e0 with c1. (hloc reaches the same by rounding keypoints to whole pixels, which costs accuracy.)
+
+    Args:
+        keypoints: (N, 2) of both images.
+        scores: (N,).
+
+    Returns:
+        (2M, 2) of both images and (2M,), M ≤ N: without the matches so far from the centre that the cell is uncertain.
+    """
+    centres = [((p - (CELL - 1) / 2) / CELL).round() * CELL + (CELL - 1) / 2 for p in keypoints]
+    offsets = [p - c for p, c in zip(keypoints, centres, strict=True)]
+    sure = torch.stack([o.abs().amax(1) < CELL / 2 - 0.25 for o in offsets]).all(0)
+    (c0, c1), (e0, e1) = ([t[sure] for t in group] for group in (centres, offsets))
+    return [torch.cat([c0, c0 + 2 * e0]), torch.cat([c1 + 2 * e1, c1])], scores[sure].repeat(2)
+
+
+def turn_back(keypoints: Tensor, quarters: int, height: int, width: int) -> Tensor:
+    """Keypoints of ``image.rot90(quarters)`` in pixels of ``image`` (height, width)."""
+    x, y = keypoints.unbind(-1)
+    back = ((x, y), (width - 1 - y, x), (width - 1 - x, height - 1 - y), (y, height - 1 - x))
+    return torch.stack(back[quarters], dim=-1)
+
+
+def _mask(mask: Tensor | None, image: Tensor, nodata: float | None) -> Tensor | None:
+    """(1, H, W) of what is told and of pixels that hold the nodata value in every band."""
+    if nodata is None:
+        return mask
+    valid = ((image * 255 - nodata).abs() >= 0.5).any(1)
+    return valid if mask is None else valid & (mask.reshape(valid.shape) > 0)

@@ -1,0 +1,90 @@
+"""Verify all pairs of hloc's files and write what was found."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from functools import lru_cache
+from pathlib import Path
+from typing import Any
+
+from hloc_plugin import _pycolmap
+from hloc_plugin.database import write_database
+from hloc_plugin.formats import Pair, names_to_pair, read_keypoints, read_matches, read_pairs
+from hloc_plugin.picture import draw_inliers
+from hloc_plugin.verification import DEFAULT_GATES, Gates, Model, Verification, verify
+from kornia_tar.raster import output_folder, read_image, to_rgb8, write_image, write_json
+
+
+def verify_files(
+    pairs: Path,
+    image_dir: Path,
+    features: Path,
+    matches: Path,
+    out: Path,
+    *,
+    model: Model = "affine",
+    gates: Gates = DEFAULT_GATES,
+    camera_mode: str = "AUTO",
+    pictures: bool = True,
+    progress: Callable[[str], None] = lambda line: None,
+) -> dict[Pair, Verification]:
+    """Verify each pair; write ``verification.json``, ``database.db`` and ``inliers/PAIR.png`` into ``out``.
+
+    Args:
+        pairs: text file of pairs.
+        image_dir: folder that their names count from.
+        features: hloc's or our file of features.
+        matches: hloc's or our file of matches, of dense or of sparse matchers.
+        out: folder; made when missing.
+        model: see :func:`hloc_plugin.verification.verify`.
+        gates: what a pair must show.
+        camera_mode: how COLMAP shares cameras between images.
+        pictures: whether to draw.
+        progress: told one line for each pair.
+
+    Returns:
+        pair → outcome.
+
+    Raises:
+        ImportError, FileNotFoundError, ValueError: what is missing or does not fit, in one line.
+    """
+    _pycolmap.load()  # a missing pycolmap should be told before anything is read
+    names = read_pairs(pairs)
+    keypoints = read_keypoints(features, dict.fromkeys(name for pair in names for name in pair))
+    found = read_matches(matches, names)
+    out = output_folder(out)
+    load = lru_cache(maxsize=8)(lambda name: to_rgb8(read_image(image_dir / name)))
+    verified: dict[Pair, Verification] = {}
+    for number, pair in enumerate(names, 1):
+        image0, image1 = (load(name) for name in pair)
+        indices = found[pair]
+        for k in (0, 1):
+            if len(indices) and indices[:, k].max() >= len(keypoints[pair[k]]):
+                raise ValueError(f"{matches}: names keypoints of {pair[k]} that {features} does not hold")
+        points0, points1 = (keypoints[name][indices[:, k]] for k, name in enumerate(pair))
+        outcome = verify(points0, points1, image0.shape[:2], image1.shape[:2], model, gates)
+        verified[pair] = outcome
+        line = _line(pair, outcome)
+        if pictures:
+            picture = draw_inliers(image0, image1, points0, points1, outcome.inliers, line)
+            name = names_to_pair(*pair).replace("/", "__")
+            write_image(output_folder(out / "inliers") / f"{name}.png", picture)
+        progress(f"[{number}/{len(names)}] {line}")
+    write_database(out / "database.db", image_dir, keypoints, found, verified, camera_mode)
+    write_json(out / "verification.json", _report(verified, model, gates))
+    return verified
+
+
+def _line(pair: Pair, outcome: Verification) -> str:
+    state = "accepted" if outcome.accepted else "rejected: " + "; ".join(outcome.reasons)
+    return f"{pair[0]} {pair[1]}: {int(outcome.inliers.sum())} of {len(outcome.inliers)} matches, {state}"
+
+
+def _report(verified: dict[Pair, Verification], model: Model, gates: Gates) -> dict[str, Any]:
+    return {
+        "convention": "pixel centres at integers; a homography maps image0 to image1; [x1 y1 1] F [x0 y0 1]' = 0",
+        "model": model,
+        "gates": vars(gates),
+        "accepted": sum(outcome.accepted for outcome in verified.values()),
+        "pairs": [{"image0": a, "image1": b, **outcome.report()} for (a, b), outcome in verified.items()],
+    }

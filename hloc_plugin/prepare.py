@@ -1,0 +1,93 @@
+"""Rasters as hloc cannot read them, turned into 8-bit PNG.
+
+hloc reads by OpenCV: a float TIFF is no image to it, and 16 bits are divided by 256, which leaves a Sentinel-2 scene
+with a dozen grey values.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable
+from pathlib import Path
+from typing import Any, Literal
+
+import numpy as np
+
+from kornia_tar.raster import Raster, output_folder, read_image, to_grey8, to_rgb8, write_image, write_json
+
+SUFFIXES = (".tif", ".tiff", ".vrt", ".img", ".jp2", ".png", ".jpg", ".jpeg", ".webp", ".bmp")
+
+
+def prepare_images(
+    sources: Iterable[Path],
+    out: Path,
+    modality: Literal["optical", "sar"] | None = None,
+    progress: Callable[[str], None] = lambda line: None,
+) -> list[str]:
+    """Turn rasters into 8-bit PNG.
+
+    Writes ``out/images/NAME.png`` of each image, ``out/masks/NAME.png.png`` where pixels are missing, and
+    ``out/prepare.json``, which tells size, source and georeference of each.
+
+    The 2-98 percentile of the valid pixels is stretched to 1-255 (SAR of more than 8 bits in decibels), and 0 marks
+    what is missing: ``"nodata": 0`` in the conf's model lets TAR leave it out. Masks carry COLMAP's names and lie
+    apart, for hloc takes every file of the image folder for an image. Pixels stay where they are.
+
+    Args:
+        sources: image files, and folders whose images (:data:`SUFFIXES`) are taken.
+        out: folder; made when missing.
+        modality: of all sources; None: one band of more than 8 bits is SAR, all else optical.
+        progress: told one line for each image.
+
+    Returns:
+        names of the images written, as a file of pairs has them.
+
+    Raises:
+        FileNotFoundError: a source is missing.
+        ValueError: a folder without images, two sources of one name, or an image that cannot be read.
+    """
+    files: dict[str, Path] = {}
+    for path in _files(sources):
+        name = f"{path.stem}.png".replace(" ", "_")  # hloc's files of pairs part names at blanks
+        if name in files:
+            raise ValueError(f"{path} and {files[name]} would both become {name}: rename one")
+        files[name] = path
+    images, about = output_folder(out / "images"), []
+    for number, (name, path) in enumerate(files.items(), 1):
+        raster = read_image(path)
+        kind = modality or ("sar" if raster.pixels.ndim == 2 and raster.pixels.dtype != np.uint8 else "optical")
+        colour = kind == "optical" and raster.pixels.ndim == 3 and raster.pixels.shape[-1] >= 3
+        pixels = np.maximum(to_rgb8(raster) if colour else to_grey8(raster, kind), 1)
+        mask = raster.mask[..., None] if pixels.ndim == 3 else raster.mask
+        write_image(images / name, np.where(mask, pixels, 0).astype(np.uint8))
+        if not raster.mask.all():
+            write_image(output_folder(out / "masks") / f"{name}.png", raster.mask.astype(np.uint8) * 255)
+        about.append({"image": name, "modality": kind, **_about(raster)})
+        progress(f"[{number}/{len(files)}] {path} → {images / name}, {kind}, {raster.mask.mean():.0%} valid")
+    convention = "transform: GDAL's order a b c d e f, from the corner of pixel (0, 0)"
+    write_json(out / "prepare.json", {"convention": convention, "images": about})
+    return list(files)
+
+
+def _files(sources: Iterable[Path]) -> list[Path]:
+    found: list[Path] = []
+    for source in sources:
+        if not source.exists():
+            raise FileNotFoundError(f"{source}: no such file")
+        if not source.is_dir():
+            found.append(source)
+            continue
+        inside = sorted(p for p in source.iterdir() if p.suffix.lower() in SUFFIXES and not p.name.startswith("."))
+        if not inside:
+            raise ValueError(f"{source}: holds no image ({', '.join(SUFFIXES)})")
+        found += inside
+    return found
+
+
+def _about(raster: Raster) -> dict[str, Any]:
+    profile = raster.profile
+    return {
+        "source": raster.path, "height": raster.size[0], "width": raster.size[1],
+        "valid": float(raster.mask.mean()),
+        "crs": None if profile is None or profile.crs is None else profile.crs.to_string(),
+        "transform": None if profile is None else list(profile.transform)[:6],
+    }  # fmt: skip

@@ -1,0 +1,1 @@
+"""Doors to other projects; each module needs that project installed."""

@@ -1,0 +1,129 @@
+"""``tar-hloc`` as a user runs it."""
+
+from __future__ import annotations
+
+import json
+
+import cv2
+import numpy as np
+import pytest
+
+from hloc_plugin import cli
+from hloc_plugin.formats import DenseMatches, write_features, write_matches
+from kornia_tar.demo import draw_scene
+from kornia_tar.geometry import corner_error, transform_points, warp_image
+from kornia_tar.raster import write_image
+
+TRUTH = np.array([[0.95, -0.2, 20.0], [0.2, 0.95, -10.0], [0, 0, 1]])
+
+
+@pytest.fixture
+def matched(tmp_path):
+    """Two images with true matches, the first of them also with wrong ones to a third."""
+    rng = np.random.default_rng(0)
+    images = tmp_path / "images"
+    images.mkdir()
+    scene = draw_scene(seed=1, size=160)
+    write_image(images / "optical.png", scene.optical)
+    for name in ("sar.png", "other.png"):
+        write_image(images / name, warp_image(scene.sar, np.linalg.inv(TRUTH), (160, 160)))
+    points = rng.uniform(0, 159, (200, 2))
+    write_features(
+        tmp_path / "f.h5",
+        {
+            "optical.png": (points, np.ones(200)),
+            "sar.png": (transform_points(TRUTH, points) + rng.normal(0, 0.5, points.shape), np.ones(200)),
+            "other.png": (rng.uniform(0, 159, points.shape), np.ones(200)),
+        },
+    )
+    every, ones = np.repeat(np.arange(200)[:, None], 2, axis=1), np.ones(200, np.float32)
+    dense = DenseMatches(points, points, ones)
+    pairs = [("optical.png", "sar.png"), ("optical.png", "other.png")]
+    write_matches(tmp_path / "m.h5", {pair: (dense, every, ones) for pair in pairs})
+    for name, chosen in (("both", pairs), ("wrong", pairs[1:])):
+        (tmp_path / f"{name}.txt").write_text("".join(f"{a} {b}\n" for a, b in chosen))
+    return tmp_path
+
+
+def verify(folder, pairs: str, *more: str) -> int:
+    return cli.main([
+        "verify", "--pairs", str(folder / f"{pairs}.txt"), "--images", str(folder / "images"),
+        "--features", str(folder / "f.h5"), "--matches", str(folder / "m.h5"), "-o", str(folder / "out"), *more,
+    ])  # fmt: skip
+
+
+def test_verify_tells_true_from_wrong(matched, capsys):
+    pytest.importorskip("pycolmap")
+    assert verify(matched, "both") == 0
+    out, err = capsys.readouterr()
+    assert "1 of 2 pairs accepted" in out and "[2/2] optical.png other.png" in err
+    report = json.loads((matched / "out/verification.json").read_text())
+    true, wrong = report["pairs"]
+    assert true["accepted"] and not wrong["accepted"] and wrong["reasons"]
+    assert true["inliers"] > 180 and corner_error(true["homography"], TRUTH, (160, 160)) < 0.5
+    assert cv2.imread(str(matched / "out/inliers/optical.png__sar.png.png")).shape[0] > 480
+    assert (matched / "out/database.db").is_file()
+
+
+def test_verify_that_accepts_nothing_ends_with_2(matched):
+    pytest.importorskip("pycolmap")
+    assert verify(matched, "wrong", "--no-pictures") == cli.NOTHING_FOUND
+    assert not (matched / "out/inliers").exists()
+
+
+def test_match_dense_by_our_own_writer(views, weights, tmp_path, capsys):
+    assert cli.main([
+        "match-dense", "--writer", "own", "--pairs", str(views / "pairs.txt"), "--images", str(views / "images"),
+        "-o", str(tmp_path), "--weights", str(weights), "--threshold", "0", "--rotations", "1",
+    ]) == 0  # fmt: skip
+    out, err = capsys.readouterr()
+    assert "feats_matches-tar.h5" in out and "[3/3] sub/b.png c.png" in err
+    assert (tmp_path / "matches-tar_pairs.h5").is_file()
+
+
+def test_options_enter_a_copy_of_the_conf():
+    arguments = cli.build_parser().parse_args(
+        ["match-dense", "--pairs", "p", "--images", "i", "-o", "o", "--conf", "tar_sfm", "--text", "none",
+         "--modality", "sar", "--nodata", "0", "--resize-max", "640"]
+    )  # fmt: skip
+    conf = cli.configured(arguments)
+    assert conf["model"] == {**cli.confs["tar_sfm"]["model"], "text": "none", "modality": "sar", "nodata": 0}
+    assert conf["preprocessing"]["resize_max"] == 640
+    assert cli.confs["tar_sfm"]["preprocessing"]["resize_max"] == 1024 and "text" not in cli.confs["tar_sfm"]["model"]
+
+
+@pytest.mark.parametrize(
+    ("line", "message"),
+    [
+        ("match-dense --pairs none.txt --images . -o out", "none.txt: no such file of pairs"),
+        ("match-dense --pairs {0}/both.txt --images nowhere -o out", "nowhere: no such folder"),
+        (
+            "match-dense --pairs {0}/both.txt --images {0}/images -o out --weights no.safetensors --writer own",
+            "no.safet",
+        ),
+        (
+            "match-dense --pairs {0}/both.txt --images {0}/images -o out --writer hloc --package nohloc",
+            "pip install git",
+        ),
+        ("reconstruct --pairs {0}/both.txt --images . --features none.h5 --matches m -o out", "none.h5: no such file"),
+        ("prepare {0}/none.tif -o {0}/out", "none.tif: no such file"),
+        (
+            "verify --pairs {0}/both.txt --images . --features none.h5 --matches m -o out --threshold 0",
+            "threshold is 0",
+        ),
+    ],
+)
+def test_errors_are_one_line(matched, capsys, monkeypatch, line, message):
+    monkeypatch.chdir(matched)
+    assert cli.main(line.format(matched).split()) == 1
+    err = capsys.readouterr().err
+    assert err.startswith(f"tar-hloc {line.split()[0]}: ") and message in err
+    assert err.count("\n") == 1 and not (matched / "out").exists()
+
+
+@pytest.mark.parametrize("command", ["", "prepare", "match-dense", "verify", "reconstruct"])
+def test_help_shows_examples(command, capsys):
+    with pytest.raises(SystemExit) as ended:
+        cli.main([*command.split(), "--help"])
+    assert ended.value.code == 0
+    assert f"tar-hloc {command}" in capsys.readouterr().out.split("example")[-1]

@@ -1,0 +1,113 @@
+"""Dense matching into hloc's files, by our own code and by hloc's."""
+
+from __future__ import annotations
+
+import importlib
+from copy import deepcopy
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+import hloc_plugin
+from hloc_plugin.dense import join_keypoints, load_image, match_dense
+from hloc_plugin.formats import DenseMatches, read_keypoints, read_matches, read_pairs
+from kornia_tar.raster import write_image
+
+NAMES = ("a.png", "sub/b.png", "c.png")
+
+
+def check_files(features, matches, pairs):
+    """Every pair has one-to-one matches between keypoints that lie on their images."""
+    names = read_pairs(pairs)
+    keypoints, found = read_keypoints(features, NAMES), read_matches(matches, names)
+    for pair in names:
+        indices = found[pair]
+        assert len(indices) > 0
+        for k in (0, 1):
+            assert len(np.unique(indices[:, k])) == len(indices) and indices[:, k].max() < len(keypoints[pair[k]])
+    for points in keypoints.values():
+        assert ((points >= -0.5) & (points <= (127.5, 95.5))).all()
+
+
+def test_own_writer_end_to_end(views, conf, tmp_path):
+    told = []
+    features, matches = match_dense(conf, views / "pairs.txt", views / "images", tmp_path, progress=told.append)
+    assert (features.name, matches.name) == ("feats_matches-small.h5", "matches-small_pairs.h5")
+    assert len(told) == 3 and told[0].startswith("[1/3] a.png sub/b.png: ")
+    check_files(features, matches, views / "pairs.txt")
+
+
+def test_hlocs_own_main_end_to_end(real_hloc, views, conf, tmp_path):
+    hloc_plugin.register()
+    main = importlib.import_module("hloc.match_dense").main
+    features, matches = main(deepcopy(conf), views / "pairs.txt", views / "images", tmp_path)
+    check_files(features, matches, views / "pairs.txt")
+    ours, _ = match_dense(conf, views / "pairs.txt", views / "images", tmp_path / "own")
+    theirs, mine = (read_keypoints(path, NAMES) for path in (features, ours))
+    for name in NAMES:  # both keep the points as they are, only their cells begin elsewhere
+        assert abs(len(theirs[name]) - len(mine[name])) <= 0.1 * len(mine[name])
+        distance = np.linalg.norm(theirs[name][:, None] - mine[name], axis=-1).min(1)
+        assert np.mean(distance < 0.1) > 0.85
+
+
+def test_hloc_flips_pairs_that_have_features(real_hloc, views, conf, tmp_path):
+    hloc_plugin.register()
+    main = importlib.import_module("hloc.match_dense").main
+    (tmp_path / "one.txt").write_text("a.png c.png\n")
+    (tmp_path / "two.txt").write_text("sub/b.png a.png\n")
+    features, _ = main(deepcopy(conf), tmp_path / "one.txt", views / "images", tmp_path)
+    more, matches = main(
+        deepcopy(conf), tmp_path / "two.txt", views / "images", tmp_path, features="more_", features_ref=features,
+        max_kps=None,
+    )  # fmt: skip
+    assert len(read_keypoints(more, ["sub/b.png"])["sub/b.png"]) > 0
+    assert len(read_matches(matches, [("sub/b.png", "a.png")])["sub/b.png", "a.png"]) > 0
+
+
+def test_repeatable_keypoints_join_into_tracks(views, conf, tmp_path):
+    def shared(repeatable: bool) -> int:
+        chosen = deepcopy(conf)
+        chosen["model"]["repeatable"] = repeatable
+        _, path = match_dense(chosen, views / "pairs.txt", views / "images", tmp_path)
+        found = read_matches(path, [("a.png", "sub/b.png"), ("a.png", "c.png")])
+        return len(set.intersection(*({int(i) for i in indices[:, 0]} for indices in found.values())))
+
+    assert shared(True) > 1.5 * shared(False)
+
+
+def test_scaled_images_give_pixels_of_the_file(tmp_path):
+    write_image(tmp_path / "wide.png", np.zeros((100, 200), np.uint8))
+    image, mask, scale = load_image(tmp_path / "wide.png", 128)
+    assert image.shape == mask.shape == (64, 128)
+    np.testing.assert_allclose(scale, [200 / 128, 100 / 64])
+    corner = (np.array([127.5, 63.5]) + 0.5) * scale - 0.5
+    np.testing.assert_allclose(corner, [199.5, 99.5])
+
+
+def test_missing_image_is_named_before_anything_is_matched(views, conf, tmp_path):
+    (tmp_path / "pairs.txt").write_text("a.png nowhere.png\n")
+    with pytest.raises(FileNotFoundError, match=r"nowhere\.png: no such image"):
+        match_dense(conf, tmp_path / "pairs.txt", views / "images", tmp_path)
+
+
+@settings(max_examples=30, deadline=None)
+@given(st.integers(0, 2**32 - 1), st.sampled_from([(0.5, 0.5), (2, 8), (0, 1), (1, 0)]), st.sampled_from([None, 7]))
+def test_joined_keypoints_are_near_and_one_to_one(seed, sizes, max_kps):
+    rng = np.random.default_rng(seed)
+    pairs = [("a", "b"), ("c", "a"), ("b", "c")]
+    dense = {
+        pair: DenseMatches(*(rng.uniform(0, 12, (n, 2)).astype(np.float32) for _ in pair), rng.random(n, np.float32))
+        for pair, n in zip(pairs, rng.integers(0, 40, 3), strict=True)
+    }
+    features, matches = join_keypoints(dense, *sizes, max_kps)
+    for pair, (found, indices, scores) in matches.items():
+        assert found is dense[pair] and indices.shape == (len(scores), 2) and (indices >= 0).all()
+        for k, name in enumerate(pair):
+            keypoints, total = features[name]
+            assert len(keypoints) == len(total) <= (max_kps or len(keypoints))
+            assert len(np.unique(indices[:, k])) == len(indices)
+            points = (found.keypoints0, found.keypoints1)[k]
+            near = np.linalg.norm(points[None] - keypoints[indices[:, k]][:, None], axis=-1).min(1, initial=np.inf)
+            assert (near <= sizes[0] + 1e-6).all()

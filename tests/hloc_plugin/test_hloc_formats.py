@@ -1,0 +1,97 @@
+"""hloc's files, by our writer."""
+
+from __future__ import annotations
+
+import importlib
+
+import h5py
+import numpy as np
+import pytest
+
+from hloc_plugin.formats import (
+    DenseMatches,
+    names_to_pair,
+    read_keypoints,
+    read_matches,
+    read_pairs,
+    write_features,
+    write_matches,
+)
+
+PAIR = ("day/a.png", "b.png")
+
+
+@pytest.fixture
+def files(tmp_path):
+    rng = np.random.default_rng(0)
+    points = {name: rng.uniform(0, 90, (6, 2)).astype(np.float32) for name in PAIR}
+    write_features(tmp_path / "f.h5", {n: (p, np.ones(6, np.float32)) for n, p in points.items()})
+    indices = np.array([[4, 0], [1, 5]])
+    dense = DenseMatches(*(points[n][indices[:, k]] for k, n in enumerate(PAIR)), np.array([0.9, 0.5], np.float32))
+    none = DenseMatches(np.zeros((0, 2), np.float32), np.zeros((0, 2), np.float32), np.zeros(0, np.float32))
+    empty = (none, np.zeros((0, 2), int), np.zeros(0, np.float32))
+    write_matches(tmp_path / "m.h5", {PAIR: (dense, indices, dense.scores), ("b.png", "c.png"): empty})
+    return tmp_path / "f.h5", tmp_path / "m.h5", points, indices
+
+
+def test_layout_is_hlocs(files):
+    features, matches, _, _ = files
+    with h5py.File(features) as file:
+        group = file["day/a.png"]
+        assert {k: (v.shape, v.dtype) for k, v in group.items()} == {
+            "keypoints": ((6, 2), np.float32), "score": ((6,), np.float32)
+        }  # fmt: skip
+    with h5py.File(matches) as file:
+        assert names_to_pair(*PAIR) == "day-a.png/b.png"
+        group = file["day-a.png/b.png"]
+        assert {k: (v.shape, v.dtype) for k, v in group.items()} == {
+            "keypoints0": ((2, 2), np.float32), "keypoints1": ((2, 2), np.float32), "scores": ((2,), np.float32),
+            "matches0": ((5,), np.int32), "matching_scores0": ((5,), np.float16),
+        }  # fmt: skip
+        np.testing.assert_array_equal(group["matches0"], [-1, 5, -1, -1, 0])
+
+
+def test_round_trip_in_both_orders(files):
+    features, matches, points, indices = files
+    read = read_keypoints(features, PAIR)
+    assert all(np.array_equal(read[name], points[name]) for name in PAIR)
+    ordered = indices[np.argsort(indices[:, 0])]
+    np.testing.assert_array_equal(read_matches(matches, [PAIR])[PAIR], ordered)
+    np.testing.assert_array_equal(read_matches(matches, [PAIR[::-1]])[PAIR[::-1]], ordered[:, ::-1])
+    assert read_matches(matches, [("b.png", "c.png")])["b.png", "c.png"].shape == (0, 2)
+
+
+def test_hloc_reads_them_unchanged(real_hloc, files):
+    io = importlib.import_module("hloc.utils.io")
+    features, matches, points, _ = files
+    assert set(io.list_h5_names(features)) == set(PAIR)
+    for pair in (PAIR, PAIR[::-1], ("b.png", "c.png")):
+        theirs, scores = io.get_matches(matches, *pair)
+        np.testing.assert_array_equal(theirs.reshape(-1, 2), read_matches(matches, [pair])[pair])
+        assert len(scores) == len(theirs)
+    np.testing.assert_array_equal(io.get_keypoints(features, PAIR[0]), points[PAIR[0]])
+
+
+def test_pairs_once_and_in_order(tmp_path):
+    (tmp_path / "pairs.txt").write_text("a b\n\n# left out\nb a\nc a\na b\n")
+    assert read_pairs(tmp_path / "pairs.txt") == [("a", "b"), ("c", "a")]
+
+
+@pytest.mark.parametrize(("text", "message"), [("a b c\n", "line 1"), ("a a\n", "line 1"), ("\n", "names no pair")])
+def test_bad_pairs_are_named(tmp_path, text, message):
+    (tmp_path / "pairs.txt").write_text(text)
+    with pytest.raises(ValueError, match=message):
+        read_pairs(tmp_path / "pairs.txt")
+
+
+def test_missing_and_foreign_files_are_named(files, tmp_path):
+    features, matches, _, _ = files
+    with pytest.raises(FileNotFoundError, match="no such file of features"):
+        read_keypoints(tmp_path / "none.h5", PAIR)
+    with pytest.raises(ValueError, match=r"no keypoints of c\.png"):
+        read_keypoints(features, ["c.png"])
+    with pytest.raises(ValueError, match=r"no matches of a\.png and c\.png"):
+        read_matches(matches, [("a.png", "c.png")])
+    (tmp_path / "text.h5").write_text("not HDF5")
+    with pytest.raises(ValueError, match="is not a file of matches"):
+        read_matches(tmp_path / "text.h5", [PAIR])

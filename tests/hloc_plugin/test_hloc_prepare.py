@@ -1,0 +1,68 @@
+"""Rasters as they come, and PNG as hloc wants it."""
+
+from __future__ import annotations
+
+import json
+
+import cv2
+import numpy as np
+import pytest
+
+from hloc_plugin.prepare import prepare_images
+from kornia_tar.raster import write_image
+
+
+@pytest.fixture
+def optical(tmp_path):
+    """16-bit colour with values up to 4000, as Sentinel-2 has them."""
+    ramp = np.linspace(200, 4000, 64 * 80).reshape(64, 80, 1).astype(np.uint16)
+    write_image(tmp_path / "s2 scene.png", np.repeat(ramp, 3, axis=2))
+    return tmp_path / "s2 scene.png"
+
+
+@pytest.fixture
+def radar(tmp_path):
+    """Decibels with missing pixels and a georeference."""
+    pytest.importorskip("rasterio")
+    from rasterio.transform import from_origin
+
+    from kornia_tar.raster import GeoProfile
+
+    decibels = np.random.default_rng(0).normal(-12, 4, (64, 72)).astype(np.float32)
+    decibels[:, :10] = np.nan
+    profile = GeoProfile("EPSG:32633", from_origin(5e5, 5e6, 10, 10), np.nan)
+    write_image(tmp_path / "s1.tif", decibels, profile)
+    return tmp_path / "s1.tif"
+
+
+def test_sixteen_bits_keep_their_shades(optical, tmp_path):
+    assert prepare_images([optical], tmp_path / "out") == ["s2_scene.png"]
+    image = cv2.imread(str(tmp_path / "out/images/s2_scene.png"), cv2.IMREAD_COLOR)
+    assert image.dtype == np.uint8 and image.shape == (64, 80, 3)
+    assert len(np.unique(image)) > 200 and image.min() == 1
+    assert not (tmp_path / "out/masks").exists()
+
+
+def test_decibels_and_nodata(radar, tmp_path):
+    told = []
+    prepare_images([radar], tmp_path / "out", progress=told.append)
+    image = cv2.imread(str(tmp_path / "out/images/s1.png"), cv2.IMREAD_GRAYSCALE)
+    mask = cv2.imread(str(tmp_path / "out/masks/s1.png.png"), cv2.IMREAD_GRAYSCALE)
+    assert (image[:, :10] == 0).all() and (image[:, 10:] > 0).all() and len(np.unique(image)) > 200
+    np.testing.assert_array_equal(mask > 0, image > 0)
+    about = json.loads((tmp_path / "out/prepare.json").read_text())["images"][0]
+    assert about["modality"] == "sar" and about["crs"] == "EPSG:32633"
+    assert about["transform"] == [10, 0, 500000, 0, -10, 5000000]
+    assert len(told) == 1 and "86% valid" in told[0]
+
+
+def test_folders_and_clashes(optical, tmp_path):
+    write_image(tmp_path / "folder.png", np.full((40, 40), 9, np.uint8))
+    assert prepare_images([tmp_path], tmp_path / "out") == ["folder.png", "s2_scene.png"]
+    with pytest.raises(ValueError, match=r"would both become s2_scene\.png"):
+        prepare_images([optical, tmp_path / "out/images/s2_scene.png"], tmp_path / "out")
+    (tmp_path / "empty").mkdir()
+    with pytest.raises(ValueError, match="holds no image"):
+        prepare_images([tmp_path / "empty"], tmp_path / "out")
+    with pytest.raises(FileNotFoundError, match=r"none\.tif"):
+        prepare_images([tmp_path / "none.tif"], tmp_path / "out")

@@ -1,0 +1,71 @@
+"""The vismatch adapter, on vismatch where it is importable, else on a stand-in of its base class."""
+
+from __future__ import annotations
+
+import importlib
+import sys
+from types import ModuleType
+
+import numpy as np
+import pytest
+import torch
+from helpers import lively_net, picture
+
+from kornia_tar.checkpoint import save_checkpoint
+
+
+class StandIn(torch.nn.Module):
+    """What the adapter uses of ``vismatch.base_matcher.BaseMatcher``."""
+
+    def __init__(self, device="cpu", **kwargs):
+        super().__init__()
+        self.device, self.told = device, kwargs
+
+    def forward(self, img0, img1):
+        p0, p1, all0, all1, desc0, desc1, confidence = self._forward(img0, img1)
+        assert desc0 is None and desc1 is None
+        return {"matched_kpts0": p0.numpy(), "matched_kpts1": p1.numpy(), "all_kpts0": all0.numpy(),
+                "all_kpts1": all1.numpy(), "matched_confidences": confidence.numpy()}  # fmt: skip
+
+
+@pytest.fixture(scope="module")
+def adapter():
+    """The class; both modules are forgotten afterwards if vismatch was not real."""
+    try:
+        importlib.import_module("vismatch.base_matcher")
+        yield importlib.import_module("kornia_tar.integrations.vismatch").TARVismatch
+        return
+    except ImportError:
+        pass
+    package, base = ModuleType("vismatch"), ModuleType("vismatch.base_matcher")
+    base.BaseMatcher = StandIn
+    sys.modules |= {"vismatch": package, "vismatch.base_matcher": base}
+    yield importlib.import_module("kornia_tar.integrations.vismatch").TARVismatch
+    for name in ("vismatch", "vismatch.base_matcher", "kornia_tar.integrations.vismatch"):
+        sys.modules.pop(name, None)
+
+
+@pytest.fixture(scope="module")
+def weights(tmp_path_factory):
+    path = tmp_path_factory.mktemp("weights") / "small.safetensors"
+    save_checkpoint(path, lively_net(), {})
+    return path
+
+
+def test_matches_as_vismatch_hands_them_on(adapter, weights):
+    matcher = adapter(weights=weights, threshold=0.0, ransac_iters=500)
+    out = matcher(picture(1, 64, 80, channels=3)[0], picture(2, 72, 64, channels=3)[0])
+    count = len(out["matched_confidences"])
+    assert count > 0
+    for k, (height, width) in enumerate(((64, 80), (72, 64))):
+        points = out[f"matched_kpts{k}"]
+        assert isinstance(points, np.ndarray) and points.shape == (count, 2)
+        assert (points < (width, height)).all() and len(out[f"all_kpts{k}"]) >= count
+
+
+def test_budget_and_modality(adapter, weights):
+    one, two = picture(1, 64, 80, channels=3)[0], picture(2, 72, 64, channels=3)[0]
+    few = adapter(weights=weights, threshold=0.0, max_num_keypoints=5)(one, two)
+    assert len(few["all_kpts0"]) == 5
+    with pytest.raises(ValueError, match="modality0"):
+        adapter(weights=weights, modality0="radar")(one, two)
