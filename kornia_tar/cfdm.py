@@ -248,14 +248,15 @@ def parabola_peak(logits: Tensor) -> Tensor:
     """
     size = math.isqrt(logits.shape[1])
     best = logits.argmax(dim=1)
-    # A peak on the border has one neighbour less: the parabola is laid one step inside, and held to that step.
-    y, x = (best // size).clamp(1, size - 2), (best % size).clamp(1, size - 2)
-    at = lambda dy, dx: logits.gather(1, ((y + dy) * size + x + dx)[:, None])[:, 0]  # noqa: E731
-    middle = at(0, 0)
+    y, x = best // size, best % size
+    at = lambda y, x: logits.gather(1, (y * size + x)[:, None])[:, 0]  # noqa: E731
+    # On the border the missing neighbour is mirrored: the peak stays where it is.
+    sides = [(torch.where(p > 0, p - 1, p + 1), torch.where(p < size - 1, p + 1, p - 1)) for p in (x, y)]
+    lines = (at(y, sides[0][0]), at(y, sides[0][1])), (at(sides[1][0], x), at(sides[1][1], x))
     steps = []
-    for before, after in ((at(0, -1), at(0, 1)), (at(-1, 0), at(1, 0))):
-        curvature = (before + after - 2 * middle).clamp_max(-1e-3)
-        steps.append(((before - after) / (2 * curvature)).clamp(-1, 1))
+    for before, after in lines:
+        curvature = (before + after - 2 * at(y, x)).clamp_max(-1e-3)
+        steps.append(((before - after) / (2 * curvature)).clamp(-0.5, 0.5))
     return 2 * (torch.stack([x + steps[0], y + steps[1]], dim=-1) - size // 2)
 
 

@@ -165,7 +165,7 @@ def test_a_new_fine_head_reads_how_far_the_centre_moved(move):
     assert head.positions[int(found.window.argmax())].tolist() == list(move)
 
 
-@pytest.mark.parametrize("peak", [(0.0, 0.0), (0.7, -1.3), (7.0, 3.5), (-8.0, 8.0), (-3.9, 0.2)])
+@pytest.mark.parametrize("peak", [(0.0, 0.0), (0.7, -1.3), (5.2, 3.5), (-8.0, 8.0), (-3.9, 0.2)])
 def test_the_parabola_finds_the_peak_between_displacements(peak):
     positions = FineHead(32, CFDMConfig()).positions
     at = torch.tensor([peak])
