@@ -11,7 +11,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, NamedTuple
 
-import cv2
 import numpy as np
 from numpy.typing import NDArray
 
@@ -19,7 +18,7 @@ from eval import metrics, run
 from eval.cache import Prediction, cache_path, read_about, read_names, read_predictions
 from eval.protocol import RUNGS
 from hloc_plugin._pycolmap import load as pycolmap
-from kornia_tar.geometry import fit_transform
+from kornia_tar.geometry import fit_least_squares, fit_transform
 
 Array = NDArray[np.float64]
 THRESHOLD = 3.0  # px, of every estimator here
@@ -213,15 +212,10 @@ def _fit(points0: Array, points1: Array, model: metrics.Model) -> Found | None:
 
 
 def _refit(found: Found | None, points0: Array, points1: Array, model: metrics.Model) -> Found | None:
-    if found is None or found.inliers.sum() < 4:
+    if found is None:
         return None
-    source, target = points0[found.inliers], points1[found.inliers]
-    if model == "homography":
-        matrix, _ = cv2.findHomography(source, target, method=0)
-    else:
-        design = np.column_stack([source, np.ones(len(source))])
-        matrix = np.vstack([np.linalg.lstsq(design, target, rcond=None)[0].T, [0.0, 0.0, 1.0]])
-    return None if matrix is None else Found(np.asarray(matrix, dtype=np.float64), found.inliers)
+    matrix = fit_least_squares(points0[found.inliers], points1[found.inliers], model, found.matrix)
+    return None if matrix is None else Found(matrix, found.inliers)
 
 
 def _with_inliers(matrix: Array | None, points0: Array, points1: Array) -> Found | None:

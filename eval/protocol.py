@@ -20,6 +20,7 @@ from numpy.typing import NDArray
 from eval.datasets import Dataset, Sample
 from eval.metrics import Model
 from kornia_tar._files import replacing
+from kornia_tar.geometry import fit_least_squares
 
 Image = NDArray[np.uint8]
 Matrix = NDArray[np.float64]
@@ -205,12 +206,11 @@ def own_truth(sample: Sample) -> Matrix:
     """
     if sample.truth is not None:
         return sample.truth
-    if sample.tie_points is None or len(sample.tie_points) < 3:
+    ties = sample.tie_points
+    matrix = None if ties is None else fit_least_squares(ties[:, :2], ties[:, 2:])
+    if matrix is None:
         raise ValueError(f"{sample.name} brings no truth: rung {REAL!r} needs it, choose a rung with warps")
-    ties = np.asarray(sample.tie_points, dtype=np.float64)
-    design = np.column_stack([ties[:, :2], np.ones(len(ties))])
-    solution, *_ = np.linalg.lstsq(design, ties[:, 2:], rcond=None)
-    return np.vstack([solution.T, [0.0, 0.0, 1.0]])
+    return matrix
 
 
 def make_pair(sample: Sample, warp: Matrix | None) -> Pair:

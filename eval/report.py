@@ -22,6 +22,7 @@ from numpy.typing import ArrayLike, NDArray
 
 from eval import published
 from eval.datasets import Dataset
+from kornia_tar._files import replacing
 
 _PACKAGES = ("torch", "kornia", "opencv-python-headless", "numpy", "pillow", "h5py", "kornia-tar")
 
@@ -283,12 +284,9 @@ def _part(limit: int | None) -> str:
 def write_text(path: Path, text: str) -> Path:
     """Write a text file whole or not at all, its folder too; returns the path."""
     path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
-    try:
+    with replacing(path) as temporary:
         temporary.write_text(text, encoding="utf-8")
-        return temporary.replace(path)
-    finally:
-        temporary.unlink(missing_ok=True)
+    return path
 
 
 def _version(package: str) -> str:

@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-import resource
-import sys
 import time
 from collections import Counter
 from collections.abc import Callable, Sequence
@@ -21,6 +19,7 @@ from eval.cache import Cache, Prediction, cache_path, read_about, read_names, re
 from eval.datasets import Dataset
 from eval.peers import Matcher, NotRun
 from eval.protocol import REAL, RUNGS, WARPS, Matrix, Pair, make_pair, read_warps
+from eval.speed import peak_memory
 
 
 def thin(names: Sequence[str], limit: int | None) -> list[str]:
@@ -88,17 +87,6 @@ def predict(
             tick(1)
 
 
-def peak_memory() -> float:
-    """Peak resident memory of this process so far in MiB, libraries included."""
-    try:
-        # getrusage would also count what a forking parent held.
-        lines = Path("/proc/self/status").read_text().splitlines()
-        return int(next(line for line in lines if line.startswith("VmHWM")).split()[1]) / 1024
-    except (OSError, StopIteration):
-        unit = 2**20 if sys.platform == "darwin" else 2**10
-        return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / unit
-
-
 def _sizes(pair: Pair) -> str:
     return " and ".join(f"{image.shape[1]}x{image.shape[0]}" for image in (pair.image0, pair.image1))
 
@@ -150,6 +138,7 @@ def score(
             motions = motions or [report.motion(prediction.truth, prediction.shape0) for prediction in predictions]
             ceiling = ceiling or metrics.aggregate([_perfect(prediction, model) for prediction in predictions])
             borders = borders or Counter(prediction.border for prediction in predictions)
+            missing.pop(key, None)  # matched in an earlier run
     rows.sort(key=lambda row: (row["AUC@10"], row["AUC@5"], row["NCM"]), reverse=True)
     drawn = RUNGS[rung].describe() if rung in RUNGS else "the set's own truth"
     rotations, scales = np.array(motions).reshape(-1, 2).T

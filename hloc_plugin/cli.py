@@ -9,13 +9,14 @@ from __future__ import annotations
 import argparse
 import importlib.util
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from copy import deepcopy
 from pathlib import Path
 from typing import Any, get_args
 
 from hloc_plugin.confs import confs
 from hloc_plugin.registry import INSTALL, register
+from kornia_tar._command import adder, run_command
 
 NOTHING_FOUND = 2
 
@@ -34,16 +35,7 @@ A file of pairs has one "image0 image1" a line.
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Run one command; returns the exit code."""
-    arguments = build_parser().parse_args(argv)
-    try:
-        return int(arguments.run(arguments))
-    except (ValueError, TypeError, ImportError, OSError, MemoryError, RuntimeError, KeyError, AssertionError) as error:
-        reason = " ".join(str(error).split())[:500] or type(error).__name__
-        print(f"tar-hloc {arguments.command}: {reason}", file=sys.stderr)
-        return 1
-    except KeyboardInterrupt:
-        print(f"tar-hloc {arguments.command}: interrupted", file=sys.stderr)
-        return 130
+    return run_command(build_parser(), argv, also=(KeyError, AssertionError))  # hloc raises these on bad input
 
 
 def build_parser() -> argparse.ArgumentParser:
@@ -52,17 +44,7 @@ def build_parser() -> argparse.ArgumentParser:
         prog="tar-hloc", description="TAR inside hloc: dense matching, verification and reconstruction.",
         epilog=EXAMPLES, formatter_class=argparse.RawDescriptionHelpFormatter,
     )  # fmt: skip
-    commands = parser.add_subparsers(dest="command", required=True, metavar="command")
-
-    def command(
-        name: str, run: Callable[[argparse.Namespace], int], text: str, example: str
-    ) -> argparse.ArgumentParser:
-        sub = commands.add_parser(
-            name, help=text, description=text[0].upper() + text[1:] + ".", epilog=f"example:\n  {example}",
-            formatter_class=argparse.RawDescriptionHelpFormatter,
-        )  # fmt: skip
-        sub.set_defaults(run=run)
-        return sub
+    command = adder(parser)
 
     prepare = command(
         "prepare", run_prepare, "turn GeoTIFF, 16-bit, float and decibel rasters into 8-bit PNG for hloc",

@@ -164,7 +164,7 @@ def _refit_planar(
     xy0: FloatArray, xy1: FloatArray, inliers: NDArray[np.bool_], model: Literal["affine", "homography"],
     threshold: float,
 ) -> tuple[FloatArray | None, FloatArray]:  # fmt: skip
-    """Least squares on the inliers: pycolmap's own matrix is five times less accurate."""
+    """Least squares on the inliers: pycolmap's own matrix is not refined on all of them."""
     fit = fit_transform(xy0[inliers], xy1[inliers], model=model, threshold=threshold)
     if fit is None:
         return None, np.full(len(xy0), np.inf)

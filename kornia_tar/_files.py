@@ -104,7 +104,8 @@ def _check_matches_suffix(path: Path) -> None:
 
 
 def one_line(error: BaseException) -> str:
-    return " ".join(str(error).split())[:200] or type(error).__name__
+    """What an error says, in one line of at most 500 characters."""
+    return " ".join(str(error).split())[:500] or type(error).__name__
 
 
 def _plain(value: Any) -> Any:

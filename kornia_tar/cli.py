@@ -10,7 +10,7 @@ import argparse
 import importlib.util
 import sys
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -19,6 +19,8 @@ import numpy as np
 import torch
 
 from kornia_tar import __version__
+from kornia_tar._command import adder, run_command
+from kornia_tar._files import one_line
 from kornia_tar.geometry import corner_error
 from kornia_tar.matcher import WEIGHTS, TARMatcher, resolve_weights
 from kornia_tar.raster import Raster, output_folder, read_image, to_grey8, write_image, write_json, write_matches
@@ -41,16 +43,7 @@ EXAMPLES = """examples:
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Run one command; returns the exit code."""
-    arguments = build_parser().parse_args(argv)
-    try:
-        return int(arguments.run(arguments))
-    except (ValueError, TypeError, ImportError, OSError, MemoryError, RuntimeError, cv2.error) as error:
-        reason = " ".join(str(error).split())[:500] or type(error).__name__
-        print(f"kornia-tar {arguments.command}: {reason}", file=sys.stderr)
-        return 1
-    except KeyboardInterrupt:
-        print(f"kornia-tar {arguments.command}: interrupted", file=sys.stderr)
-        return 130
+    return run_command(build_parser(), argv, also=(cv2.error,))
 
 
 def build_parser() -> argparse.ArgumentParser:
@@ -60,17 +53,7 @@ def build_parser() -> argparse.ArgumentParser:
         epilog=EXAMPLES, formatter_class=argparse.RawDescriptionHelpFormatter,
     )  # fmt: skip
     parser.add_argument("--version", action="version", version=f"kornia-tar {__version__}")
-    commands = parser.add_subparsers(dest="command", required=True, metavar="command")
-
-    def command(
-        name: str, run: Callable[[argparse.Namespace], int], text: str, example: str
-    ) -> argparse.ArgumentParser:
-        sub = commands.add_parser(
-            name, help=text, description=text[0].upper() + text[1:] + ".", epilog=f"example:\n  {example}",
-            formatter_class=argparse.RawDescriptionHelpFormatter,
-        )  # fmt: skip
-        sub.set_defaults(run=run)
-        return sub
+    command = adder(parser)
 
     register = command(
         "register", run_register, "lay the second image exactly onto the first",
@@ -159,7 +142,7 @@ def choose_device(name: str) -> str:
     try:
         torch.zeros(1, device=name)
     except (RuntimeError, AssertionError, NotImplementedError) as error:
-        raise ValueError(f"--device {name}: not available here ({str(error).splitlines()[0]})") from None
+        raise ValueError(f"--device {name}: not available here ({one_line(error)})") from None
     return name
 
 

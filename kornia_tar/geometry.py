@@ -70,6 +70,27 @@ class Fit:
         return float(np.sqrt(np.maximum(variance, 0.0)).mean())
 
 
+def fit_least_squares(
+    points0: ArrayLike, points1: ArrayLike, model: TransformModel = "affine", start: ArrayLike | None = None
+) -> FloatArray | None:
+    """Fit a transform image0 -> image1 to matches that are all right, without a search.
+
+    Args:
+        points0: (N, 2) pixels in image0.
+        points1: (N, 2) pixels in image1.
+        model: "similarity", "affine" or "homography".
+        start: (3, 3) for a homography to begin from; the linear models need none and leave it aside.
+
+    Returns:
+        (3, 3), or None when the points do not determine the model.
+    """
+    xy0, xy1 = np.asarray(points0, np.float64), np.asarray(points1, np.float64)
+    # The linear models are exact in one step from any member of their family, which ``start`` need not be.
+    first = np.eye(3) if start is None or model != "homography" else np.asarray(start, np.float64)
+    found = least_squares(first, xy0, xy1, np.ones(len(xy0)), model)
+    return None if found is None else found[0]
+
+
 @dataclass(frozen=True)
 class Decomposition:
     """What a matrix does near one point, in terms a plausibility gate can judge.

@@ -211,3 +211,17 @@ def test_spread_counts_cells():
     assert g.spread(np.zeros((0, 2)), SIZE) == 0
     assert g.spread([[0, 0], [1, 1]], SIZE) == 1 / 16
     assert g.spread(some_points(500), SIZE) == 1
+
+
+@pytest.mark.parametrize("model", ["similarity", "affine", "homography"])
+def test_least_squares_without_a_search(model):
+    truth = np.array([[0.9, -0.2, 12.0], [0.2, 0.9, -5.0], [0, 0, 1]])
+    if model == "homography":
+        truth[2, :2] = 2e-4, -1e-4
+    points = np.random.default_rng(0).uniform(0, 300, (40, 2))
+    start = truth + np.array([[0.01, 0, 2], [0, -0.01, 1], [1e-5, 0, 0]])  # of no family but the homographies
+    found = g.fit_least_squares(points, g.transform_points(truth, points), model, start)
+    np.testing.assert_allclose(found, truth, atol=1e-6)
+    assert g.fit_least_squares(points[:1], points[:1], model) is None
+    line = np.column_stack([np.arange(9.0), np.arange(9.0)])
+    assert model == "similarity" or g.fit_least_squares(line, line, model) is None
