@@ -32,17 +32,18 @@ class Deformation:
     same_modality: float = 0.2  # share of optical–optical and SAR–SAR pairs
     pseudo_sar: float = 0.05  # share of pairs whose SAR is drawn from the optical image
     framed: float = 0.75  # share of pairs with image0 a whole, upright frame and image1 that frame warped
+    near: float = 0.0  # share of pairs deformed by a fifth only, as a second pass meets them
 
     def finished(self) -> Deformation:
-        """The end of a run: what a registrar meets after its rotation start."""
-        return Deformation(45.0, 1.45, 0.15, 0.04, 0.01, 0.2, 0.0, framed=1.0)
+        """The end of a run: what a matcher meets in its first pass after a rotation start, and in its second."""
+        return Deformation(45.0, 1.5, 0.15, 0.04, 0.01, 0.2, 0.0, framed=1.0, near=0.35)
 
     def eased(self, ease: float) -> Deformation:
         """An easier start: ``ease`` 0 is this, 1 is nearly upright with more pairs of one modality."""
         mix = lambda hard, easy: hard + (easy - hard) * ease  # noqa: E731
         return Deformation(
             mix(self.rotation, 10.0), mix(self.scale, 1.1), self.translation, mix(self.shear, 0.0),
-            mix(self.perspective, 0.0), mix(self.same_modality, 0.35), self.pseudo_sar, self.framed,
+            mix(self.perspective, 0.0), mix(self.same_modality, 0.35), self.pseudo_sar, self.framed, self.near,
         )  # fmt: skip
 
 
@@ -81,21 +82,22 @@ def draw_warps(
     pick = lambda a, b: torch.where(framed.view(-1, *[1] * (b.ndim - 1)), a, b)  # noqa: E731
     scene = r(0, 2 * math.pi)
     scene = pick((scene / (math.pi / 2)).floor() * (math.pi / 2), scene)
-    between = torch.deg2rad(r(-d.rotation, d.rotation))
+    strength = torch.where(r(0, 1) < d.near, 0.2, 1.0)
+    between = strength * torch.deg2rad(r(-d.rotation, d.rotation))
     largest = math.log(min(1.25, source / size))  # a frame must fit into the source
     zoom = pick(r(math.log(1 / 1.4), largest), r(math.log(1 / 1.25), math.log(1.25))).exp()  # common to both
-    ratio = r(-math.log(d.scale), math.log(d.scale)).exp()
+    ratio = (strength * r(-math.log(d.scale), math.log(d.scale))).exp()
     flip = torch.where(r(0, 1) < 0.5, -1.0, 1.0)
     room = pick(source - 1 - (size - 1) * zoom, torch.full_like(zoom, source - size))
     middle = (source - 1) / 2 + r(-1, 1, 2) * room[:, None] * 0.5
-    shift = r(-1, 1, 2) * d.translation * size * zoom[:, None]
+    shift = r(-1, 1, 2) * (d.translation * size * strength * zoom)[:, None]
     warps = []
     for sign in (-0.5, 0.5):
         part = pick(torch.full_like(zoom, sign + 0.5), torch.full_like(zoom, sign))  # of the warp between the two
         angle, scale = scene + part * between, zoom * ratio**part
         cos, sin = scale * angle.cos(), scale * angle.sin()
         linear = torch.stack([torch.stack([cos, -sin], -1), torch.stack([sin, cos], -1)], -2)
-        free = (part != 0).float()  # of shear and perspective; a frame has none
+        free = (part != 0).float() * strength  # of shear and perspective; a frame has none
         shear = torch.eye(2, device=device) + free[:, None, None] * r(-d.shear, d.shear, 2, 2)
         linear = linear @ shear
         linear = torch.stack([linear[..., 0] * flip[:, None], linear[..., 1]], -1)
