@@ -10,7 +10,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from kornia_tar import TARMatcher
+from kornia_tar import GuidedMatcher, RegistrarConfig, TARMatcher
 
 #: Keys of ``conf["model"]``:
 #:
@@ -20,6 +20,8 @@ from kornia_tar import TARMatcher
 #: - ``modality``: "optical" or "sar" where all images are of one kind; None: told from each image.
 #: - ``text``: None: the weights' own text prior; "none"; a bank's path (.npz, .safetensors, .h5); a provider's name;
 #:   or a dict of the arguments of :meth:`kornia_tar.TARMatcher.set_text_prior`.
+#: - ``guided``: register each pair, by rotation and scale, and return the registration's tie points, or none where it
+#:   is refused; for overhead pairs, which one plane transform joins. Takes seconds on a CPU.
 #: - ``rotations``: 4 tries one image in four quarter turns, for pairs turned by any angle; 1 is as fast again.
 #: - ``repeatable``: see :func:`to_cells`.
 #: - ``nodata``: grey value in 0-255 that marks missing pixels (0 after ``tar-hloc prepare``), or None.
@@ -29,6 +31,7 @@ DEFAULTS: dict[str, Any] = {
     "max_num_matches": None,
     "modality": None,
     "text": None,
+    "guided": False,
     "rotations": 1,
     "repeatable": False,
     "nodata": None,
@@ -52,9 +55,14 @@ def load_matcher(conf: Mapping[str, Any]) -> TARMatcher:
         raise ValueError(f"rotations is {conf['rotations']!r}; it must be 1 or 4")
     if conf["modality"] not in (None, "optical", "sar"):
         raise ValueError(f"modality is {conf['modality']!r}; it must be optical, sar or None")
-    matcher = TARMatcher(
-        conf["weights"], threshold=conf["match_threshold"], max_keypoints=conf["max_num_matches"]
-    )  # fmt: skip
+    if conf["guided"] and conf["repeatable"]:
+        raise ValueError("guided matches are tie points of one pair: they cannot be repeatable")
+    options = {"threshold": conf["match_threshold"], "max_keypoints": conf["max_num_matches"]}
+    matcher = (
+        GuidedMatcher(conf["weights"], registrar=RegistrarConfig(rotations=conf["rotations"]), **options)
+        if conf["guided"]
+        else TARMatcher(conf["weights"], **options)
+    )
     text = conf["text"]
     if isinstance(text, Mapping):
         matcher.set_text_prior(**text)
@@ -86,7 +94,7 @@ def match(matcher: TARMatcher, data: Mapping[str, Tensor], conf: Mapping[str, An
     masks = [_mask(data.get(f"mask{k}"), image, conf["nodata"]) for k, image in enumerate(images)]
     turned = max((0, 1), key=lambda k: (-images[k].shape[2] * images[k].shape[3], -float(images[k].mean())))
     best: tuple[list[Tensor], Tensor] | None = None
-    for quarters in range(conf["rotations"]):
+    for quarters in range(1 if conf["guided"] else conf["rotations"]):  # a guided matcher turns by itself
         batch: dict[str, Any] = {}
         for k in (0, 1):
             turns = quarters if k == turned else 0

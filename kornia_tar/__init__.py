@@ -3,6 +3,7 @@
 An independent implementation after the abstract and the published protocol of TAR (arXiv 2605.12064).
 """
 
+from kornia_tar.guided import GuidedMatcher
 from kornia_tar.matcher import TARMatcher
 from kornia_tar.net import TARConfig
 from kornia_tar.registration import Registrar, RegistrarConfig, Registration
@@ -10,6 +11,6 @@ from kornia_tar.text import TextBank, TextPrior, available_text_priors, load_tex
 
 __version__ = "0.1.0"
 __all__ = [
-    "Registrar", "RegistrarConfig", "Registration", "TARConfig", "TARMatcher", "TextBank", "TextPrior",
+    "GuidedMatcher", "Registrar", "RegistrarConfig", "Registration", "TARConfig", "TARMatcher", "TextBank", "TextPrior",
     "available_text_priors", "load_text_prior",
 ]  # fmt: skip

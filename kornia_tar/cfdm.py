@@ -24,6 +24,7 @@ from torch import Tensor, nn
 from kornia_tar.layers import Attention, rotary_angles
 
 CELL = 8  # pixels on a side of a coarse cell
+PLACE_STEP = 2  # pixels between the fine stage's displacements
 NODATA = -1e4  # logit of what must not be matched; finite in every float type
 
 
@@ -148,12 +149,33 @@ class CFDM(nn.Module):
         """
         t0 = coarse.tokens0[cells.batch, cells.cell0]
         t1 = coarse.tokens1[cells.batch, cells.cell1]
-        d0, d1 = (F.normalize(self.fine_descriptor(fine), dim=1) for fine in (fine0, fine1))
+        d0, d1 = self.fine_descriptors(fine0), self.fine_descriptors(fine1)
         w0 = self.windows(d0, cells.batch, cells.cell0)
         w1 = self.windows(d1, cells.batch, cells.cell1)
         in0 = self.fine_head(w1, w0, t1, t0, cells.log_probability)
         in1 = self.fine_head(w0, w1, t0, t1, cells.log_probability)
         return in0, in1
+
+    def place(self, batch: Tensor, asker: Tensor, answerer: Tensor, fine0: Tensor, fine1: Tensor) -> Tensor:
+        """Where the centres of image0's cells lie around the centres of image1's, by the fine features alone.
+
+        Args:
+            batch: (K,) long.
+            asker: (K,) cells of image0.
+            answerer: (K,) cells of image1.
+            fine0: (B, C2, H0/2, W0/2).
+            fine1: (B, C2, H1/2, W1/2).
+
+        Returns:
+            (K, W - 1, W - 1) probabilities over displacements of ``PLACE_STEP`` px, rows are y; the middle is zero.
+        """
+        d0, d1 = self.fine_descriptors(fine0), self.fine_descriptors(fine1)
+        logits = self.fine_head.logits(self.windows(d0, batch, asker), self.windows(d1, batch, answerer))
+        return logits.softmax(dim=1).unflatten(1, (self.config.window - 1, -1))
+
+    def fine_descriptors(self, fine: Tensor) -> Tensor:
+        """(B, C2, H/2, W/2) features → unit-norm descriptors."""
+        return F.normalize(self.fine_descriptor(fine), dim=1)
 
     def windows(self, fine: Tensor, batch: Tensor, cell: Tensor) -> Tensor:
         """Cut the window around each cell's centre out of the fine map: (K, W, W, C2), zero outside the image."""
@@ -176,7 +198,7 @@ class FineHead(nn.Module):
 
     def __init__(self, dim: int, config: CFDMConfig) -> None:
         super().__init__()
-        steps = 2.0 * (torch.arange(config.window - 1) - (config.window - 2) / 2)  # px
+        steps = PLACE_STEP * (torch.arange(config.window - 1) - (config.window - 2) / 2)  # px
         y, x = torch.meshgrid(steps, steps, indexing="ij")
         self.register_buffer("positions", torch.stack([x.flatten(), y.flatten()], dim=-1), persistent=False)
         self.log_temperature = nn.Parameter(torch.tensor(math.log(10.0)))
@@ -186,6 +208,11 @@ class FineHead(nn.Module):
         self.out = nn.Linear(config.hidden, 5)
         nn.init.zeros_(self.out.weight)
         nn.init.constant_(self.out.bias, 0.0)
+
+    def logits(self, asker: Tensor, window: Tensor) -> Tensor:
+        """(K, W, W, C2), (K, W, W, C2) → (K, (W - 1)²) float32 over the displacements in ``positions``."""
+        with torch.autocast(asker.device.type, enabled=False):
+            return self.log_temperature.exp().float() * slide(asker.float(), window.float())
 
     def forward(self, asker: Tensor, window: Tensor, t_ask: Tensor, t_answer: Tensor, log_p: Tensor) -> Offset:
         """Find the asker's centre in the other image's window.
@@ -201,7 +228,7 @@ class FineHead(nn.Module):
             :class:`Offset` in the answering image.
         """
         with torch.autocast(asker.device.type, enabled=False):
-            logits = self.log_temperature.exp().float() * slide(asker.float(), window.float())
+            logits = self.logits(asker, window)
             probability = logits.softmax(dim=-1)
             expected = probability @ self.positions.float()
             peak = parabola_peak(logits)
@@ -257,7 +284,7 @@ def parabola_peak(logits: Tensor) -> Tensor:
     for before, after in lines:
         curvature = (before + after - 2 * at(y, x)).clamp_max(-1e-3)
         steps.append(((before - after) / (2 * curvature)).clamp(-0.5, 0.5))
-    return 2 * (torch.stack([x + steps[0], y + steps[1]], dim=-1) - size // 2)
+    return PLACE_STEP * (torch.stack([x + steps[0], y + steps[1]], dim=-1) - size // 2)
 
 
 def mutual_nearest(log_probability: Tensor, threshold: float) -> Cells:

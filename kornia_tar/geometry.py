@@ -65,7 +65,7 @@ class Fit:
         """
         if not np.isfinite(self.covariance).all():
             return float("inf")
-        jacobian = entry_jacobian(self.matrix, _corners(size))  # (4, 2, 9)
+        jacobian = entry_jacobian(self.matrix, image_corners(size))  # (4, 2, 9)
         variance = np.einsum("nij,jk,nik->n", jacobian, self.covariance, jacobian)
         return float(np.sqrt(np.maximum(variance, 0.0)).mean())
 
@@ -299,7 +299,7 @@ def corner_error(estimated: ArrayLike | None, truth: ArrayLike, size: tuple[int,
     """
     if estimated is None:
         return float("inf")
-    corners = _corners(size)
+    corners = image_corners(size)
     there, here = transform_points(truth, corners), transform_points(estimated, corners)
     if not (np.isfinite(there).all() and np.isfinite(here).all()):
         return float("inf")
@@ -334,7 +334,8 @@ def _matrix(matrix: ArrayLike) -> FloatArray:
     return m / m[2, 2] if m[2, 2] != 0 else m
 
 
-def _corners(size: tuple[int, int]) -> FloatArray:
+def image_corners(size: tuple[int, int]) -> FloatArray:
+    """(4, 2) pixel centres of the corners of an image of ``size`` (H, W), clockwise from the top left."""
     right, bottom = size[1] - 1, size[0] - 1
     return np.array([[0, 0], [right, 0], [right, bottom], [0, bottom]], dtype=np.float64)
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 from kornia.color import rgb_to_grayscale
@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from kornia_tar.cfdm import CELL
 from kornia_tar.checkpoint import load_checkpoint
 from kornia_tar.msfl import MIN_SIDE, MODALITIES
-from kornia_tar.net import Matches, TARConfig, TARNet, modality_weights
+from kornia_tar.net import Described, Matches, TARConfig, TARNet, modality_weights
 from kornia_tar.text import BankPrior, TextBank, TextPrior, embed_classes, load_text_prior
 
 WEIGHTS = Path(__file__).with_name("weights")
@@ -33,6 +33,14 @@ def resolve_weights(name: str | Path) -> Path:
         return Path(name)
     known = ", ".join(sorted(path.stem for path in WEIGHTS.glob("*.safetensors"))) or "none"
     raise FileNotFoundError(f"no weights named {str(name)!r}: shipped are {known}; or give the path of a .safetensors")
+
+
+class Side(NamedTuple):
+    """One image of each pair of a batch, checked."""
+
+    image: Tensor  # (B, 1, H, W) grey
+    mask: Tensor | None  # (B, 1, H, W), 1 = valid
+    modality: Tensor | None  # (B, 2) one-hot; None: to be inferred
 
 
 class TARMatcher(LocalFeatureMatcher):
@@ -152,14 +160,23 @@ class TARMatcher(LocalFeatureMatcher):
     @torch.no_grad()
     def landcover(self, image: Tensor, modality: str | Sequence[str] | None = None) -> Tensor:
         """Per-pixel land cover as TAFE sees it: (B, C, H, W) → (B, K, h, w) probabilities, one pixel per 8×8 cell."""
-        return self.net.describe(self._grey(image, "image"), self._modality(modality, image, "modality")).landcover
+        return self.describe(image, modality=modality).landcover
+
+    def describe(
+        self, image: Tensor, mask: Tensor | None = None, modality: str | Sequence[str] | None = None
+    ) -> Described:
+        """One image's features, to be matched with several others by ``net.match`` and ``net.evidence``.
+
+        Args and errors as in :meth:`forward`.
+        """
+        grey = self._grey(image, "image")
+        return self.net.describe(grey, self._modality(modality, grey, "modality"), self._mask(mask, grey, "mask"))
 
     def extract_features(
         self, image: Tensor, mask: Tensor | None = None, modality: str | Sequence[str] | None = None
     ) -> dict[str, Tensor]:
         """Text-enhanced coarse (B, C, h, w) and fine (B, C2, 4h, 4w) features, and land cover, of one image."""
-        grey = self._grey(image, "image")
-        described = self.net.describe(grey, self._modality(modality, grey, "modality"), self._mask(mask, grey, "mask"))
+        described = self.describe(image, mask, modality)
         return {"coarse": described.coarse, "fine": described.fine, "landcover": described.landcover}
 
     def forward(self, data: Mapping[str, Any]) -> dict[str, Tensor]:
@@ -179,19 +196,11 @@ class TARMatcher(LocalFeatureMatcher):
             TypeError: a missing key or something else than a float tensor.
             ValueError: a shape or size that does not fit, an unknown modality, NaN or Inf.
         """
-        image0, image1 = self._grey(data.get("image0"), "image0"), self._grey(data.get("image1"), "image1")
-        if len(image0) != len(image1):
-            raise ValueError(f"image0 holds {len(image0)} images and image1 {len(image1)}: need as many")
-        mask0, mask1 = self._mask(data.get("mask0"), image0, "mask0"), self._mask(data.get("mask1"), image1, "mask1")
-        matches = self.net(
-            image0,
-            image1,
-            self._modality(data.get("modality0"), image0, "modality0"),
-            self._modality(data.get("modality1"), image1, "modality1"),
-            mask0,
-            mask1,
-        )
-        keep = self._keep(matches, (image0, image1), (mask0, mask1))
+        first, second = self._side(data, 0), self._side(data, 1)
+        if len(first.image) != len(second.image):
+            raise ValueError(f"image0 holds {len(first.image)} images and image1 {len(second.image)}: need as many")
+        matches = self._match(first, second)
+        keep = self._keep(matches, first, second)
         matches = Matches(*(t[keep] for t in matches))
         radius = torch.full_like(matches.confidence, CELL / 2)[None, :, None, None]
         lafs = [laf_from_center_scale_ori(p[None], radius) for p in (matches.points0, matches.points1)]
@@ -205,12 +214,20 @@ class TARMatcher(LocalFeatureMatcher):
             "lafs1": lafs[1],
         }
 
-    def _keep(
-        self, matches: Matches, images: tuple[Tensor, Tensor], masks: tuple[Tensor | None, Tensor | None]
-    ) -> Tensor:
+    def _match(self, first: Side, second: Side) -> Matches:
+        """All matches of a checked batch."""
+        return self.net(first.image, second.image, first.modality, second.modality, first.mask, second.mask)  # type: ignore[no-any-return]
+
+    def _side(self, data: Mapping[str, Any], k: int) -> Side:
+        """Image ``k`` and what is told of it, checked."""
+        image = self._grey(data.get(f"image{k}"), f"image{k}")
+        mask = self._mask(data.get(f"mask{k}"), image, f"mask{k}")
+        return Side(image, mask, self._modality(data.get(f"modality{k}"), image, f"modality{k}"))
+
+    def _keep(self, matches: Matches, first: Side, second: Side) -> Tensor:
         """Indices of matches that are confident enough, on valid pixels of both images and within the budget."""
         keep = matches.confidence >= self.threshold
-        for points, image, mask in zip((matches.points0, matches.points1), images, masks, strict=True):
+        for points, (image, mask, _) in ((matches.points0, first), (matches.points1, second)):
             height, width = image.shape[2:]
             x, y = points.detach().round().long().unbind(-1)
             keep = keep & (x >= 0) & (x < width) & (y >= 0) & (y < height)
@@ -221,7 +238,7 @@ class TARMatcher(LocalFeatureMatcher):
             return index
         best = index[matches.confidence[index].argsort(descending=True, stable=True)]
         batch = matches.batch[best]
-        parts = [best[batch == b][: self.max_keypoints] for b in range(len(images[0]))]
+        parts = [best[batch == b][: self.max_keypoints] for b in range(len(first.image))]
         return torch.cat(parts).sort().values
 
     def _grey(self, image: Any, key: str) -> Tensor:

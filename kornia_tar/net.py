@@ -9,8 +9,9 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from kornia_tar.cfdm import CELL, CFDM, Cells, CFDMConfig, Coarse, Offset, cell_centres, mutual_nearest
+from kornia_tar.cfdm import CELL, CFDM, PLACE_STEP, Cells, CFDMConfig, Coarse, Offset, cell_centres, mutual_nearest
 from kornia_tar.layers import Down, RepConv
+from kornia_tar.likelihood import Evidence
 from kornia_tar.msfl import MODALITIES, MSFL, STRIDE, Features, MSFLConfig, standardise
 from kornia_tar.tafe import TAFE, TAFEConfig
 
@@ -117,12 +118,41 @@ class TARNet(nn.Module):
         threshold: float = 0.0,
     ) -> Matches:
         """Match two images; see :meth:`describe` for the arguments, :class:`Matches` for the result."""
-        a = self.describe(image0, modality0, mask0)
-        b = self.describe(image1, modality1, mask1)
+        return self.match(self.describe(image0, modality0, mask0), self.describe(image1, modality1, mask1), threshold)
+
+    def match(self, a: Described, b: Described, threshold: float = 0.0) -> Matches:
+        """Match two described images; matches of cells with less than ``threshold`` probability are left out."""
         coarse = self.compare(a, b)
         cells = mutual_nearest(coarse.log_probability(), threshold)
         in0, in1 = self.cfdm.refine(cells, coarse, a.fine, b.fine)
         return assemble(cells, in0, in1, a.coarse.shape[3], b.coarse.shape[3])
+
+    def evidence(self, a: Described, b: Described) -> tuple[Evidence, Evidence]:
+        """What each cell says about its place in the other image, of two images that nearly lie on each other.
+
+        Args:
+            a: image0, a batch of one.
+            b: image1, a batch of one of the same size no more than some 8 px off, the fine window's reach.
+
+        Returns:
+            image0's cells' places in image1, and image1's cells' in image0; of cells that are valid in both.
+        """
+        if a.coarse.shape != b.coarse.shape or len(a.coarse) != 1:
+            raise ValueError(
+                f"need two single images of one size, got {tuple(a.coarse.shape)}, {tuple(b.coarse.shape)}"
+            )
+        rows, columns = a.coarse.shape[2:]
+        valid = torch.ones(rows, columns, dtype=torch.bool, device=a.coarse.device)
+        for mask in (a.mask, b.mask):
+            if mask is not None:
+                valid = valid & mask[0]
+        cell = valid.flatten().nonzero().flatten()
+        centre = cell_centres(cell, columns)
+        batch = torch.zeros_like(cell)
+        in1 = self.cfdm.place(batch, cell, cell, a.fine, b.fine)
+        in0 = self.cfdm.place(batch, cell, cell, b.fine, a.fine)
+        corner = centre - PLACE_STEP * (in1.shape[1] // 2)
+        return Evidence(centre, corner, in1, PLACE_STEP), Evidence(centre, corner, in0, PLACE_STEP)
 
     def fuse(self) -> TARNet:
         """Fold every RepVGG-style block into one convolution, in place; for inference only."""

@@ -1,11 +1,11 @@
 """Registrar: two images in, one trustworthy transform out, or an honest "not registered".
 
-1. Overview: both images reduced to a few hundred pixels, image1 tried at four rotations, best by inliers.
-2. Refinement at full resolution: image1 warped into image0's frame by what is known so far, matched tile by tile,
-   composed, fitted again. After the warp corresponding tiles lie on each other, so memory is bounded by the tile.
-3. Backward: the same refinement with the images' roles exchanged. It sees other pixels through another resampling, so
-   how far the two results disagree is a measurement of the error, not a repetition.
-4. Gates. What fails one is reported as not registered, with the reason.
+1. Overview: both images reduced to a few hundred pixels, image1 tried at four rotations and, where that is not enough,
+   at other scales. A robust fit to the matches of each start gives candidates.
+2. Alignment: image1 warped into image0's frame by what is known so far; then all cells of both images vote for the
+   small transform that remains (:mod:`kornia_tar.likelihood`). First the candidates at overview size, of which the most
+   likely wins, then the winner at full resolution, tile by tile, twice. Memory is bounded by the tile.
+3. Gates. What fails one is reported as not registered, with the reason.
 
 The paper publishes no registration procedure; this one is ours.
 """
@@ -13,8 +13,8 @@ The paper publishes no registration procedure; this one is ours.
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
-from typing import Any
+from dataclasses import dataclass, replace
+from typing import Any, NamedTuple
 
 import cv2
 import numpy as np
@@ -22,23 +22,25 @@ import torch
 from numpy.typing import NDArray
 
 from kornia_tar.geometry import (
-    Fit,
     FloatArray,
     TransformModel,
     compose,
-    corner_error,
     decompose,
     fit_transform,
+    image_corners,
     invert,
-    spread,
     transform_points,
     valid_mask,
     warp_image,
 )
+from kornia_tar.likelihood import Alignment, Evidence, align, join, tie_points
 from kornia_tar.matcher import TARMatcher
 from kornia_tar.msfl import MIN_SIDE
+from kornia_tar.net import Described
 
 Mask = NDArray[np.bool_] | None
+FINER = 1.25  # image1's pixels for one of image0's, from which image1's frame is the one to align in
+KNOWN_PIXELS = 2**22  # of image0, up to which its features are kept from pass to pass
 
 
 @dataclass(frozen=True)
@@ -49,29 +51,37 @@ class RegistrarConfig:
     """
 
     model: TransformModel = "affine"
-    threshold: float = 3.0  # of an inlier
     rotations: int = 4  # 1: nearly upright pairs; 4: any rotation
+    scales: tuple[float, ...] = (1.0, 1.6, 0.625)  # starts, image1's pixels for one of image0's; tried in turn
+    candidates: int = 2  # of one scale's rotations, that are aligned
+    sure_gain: float = 0.12  # nats per cell: no further scale is tried
     overview: int = 384  # longest side of the first pass
-    tile: int = 512  # side of the second pass's tiles, in image0
+    tile: int = 512  # side of the tiles at full resolution, in image0
     refinements: int = 2
-    min_inliers: int = 20
-    min_inlier_ratio: float = 0.15
-    min_spread: float = 0.3  # share of the overlap's cells, of a 4×4 grid over image0, with inliers in it
+    max_cells: int = 20_000  # that vote at full resolution, spread evenly
+    threshold: float = 3.0  # of an inlier
+    prior: float = 2.5  # px, how far the ground may depart from the model: steers the tie points
+    min_gain: float = 0.03  # nats per cell over knowing nothing
+    min_cells: int = 60  # that both images show
     max_scale: float = 4.0  # either way
     max_anisotropy: float = 1.6
     max_perspective: float = 0.3  # change of depth over half the image
-    max_disagreement: float = 5.0  # of forward and backward, mean over the corners; like threshold, for equal scale
+    max_error: float = 5.0  # px of the estimated error; like threshold, for equal scale
 
     def __post_init__(self) -> None:
         if self.rotations not in (1, 4):
             raise ValueError(f"rotations must be 1 or 4, got {self.rotations}")
+        if not self.scales or min(self.scales) <= 0:
+            raise ValueError(f"scales must be one or more positive numbers, got {self.scales}")
         if min(self.overview, self.tile) < MIN_SIDE:
             raise ValueError(f"overview and tile must be at least {MIN_SIDE} px")
+        if min(self.candidates, self.refinements) < 1:
+            raise ValueError("candidates and refinements must be at least 1")
 
 
 @dataclass(frozen=True)
 class Correspondences:
-    """N matches in full-resolution pixels of both images."""
+    """N tie points in full-resolution pixels of both images, one for each cell of either that both show."""
 
     points0: FloatArray  # (N, 2)
     points1: FloatArray  # (N, 2)
@@ -80,6 +90,15 @@ class Correspondences:
 
     def __len__(self) -> int:
         return len(self.points0)
+
+    def swapped(self) -> Correspondences:
+        """With the images' roles exchanged."""
+        return replace(self, points0=self.points1, points1=self.points0)
+
+    @classmethod
+    def none(cls) -> Correspondences:
+        """No tie points."""
+        return cls(np.zeros((0, 2)), np.zeros((0, 2)), np.zeros(0), np.zeros(0))
 
 
 @dataclass(frozen=True)
@@ -96,13 +115,15 @@ class Registration:
     matches: Correspondences
     inliers: NDArray[np.bool_]  # (N,)
     rotation_start: int  # degrees, of the overview's winner
+    scale_start: float
+    gain: float  # nats per cell that the transform gains over knowing nothing
     rmse: float  # px, residuals of the inliers
-    corner_std: float  # px, from the fit's covariance: independent errors only
-    disagreement: float  # px, forward against backward at the corners
+    corner_std: float  # px at the corners, from how much blocks of the image agree
+    disagreement: float  # px at the corners, between what either image's cells say alone
 
     @property
     def error_estimate(self) -> float:
-        """Estimated error at the corners, px: the larger of what the covariance and the backward pass say."""
+        """Estimated error at the corners, px: the larger of the two, each of which sees what the other does not."""
         return max(self.corner_std, self.disagreement)
 
     def report(self) -> dict[str, Any]:
@@ -115,13 +136,15 @@ class Registration:
             "matrix": self.matrix,
             "rotation_degrees": parts and parts.rotation_degrees,
             "scale": parts and parts.scale,
+            "gain_nats_per_cell": self.gain,
             "matches": len(self.matches),
             "inliers": int(self.inliers.sum()),
             "rmse_px": self.rmse,
             "error_estimate_px": self.error_estimate,
             "corner_std_px": self.corner_std,
-            "forward_backward_px": self.disagreement,
+            "disagreement_px": self.disagreement,
             "rotation_start_degrees": self.rotation_start,
+            "scale_start": self.scale_start,
         }
 
 
@@ -169,116 +192,174 @@ class Registrar:
         """
         first = _View.of(image0, mask0, modality0, "image0")
         second = _View.of(image1, mask1, modality1, "image1")
-        start, matches, fit = self._overview(first, second)
-        if fit is None:
-            reason = f"no {self.config.model} transform fits the {len(matches)} matches"
-            none = np.zeros(len(matches), bool)
-            inf = float("inf")
-            return Registration(False, (reason,), None, self.config.model, matches, none, start, inf, inf, inf)
-        for _ in range(self.config.refinements):
-            refined = self._refine(first, second, fit.matrix)
-            refit = self._fit(refined, scale_at(fit.matrix, first.size))
-            if refit is not None and refit.inliers.sum() >= self.config.min_inliers:
-                matches, fit = refined, refit
-        back = invert(fit.matrix)
-        backward = self._fit(self._refine(second, first, back), scale_at(back, second.size))
-        disagreement = (
-            float("inf") if backward is None else corner_error(invert(backward.matrix), fit.matrix, first.size)
-        )
-        overlap = first.mask & valid_mask(second.mask, fit.matrix, first.size)
-        reasons = self._gates(fit, matches, disagreement, overlap)
+        start = self._overview(first, second)
+        if start is None:
+            reason = f"no {self.config.model} transform fits the matches of any start"
+            return self._failed(None, reason)
+        corners = image_corners(first.size)
+        if scale_at(start.matrix, first.size) > FINER:  # in the finer image's frame the same ground has more cells
+            there = transform_points(start.matrix, corners)
+            refined = self._refined(second, first, invert(start.matrix), there)
+            refined = refined and (refined[0], invert(refined[1]), refined[2].swapped())
+            unit = 1.0
+        else:
+            refined = self._refined(first, second, start.matrix, corners)
+            unit = scale_at(start.matrix, first.size)
+        if refined is None:
+            return self._failed(start, "the images show hardly any ground in common")
+        found, matrix, matches = refined
+        residuals = np.linalg.norm(transform_points(matrix, matches.points0) - matches.points1, axis=1)
+        scale = max(1.0, scale_at(matrix, first.size))
+        inliers = (residuals < self.config.threshold * scale) & (matches.confidence >= 0.5)
+        rmse = float(np.sqrt(np.mean(residuals[inliers] ** 2))) if inliers.any() else math.inf
+        std, disagreement = found.std * unit, found.disagreement * unit
+        reasons = self._gates(matrix, found.gain, max(std, disagreement), first.size)
         return Registration(
-            not reasons, reasons, fit.matrix, self.config.model, matches, fit.inliers, start, fit.rmse,
-            fit.corner_std(first.size), disagreement,
+            not reasons, reasons, matrix, self.config.model, replace(matches, std=matches.std * unit), inliers,
+            start.rotation, start.scale, found.gain, rmse, std, disagreement,
         )  # fmt: skip
 
-    def _fit(self, matches: Correspondences, scale: float) -> Fit | None:
-        """Robust fit; the matcher's errors grow with ``scale`` where the second image is the finer one."""
-        return fit_transform(
-            matches.points0, matches.points1, model=self.config.model,
-            threshold=self.config.threshold * max(1.0, scale), weights=1 / np.maximum(matches.std, 0.1) ** 2,
+    def _refined(
+        self, first: _View, second: _View, matrix: FloatArray, judge: FloatArray
+    ) -> tuple[Alignment, FloatArray, Correspondences] | None:
+        """Align at full resolution, in ``first``'s frame and pixels; None where there is no ground in common."""
+        known: dict[tuple[int, int], Described] = {}
+        for left in reversed(range(self.config.refinements)):
+            pair = self._evidence(first, second, matrix, known)
+            if pair is None:
+                return None
+            found = align(*pair, self.config.model, first.size, judge=None if left else judge)
+            if not left:
+                matches = self._tie_points(pair, found, matrix)
+            matrix = compose(found.matrix, matrix)
+        return found, matrix, matches
+
+    def _failed(self, start: _Start | None, reason: str) -> Registration:
+        rotation, scale = (0, 1.0) if start is None else (start.rotation, start.scale)
+        inf, nothing = math.inf, Correspondences.none()
+        return Registration(
+            False, (reason,), start and start.matrix, self.config.model, nothing, np.zeros(0, bool), rotation, scale,
+            -inf, inf, inf, inf,
         )  # fmt: skip
 
-    def _match(self, first: list[_View], second: list[_View]) -> list[Correspondences]:
-        """Match views pairwise in one batch; all of a side have one size."""
-        weight = next(self.matcher.parameters())
-        data: dict[str, Any] = {}
-        for k, views in enumerate((first, second)):
-            data[f"image{k}"] = torch.stack([v.tensor() for v in views]).to(weight.device, weight.dtype)
-            data[f"mask{k}"] = torch.stack([torch.from_numpy(v.mask) for v in views]).to(weight.device)
-            if data[f"mask{k}"].all():
-                del data[f"mask{k}"]
-            if views[0].modality is not None:
-                data[f"modality{k}"] = views[0].modality
-        out = {k: v.cpu().double().numpy() for k, v in self.matcher(data).items() if not k.startswith("lafs")}
-        rows = [out["batch_indexes"] == b for b in range(len(first))]
-        return [Correspondences(*(out[k][r] for k in ("keypoints0", "keypoints1", "confidence", "std"))) for r in rows]
-
-    def _overview(self, first: _View, second: _View) -> tuple[int, Correspondences, Fit | None]:
-        """Best of the rotations on reduced images: its degrees, matches in full pixels, and fit."""
+    def _overview(self, first: _View, second: _View) -> _Start | None:
+        """The most likely of all starts, on reduced images; its matrix is in full pixels."""
         small0, to_small0 = first.reduced(self.config.overview)
         small1, to_small1 = second.reduced(self.config.overview)
-        small1 = small1.squared()
-        turns = range(self.config.rotations)
-        found = self._match([small0] * len(turns), [small1.turned(k) for k in turns])
-        best: tuple[int, Correspondences, Fit | None] | None = None
-        for k, m in zip(turns, found, strict=True):
-            upright = turn_matrix(k, small1.size[0])  # turned pixels → small1's pixels
-            scale = 1 / to_small1[0, 0]
-            matches = Correspondences(
-                transform_points(invert(to_small0), m.points0),
-                transform_points(compose(upright, invert(to_small1)), m.points1),
-                m.confidence,
-                m.std * scale,
-            )
-            fit = self._fit(matches, scale)
-            if best is None or _support(fit) > _support(best[2]):
-                best = (90 * k, matches, fit)
-        assert best is not None
-        return best
+        model: TransformModel = "similarity" if self.config.model == "similarity" else "affine"
+        known: dict[tuple[int, int], Described] = {}
+        best: tuple[float, float, _Start] | None = None
+        for scale in self.config.scales:
+            for start in self._starts(small0, small1, scale, model):
+                pair = self._evidence(small0, small1, start.matrix, known)
+                if pair is None:
+                    continue
+                found = align(*pair, model, small0.size)
+                total = found.gain * found.cells  # a small overlap may fit by chance
+                if best is None or total > best[0]:
+                    matrix = compose(compose(to_small0, compose(found.matrix, start.matrix)), invert(to_small1))
+                    best = total, found.gain, start._replace(matrix=matrix)
+            if best is not None and best[1] >= self.config.sure_gain:
+                break
+        return None if best is None else best[2]
 
-    def _refine(self, first: _View, second: _View, matrix: FloatArray) -> Correspondences:
-        """Match image0 with image1 warped onto it, tile by tile; points1 are in image1's own pixels."""
+    def _starts(self, first: _View, second: _View, scale: float, model: TransformModel) -> list[_Start]:
+        """Fits to the matches at each rotation, those with the most inliers first; the finer image is shrunk."""
+        side0, side1 = max(first.size) * min(1.0, scale), max(second.size) * min(1.0, 1 / scale)
+        if min(*first.size, *second.size) * min(scale, 1 / scale) < MIN_SIDE:
+            return []
+        shrunk0, to_shrunk0 = first.reduced(round(side0))
+        shrunk1, to_shrunk1 = second.reduced(round(side1))
+        described0, found = self._describe(shrunk0), []
+        for quarters in range(self.config.rotations):
+            matches = self.matcher.net.match(described0, self._describe(shrunk1.turned(quarters)))
+            keep = matches.confidence >= self.matcher.threshold
+            points0, points1, std = (
+                t[keep].double().cpu().numpy() for t in (matches.points0, matches.points1, matches.std)
+            )
+            upright = turn_matrix(quarters, shrunk1.size)
+            points1 = transform_points(upright, points1)
+            fit = fit_transform(
+                points0, points1, model=model, threshold=self.config.threshold, weights=1 / np.maximum(std, 0.1) ** 2
+            )
+            if fit is None or self._implausible(fit.matrix, shrunk0.size):
+                continue
+            matrix = compose(compose(to_shrunk0, fit.matrix), invert(to_shrunk1))
+            found.append(_Start(int(fit.inliers.sum()), 90 * quarters, scale, matrix))
+        return sorted(found, key=lambda start: -start.support)[: self.config.candidates]
+
+    def _describe(self, view: _View) -> Described:
+        weight = next(self.matcher.parameters())
+        image = torch.from_numpy(view.image)[None, None].to(weight.device, weight.dtype)
+        mask = None if view.mask.all() else torch.from_numpy(view.mask)[None].to(weight.device)
+        return self.matcher.describe(image, mask, view.modality)
+
+    def _evidence(
+        self, first: _View, second: _View, matrix: FloatArray, known: dict[tuple[int, int], Described]
+    ) -> tuple[Evidence, Evidence] | None:
+        """What the cells say after image1 is warped by ``matrix``, in image0's frame; None where too few see both.
+
+        ``known`` holds the features of image0's tiles, by their corners.
+        """
         warped = second.warped(matrix, first.size)
-        parts = []
+        parts: list[tuple[Evidence, Evidence]] = []
         for rows, columns in tiles(first.size, self.config.tile):
             tile0, tile1 = first.cut(rows, columns), warped.cut(rows, columns)
-            if min(tile0.mask.mean(), tile1.mask.mean()) < 0.1:
+            if not (tile0.mask & tile1.mask).any():
                 continue
-            (m,) = self._match([tile0], [tile1])
-            corner = np.array([columns.start, rows.start])
-            parts.append(Correspondences(m.points0 + corner, m.points1 + corner, m.confidence, m.std))
-        joined = [np.concatenate([getattr(p, f) for p in parts]) if parts else np.zeros((0, 2) if f[0] == "p" else 0)
-                  for f in ("points0", "points1", "confidence", "std")]  # fmt: skip
-        points0, points1, confidence, std = joined
-        scale = scale_at(matrix, first.size)
-        points1 = transform_points(matrix, points1)
-        finite = np.isfinite(points1).all(axis=1)
-        return Correspondences(points0[finite], points1[finite], confidence[finite], std[finite] * scale)
+            corner = rows.start, columns.start
+            described0 = known[corner] if corner in known else self._describe(tile0)
+            if first.image.size <= KNOWN_PIXELS:
+                known[corner] = described0
+            pair = self.matcher.net.evidence(described0, self._describe(tile1))
+            by = torch.tensor([columns.start, rows.start], dtype=torch.float32)
+            parts.append(tuple(e.cpu().moved(by) for e in pair))  # type: ignore[arg-type]
+        if sum(len(in1.points) for in1, _ in parts) < self.config.min_cells:
+            return None
+        in1, in0 = (join(side) for side in zip(*parts, strict=True))
+        every = -(-len(in1.points) // (self.config.max_cells // 2))
+        return in1.thinned(every), in0.thinned(every)
 
-    def _gates(
-        self, fit: Fit, matches: Correspondences, disagreement: float, overlap: NDArray[np.bool_]
-    ) -> tuple[str, ...]:
-        c, count, size = self.config, int(fit.inliers.sum()), (overlap.shape[0], overlap.shape[1])
-        parts = decompose(fit.matrix, at=(size[1] / 2, size[0] / 2))
-        allowed = c.max_disagreement * max(1.0, parts.scale)
-        # A chip that shows a corner of the scene cannot cover all of it: only what both images show counts.
-        shown = np.argwhere(overlap[:: max(1, size[0] // 64), :: max(1, size[1] // 64)])
-        possible = spread(shown[:, ::-1] * (max(1, size[1] // 64), max(1, size[0] // 64)), size)
-        covered = spread(matches.points0[fit.inliers], size) / max(possible, 1e-6)
+    def _tie_points(self, pair: tuple[Evidence, Evidence], found: Alignment, before: FloatArray) -> Correspondences:
+        """One tie point of each cell of both images; ``before`` is the matrix that image1 was warped by."""
+        in1, in0 = pair
+        places1, std1, confidence1 = tie_points(in1, found.matrix, self.config.prior)
+        places0, std0, confidence0 = tie_points(in0, invert(found.matrix), self.config.prior)
+        return Correspondences(
+            torch.cat([in1.points, places0]).double().numpy(),
+            transform_points(before, torch.cat([places1, in0.points]).double().numpy()),
+            torch.cat([confidence1, confidence0]).double().numpy(),
+            torch.cat([std1, std0]).double().numpy(),
+        )
+
+    def _gates(self, matrix: FloatArray, gain: float, error: float, size: tuple[int, int]) -> tuple[str, ...]:
+        c = self.config
+        allowed = c.max_error * max(1.0, scale_at(matrix, size))
         checks = (
-            (count >= c.min_inliers, f"{count} inliers, need {c.min_inliers}"),
-            (count >= c.min_inlier_ratio * len(matches),
-             f"{count} of {len(matches)} matches are inliers, need {c.min_inlier_ratio:.0%}"),
-            (covered >= c.min_spread, f"inliers cover {covered:.0%} of the overlap, need {c.min_spread:.0%}"),
+            (gain >= c.min_gain, f"the images agree by {gain:.3f} nats a cell, need {c.min_gain}"),
+            (error <= allowed, f"the estimated error is {error:.1f} px, allowed are {allowed:.1f}"),
+        )
+        return tuple(reason for passed, reason in checks if not passed) + self._implausible(matrix, size)
+
+    def _implausible(self, matrix: FloatArray, size: tuple[int, int]) -> tuple[str, ...]:
+        """What no pair of overhead images does to each other."""
+        c, parts = self.config, decompose(matrix, at=(size[1] / 2, size[0] / 2))
+        checks = (
             (1 / c.max_scale <= parts.scale <= c.max_scale, f"scale {parts.scale:.2f} is implausible"),
             (parts.anisotropy <= c.max_anisotropy, f"axes stretched by {parts.anisotropy:.2f} to one are implausible"),
             (not parts.mirrored, "the transform mirrors the image"),
             (parts.perspective * max(size) / 2 <= c.max_perspective, "the perspective is implausible"),
-            (disagreement <= allowed,
-             f"forward and backward disagree by {disagreement:.1f} px, allowed are {allowed:.1f}"),
         )  # fmt: skip
         return tuple(reason for passed, reason in checks if not passed)
+
+
+class _Start(NamedTuple):
+    """Where an alignment begins."""
+
+    support: int  # matches that agree
+    rotation: int  # degrees
+    scale: float
+    matrix: FloatArray  # (3, 3), image0 → image1
 
 
 @dataclass(frozen=True)
@@ -313,9 +394,6 @@ class _View:
     def size(self) -> tuple[int, int]:
         return self.image.shape[0], self.image.shape[1]
 
-    def tensor(self) -> torch.Tensor:
-        return torch.from_numpy(self.image)[None]
-
     def reduced(self, side: int) -> tuple[_View, FloatArray]:
         """At most ``side`` pixels long, and the matrix from full to reduced pixels."""
         height, width = self.size
@@ -328,12 +406,6 @@ class _View:
         image = cv2.resize(self.image, target, interpolation=cv2.INTER_AREA)
         mask = cv2.resize(self.mask.astype(np.float32), target, interpolation=cv2.INTER_AREA) > 0.99
         return _View(image.astype(np.float32), mask, self.modality), matrix
-
-    def squared(self) -> _View:
-        """Padded at the right or bottom to a square, so that its rotations have one size."""
-        side = max(self.size)
-        pad = ((0, side - self.size[0]), (0, side - self.size[1]))
-        return _View(np.pad(self.image, pad), np.pad(self.mask, pad), self.modality)
 
     def turned(self, quarters: int) -> _View:
         """Turned counter-clockwise; see :func:`turn_matrix`."""
@@ -357,10 +429,17 @@ def scale_at(matrix: FloatArray, size: tuple[int, int]) -> float:
     return decompose(matrix, at=(size[1] / 2, size[0] / 2)).scale
 
 
-def turn_matrix(quarters: int, side: int) -> FloatArray:
-    """Matrix from the pixels of ``np.rot90(image, quarters)`` to those of a square ``image``."""
-    quarter = np.array([[0.0, -1, side - 1], [1, 0, 0], [0, 0, 1]])
-    return np.linalg.matrix_power(quarter, quarters)
+def turn_matrix(quarters: int, size: tuple[int, int]) -> FloatArray:
+    """Matrix from the pixels of ``np.rot90(image, quarters)`` to those of ``image`` of ``size`` (H, W)."""
+    right, bottom = size[1] - 1.0, size[0] - 1.0
+    return np.array(
+        (
+            [[1, 0, 0], [0, 1, 0], [0, 0, 1.0]],
+            [[0, -1, right], [1, 0, 0], [0, 0, 1.0]],
+            [[-1, 0, right], [0, -1, bottom], [0, 0, 1.0]],
+            [[0, 1, 0], [-1, 0, bottom], [0, 0, 1.0]],
+        )[quarters % 4]
+    )
 
 
 def tiles(size: tuple[int, int], side: int) -> list[tuple[slice, slice]]:
@@ -373,7 +452,3 @@ def tiles(size: tuple[int, int], side: int) -> list[tuple[slice, slice]]:
         return [slice(int(s), int(s) + side) for s in starts]
 
     return [(rows, columns) for rows in cuts(size[0]) for columns in cuts(size[1])]
-
-
-def _support(fit: Fit | None) -> int:
-    return -1 if fit is None else int(fit.inliers.sum())

@@ -33,10 +33,11 @@ class Deformation:
     pseudo_sar: float = 0.05  # share of pairs whose SAR is drawn from the optical image
     framed: float = 0.75  # share of pairs with image0 a whole, upright frame and image1 that frame warped
     near: float = 0.0  # share of pairs deformed by a fifth only, as a second pass meets them
+    cropped: float = 0.35  # share of images with nodata around a turned square, which says nothing of the other image
 
     def finished(self) -> Deformation:
         """The end of a run: what a matcher meets in its first pass after a rotation start, and in its second."""
-        return Deformation(45.0, 1.5, 0.15, 0.04, 0.01, 0.2, 0.0, framed=1.0, near=0.35)
+        return Deformation(45.0, 1.5, 0.15, 0.04, 0.01, 0.2, 0.0, framed=1.0, near=0.35, cropped=self.cropped)
 
     def eased(self, ease: float) -> Deformation:
         """An easier start: ``ease`` 0 is this, 1 is nearly upright with more pairs of one modality."""
@@ -44,6 +45,7 @@ class Deformation:
         return Deformation(
             mix(self.rotation, 10.0), mix(self.scale, 1.1), self.translation, mix(self.shear, 0.0),
             mix(self.perspective, 0.0), mix(self.same_modality, 0.35), self.pseudo_sar, self.framed, self.near,
+            self.cropped,
         )  # fmt: skip
 
 
@@ -138,6 +140,20 @@ def warp(source: Tensor, matrix: Tensor, size: int) -> Tensor:
     return F.grid_sample(source, grid, mode="bilinear", padding_mode="zeros", align_corners=True)
 
 
+def turned_square(pixels: Tensor, size: int, generator: Generator) -> Tensor:
+    """Where (B, S², 2) pixels lie in a square of random place, side and turn, one per image: (B, 1, S, S) bool."""
+    r = lambda low, high, *s: uniform((len(pixels), *s), low, high, generator, pixels.device)  # noqa: E731
+    angle, half = r(0, 2 * math.pi), size * r(0.35, 0.7)
+    offset = pixels - ((size - 1) / 2 + size * r(-0.25, 0.25, 1, 2))
+    axis = torch.stack([angle.cos(), angle.sin()], -1)
+    along, across = (
+        (offset * axis[:, None]).sum(-1),
+        (offset * axis.flip(-1)[:, None] * axis.new_tensor([-1, 1])).sum(-1),
+    )
+    inside = torch.maximum(along.abs(), across.abs()) <= half[:, None]
+    return inside.view(len(pixels), 1, size, size)
+
+
 def blur(image: Tensor, sigma: Tensor) -> Tensor:
     """Gaussian blur with a sigma per image, (B, 1, H, W), (B,) px, by a 5×5 separable kernel."""
     taps = torch.arange(-2, 3, device=image.device, dtype=image.dtype)
@@ -207,10 +223,9 @@ def make_batch(pairs: Pairs, index: Tensor, size: int, d: Deformation, generator
     cells = grid_points(size // CELL, size // CELL, CELL, (CELL - 1) / 2, device)
 
     to1 = torch.linalg.inv(warps[1]) @ warps[0]
-    # Half of the framed pairs end where image0 ends, as a warped image does; half go on, as a satellite's does. The
-    # edge of the source, were it shown in both images, would be a landmark that no real pair has.
-    half = torch.rand(B, 1, 1, 1, generator=generator, device=device) < 0.5
-    cut = half & framed[:, None, None, None]
+    # A quarter of the framed pairs end where image0 ends, as a warped image does; the others go on, as a satellite's
+    # does. Often, and the edge of the data would become the best landmark of all, which no real pair has.
+    cut = (torch.rand(B, 1, 1, 1, generator=generator, device=device) < 0.25) & framed[:, None, None, None]
     pixels = grid_points(size, size, 1.0, 0.0, device).expand(B, -1, -1)
 
     images, masks, valids = [], [], []
@@ -222,6 +237,8 @@ def make_batch(pairs: Pairs, index: Tensor, size: int, d: Deformation, generator
             back = apply(torch.linalg.inv(to1), pixels)
             in_frame = ((back >= 0) & (back <= size - 1)).all(-1).view(B, 1, size, size)
             inside = inside * (in_frame | ~cut)
+        cropped = torch.rand(B, 1, 1, 1, generator=generator, device=device) < d.cropped
+        inside = inside * (turned_square(pixels, size, generator) | ~cropped)
         s = is_sar[:, None, None, None]
         drawn = torch.where((is_sar & pseudo)[:, None, None, None], pseudo_sar(image, generator), image)
         image = torch.where(s, sar_photometry(drawn.clamp(0, 1), generator), optical_photometry(drawn, generator))

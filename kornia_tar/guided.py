@@ -1,0 +1,89 @@
+"""GuidedMatcher: TARMatcher's contract, with a registration inside.
+
+Where both images are seen from above and flat enough for one transform, the search over rotations and scales and the
+vote of all cells find ground that a single pass does not, and an honest "no match" where there is none. Elsewhere (one
+scene from many sides, strong relief) take :class:`kornia_tar.TARMatcher`.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from kornia_tar.matcher import Side, TARMatcher
+from kornia_tar.msfl import MODALITIES
+from kornia_tar.net import Matches, TARConfig
+from kornia_tar.registration import Correspondences, Registrar, RegistrarConfig
+
+
+class GuidedMatcher(TARMatcher):
+    """A drop-in for :class:`kornia_tar.TARMatcher` whose matches are a :class:`kornia_tar.Registrar`'s tie points.
+
+    A pair that the registrar refuses has no matches. Exchanging the images exchanges the matches: the larger image is
+    the reference, of two alike the brighter one, whichever place it has.
+
+    Args:
+        pretrained: as TARMatcher's.
+        config: as TARMatcher's.
+        threshold: as TARMatcher's.
+        max_keypoints: as TARMatcher's.
+        registrar: how the pair is registered.
+
+    Example:
+        >>> matcher = GuidedMatcher(pretrained=None)
+        >>> out = matcher({"image0": torch.rand(1, 1, 64, 64), "image1": torch.rand(1, 1, 64, 64)})
+        >>> len(out["keypoints0"])
+        0
+    """
+
+    def __init__(
+        self,
+        pretrained: str | Path | None = "optical-sar",
+        config: TARConfig | None = None,
+        *,
+        threshold: float = 0.1,
+        max_keypoints: int | None = None,
+        registrar: RegistrarConfig = RegistrarConfig(),
+    ) -> None:
+        super().__init__(pretrained, config, threshold=threshold, max_keypoints=max_keypoints)
+        self.registrar = registrar
+
+    @torch.no_grad()
+    def _match(self, first: Side, second: Side) -> Matches:
+        """The tie points of all pairs that register."""
+        parts = [self._register(_one(first, b), _one(second, b)) for b in range(len(first.image))]
+        batch = torch.cat([torch.full((len(p.confidence),), b) for b, p in enumerate(parts)])
+        joined = (torch.cat([getattr(p, field) for p in parts]) for field in Matches._fields[:4])
+        return Matches(*(t.to(first.image.device) for t in (*joined, batch)))
+
+    def _register(self, first: Side, second: Side) -> Matches:
+        """The tie points of one pair; none where it is refused."""
+        if _leads(second.image, first.image):
+            found = self._register(second, first)
+            return found._replace(points0=found.points1, points1=found.points0)
+        (image0, mask0, name0), (image1, mask1, name1) = _plain(first), _plain(second)
+        outcome = Registrar(self, self.registrar)(image0, image1, mask0, mask1, name0, name1)
+        m = outcome.matches if outcome.registered else Correspondences.none()
+        columns = (m.points0, m.points1, m.confidence, m.std, np.zeros(len(m)))
+        return Matches(*(torch.from_numpy(c).float() for c in columns))
+
+
+def _one(side: Side, b: int) -> Side:
+    """The ``b``-th pair's, a batch of one."""
+    return Side(*(None if t is None else t[b : b + 1] for t in side))  # type: ignore[arg-type]
+
+
+def _leads(a: Tensor, b: Tensor) -> bool:
+    """Whether image ``a`` must be the reference, whichever place it has."""
+    return (a.numel(), float(a.mean())) > (b.numel(), float(b.mean()))
+
+
+def _plain(side: Side) -> tuple[NDArray[np.float32], NDArray[np.bool_] | None, str | None]:
+    """Image, mask and modality as the registrar takes them."""
+    image = side.image[0, 0].float().cpu().numpy()
+    mask = None if side.mask is None else side.mask[0, 0].bool().cpu().numpy()
+    return image, mask, None if side.modality is None else MODALITIES[int(side.modality[0].argmax())]

@@ -1,0 +1,233 @@
+"""Dense alignment: the transform that all cells of both images together find most likely.
+
+A match keeps one place per cell and forgets how sure it is and in which direction: a road pins a cell across, not along
+itself. Between optical and SAR most cells are like that, and a fit to their best guesses averages wrong guesses. Here
+the whole probability map of every cell has a vote. Cell k, centred at x_k, says p_k(y) of the place y in the other
+image; a transform T gains
+
+    L(T) = Σ_k log((1 - ε) A p_k(T x_k) + ε)
+
+nats over knowing nothing, summed over the cells of both images (with T⁻¹ for those of image1). ε is the share of cells
+that tell nothing, A the area of their maps. The T with the largest L is the answer; L per cell says how far to trust
+it.
+
+The paper publishes no estimator; this one is ours.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from typing import NamedTuple
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from kornia_tar._least_squares import FloatArray, TransformModel
+
+KNOW_NOTHING = 0.1  # ε
+BLOCKS = 4  # on a side: cells of one block share what they see, so their errors count as one
+JUDGED_WIDTH = 1.5  # of the splines that tell how sharp a top is
+WITHIN = 3.0  # px, of a tie point's confidence
+
+
+class Evidence(NamedTuple):
+    """What K cells of one image say about where they lie in the other, in pixels of one frame."""
+
+    points: Tensor  # (K, 2) px, centre of the cell
+    corner: Tensor  # (K, 2) px, the place that the map's first entry speaks of
+    probability: Tensor  # (K, S, S) over places ``step`` px apart, rows are y
+    step: float
+
+    def moved(self, by: Tensor) -> Evidence:
+        """The same in a frame where everything lies ``by`` (2,) px further: from a tile to its image."""
+        return self._replace(points=self.points + by, corner=self.corner + by)
+
+    def thinned(self, every: int) -> Evidence:
+        """Each ``every``-th cell."""
+        return self._replace(**{f: getattr(self, f)[::every] for f in ("points", "corner", "probability")})
+
+    def cpu(self) -> Evidence:
+        """Copied to the CPU, where :func:`align` works."""
+        return Evidence(self.points.cpu(), self.corner.cpu(), self.probability.cpu(), self.step)
+
+    @property
+    def area(self) -> float:
+        """Of a map, px²."""
+        return (self.step * self.probability.shape[-1]) ** 2
+
+    def density(self, places: Tensor, width: float = 1.0) -> Tensor:
+        """(K,) probability per px² that cell k lies at ``places[k]``, (K, 2) px; 0 outside of its map.
+
+        A cubic spline over the map, so that the tops of sums do not lock to the map's raster; with ``width`` > 1 a
+        smoother one, whose tops are seen from further away.
+        """
+        at = (places - self.corner) / self.step  # (K, 2)
+        raster = torch.arange(self.probability.shape[-1], dtype=at.dtype)
+        x, y = (cubic((at[:, axis, None] - raster) / width) / width for axis in (0, 1))  # (K, S)
+        return torch.einsum("kyx,ky,kx->k", self.probability, y, x) / self.step**2
+
+    def gain(self, matrix: Tensor, width: float = 1.0) -> Tensor:
+        """(K,) nats that ``matrix`` (3, 3) gains over knowing nothing: a summand of L each."""
+        known = self.density(_transform(matrix, self.points), width) * self.area
+        return torch.log((1 - KNOW_NOTHING) * known + KNOW_NOTHING)
+
+
+def cubic(t: Tensor) -> Tensor:
+    """The cubic B-spline, a smooth bump of unit integral on [-2, 2]."""
+    t = t.abs()
+    return (2 - t).clamp_min(0) ** 3 / 6 - 4 / 6 * (1 - t).clamp_min(0) ** 3
+
+
+def join(parts: Sequence[Evidence]) -> Evidence:
+    """Several tiles' evidence, of equal step, in one."""
+    return Evidence(
+        torch.cat([part.points for part in parts]), torch.cat([part.corner for part in parts]),
+        torch.cat([part.probability for part in parts]), parts[0].step,
+    )  # fmt: skip
+
+
+class Alignment(NamedTuple):
+    """Outcome of :func:`align`."""
+
+    matrix: FloatArray  # (3, 3), image0 → image1, in the evidence's frame
+    gain: float  # nats per cell over knowing nothing; 0 or less where nothing agrees
+    cells: int  # of both images
+    std: float  # px, one sigma, mean over the judged points; inf where the cells do not determine the model
+    disagreement: float  # px, mean over the judged points, between what either image's cells say alone
+
+
+def align(
+    in1: Evidence, in0: Evidence, model: TransformModel, size: tuple[int, int], *,
+    widths: Sequence[float] = (2.5, 1.5, 1.0), judge: FloatArray | None = None,
+) -> Alignment:  # fmt: skip
+    """Find the T near the identity with the largest L(T), see the module's text.
+
+    Quasi-Newton steps from the identity, on smoothed maps first. The uncertainty is the sandwich estimate with blocks
+    of cells as clusters, for neighbours look at the same pixels.
+
+    Args:
+        in1: what image0's cells say about their places in image1.
+        in0: what image1's cells say about their places in image0.
+        model: "similarity", "affine" or "homography".
+        size: (H, W) of the common frame, px.
+        widths: of the splines over the maps, stage by stage.
+        judge: (P, 2) px, points whose error to estimate; without them ``std`` and ``disagreement`` are nan.
+    """
+    frame = _Frame(model, size)
+    theta = frame.identity()
+    for width in widths:
+        theta = _climb(frame, theta, (in1, in0), width)
+    gains = _gains(frame.matrix(theta), (in1, in0))
+    std = disagreement = math.nan
+    if judge is not None:
+        points = torch.from_numpy(judge).float()
+        std = _std(frame, theta, (in1, in0), points)
+        alone = [_transform(frame.matrix(_climb(frame, theta, pair)), points) for pair in ((in1, None), (None, in0))]
+        disagreement = float((alone[0] - alone[1]).norm(dim=1).mean())
+    matrix = frame.matrix(theta).double().numpy()
+    return Alignment(matrix / matrix[2, 2], float(gains.mean()), len(gains), std, disagreement)
+
+
+def tie_points(evidence: Evidence, matrix: FloatArray, sigma: float) -> tuple[Tensor, Tensor, Tensor]:
+    """Where each cell lies, given what it says and that ``matrix`` is right to within ``sigma`` px.
+
+    The mean of the posterior: the cell's map times a normal distribution around T x_k.
+
+    Returns:
+        places (K, 2) px; one-sigma errors per axis (K,) px; confidences (K,) in [0, 1], the posterior probability that
+        the place is right to 3 px and the cell tells anything.
+    """
+    T = torch.from_numpy(np.asarray(matrix)).float()
+    expected = _transform(T, evidence.points)  # (K, 2)
+    side = evidence.probability.shape[-1]
+    y, x = torch.meshgrid(torch.arange(side), torch.arange(side), indexing="ij")
+    places = evidence.corner[:, None] + evidence.step * torch.stack([x, y], -1).view(1, -1, 2)  # (K, S², 2)
+    near = torch.exp(-0.5 * ((places - expected[:, None]) / sigma).square().sum(-1)) / (2 * math.pi * sigma**2)
+    both = near * evidence.probability.flatten(1)  # per px²
+    total = both.sum(1)
+    weight = both / total.clamp_min(1e-12)[:, None]
+    mean = (weight[..., None] * places).sum(1)
+    offset = places - mean[:, None]
+    std = ((weight * offset.square().sum(-1)).sum(1) / 2 + evidence.step**2 / 12).sqrt()
+    close = (weight * (offset.norm(dim=-1) < WITHIN)).sum(1)
+    known = (1 - KNOW_NOTHING) * total * evidence.area
+    return mean, std, close * known / (known + KNOW_NOTHING)
+
+
+class _Frame:
+    """The parameters θ of transforms near the identity of a frame, in units of half its size."""
+
+    def __init__(self, model: TransformModel, size: tuple[int, int]) -> None:
+        half, (height, width) = max(size) / 2, size
+        self.to_unit = torch.tensor([[1, 0, -(width - 1) / 2], [0, 1, -(height - 1) / 2], [0, 0, half]]) / half
+        self.to_pixel = torch.linalg.inv(self.to_unit)
+        entries = torch.eye(9)
+        self.basis = entries[:, : 6 if model == "affine" else 8]
+        if model == "similarity":
+            self.basis = torch.stack([entries[0] + entries[4], entries[3] - entries[1], entries[2], entries[5]], dim=1)
+
+    def identity(self) -> Tensor:
+        return torch.zeros(self.basis.shape[1])
+
+    def matrix(self, theta: Tensor) -> Tensor:
+        """(3, 3), pixels to pixels."""
+        return self.to_pixel @ (torch.eye(3) + (self.basis @ theta).view(3, 3)) @ self.to_unit
+
+
+def _gains(matrix: Tensor, pair: tuple[Evidence | None, Evidence | None], width: float = 1.0) -> Tensor:
+    """All cells' gains, those of image0 and those of image1; None leaves an image's out."""
+    ways = (matrix, torch.linalg.inv(matrix))
+    return torch.cat([e.gain(way, width) for e, way in zip(pair, ways, strict=True) if e is not None])
+
+
+@torch.enable_grad()
+def _climb(frame: _Frame, start: Tensor, pair: tuple[Evidence | None, Evidence | None], width: float = 1.0) -> Tensor:
+    """The θ with the largest mean gain, uphill from ``start``."""
+    theta = start.clone().requires_grad_()
+    optimiser = torch.optim.LBFGS([theta], max_iter=30, history_size=8, line_search_fn="strong_wolfe")
+
+    def loss() -> Tensor:
+        optimiser.zero_grad()
+        value = -_gains(frame.matrix(theta), pair, width).mean()
+        value.backward()
+        return value
+
+    optimiser.step(loss)
+    found = theta.detach()
+    return found if found.isfinite().all() else start
+
+
+@torch.enable_grad()
+def _std(frame: _Frame, theta: Tensor, pair: tuple[Evidence, Evidence], points: Tensor) -> float:
+    """Mean one-sigma error of where (P, 2) ``points`` lie, px: covariance H⁻¹ (Σ_b g_b g_bᵀ) H⁻¹ over blocks b."""
+    theta = theta.clone().requires_grad_()
+    unit = torch.cat([_transform(frame.to_unit, e.points) for e in pair])  # in [-1, 1]
+    tile = ((unit + 1) / 2 * BLOCKS).long().clamp(0, BLOCKS - 1)
+    block = tile[:, 1] * BLOCKS + tile[:, 0]
+    gains = _gains(frame.matrix(theta), pair, JUDGED_WIDTH)
+    sums = gains.new_zeros(BLOCKS**2).index_add(0, block, gains)
+    seen = [b for b in range(BLOCKS**2) if (block == b).any()]
+    if len(seen) < 2:
+        return math.inf
+    scores = torch.stack([torch.autograd.grad(sums[b], theta, retain_graph=True)[0] for b in seen])  # (b, P)
+
+    total = lambda values: -_gains(frame.matrix(values), pair, JUDGED_WIDTH).sum()  # noqa: E731
+    hessian = torch.autograd.functional.hessian(total, theta.detach()).double()
+    values, vectors = torch.linalg.eigh(hessian)
+    if values.min() <= 1e-6 * values.max():
+        return math.inf
+    inverse = vectors @ torch.diag(1 / values) @ vectors.T
+    centred = (scores - scores.mean(0)).double()
+    spread = centred.T @ centred * len(seen) / (len(seen) - 1)
+    covariance = inverse @ spread @ inverse
+    place = lambda values: _transform(frame.matrix(values), points)  # noqa: E731
+    jacobian = torch.autograd.functional.jacobian(place, theta.detach()).double()  # (points, 2, P)
+    return float(torch.einsum("nip,pq,niq->n", jacobian, covariance, jacobian).clamp_min(0).sqrt().mean())
+
+
+def _transform(matrix: Tensor, points: Tensor) -> Tensor:
+    """(K, 2) points through (3, 3); points behind the horizon land far away."""
+    mapped = torch.cat([points, torch.ones_like(points[:, :1])], -1) @ matrix.T
+    return mapped[:, :2] / mapped[:, 2:].clamp_min(1e-6)

@@ -1,0 +1,146 @@
+"""Dense alignment: it finds what the cells say together, and knows how well."""
+
+from __future__ import annotations
+
+import math
+
+import numpy as np
+import pytest
+import torch
+
+from kornia_tar.geometry import corner_error, image_corners, invert, transform_points
+from kornia_tar.likelihood import Evidence, align, join, tie_points
+
+SIZE = (192, 256)
+STEP, SIDE = 2.0, 9
+TRUTHS = {
+    "similarity": np.array([[1.01, 0.012, -2.5], [-0.012, 1.01, 2.0], [0, 0, 1]]),
+    "affine": np.array([[1.015, -0.008, 2.5], [0.011, 0.985, -1.5], [0, 0, 1]]),
+    "homography": np.array([[1.01, -0.005, 1.5], [0.004, 0.99, -1.0], [4e-5, -3e-5, 1]]),
+}
+
+
+def cells(size: tuple[int, int] = SIZE) -> torch.Tensor:
+    y, x = torch.meshgrid(torch.arange(3.5, size[0], 8), torch.arange(3.5, size[1], 8), indexing="ij")
+    return torch.stack([x.flatten(), y.flatten()], -1)
+
+
+def saying(
+    matrix: np.ndarray, noise: float = 0.0, wrong: float = 0.0, sigma: tuple[float, float] = (1.2, 1.2), seed: int = 0
+) -> Evidence:
+    """Cells that say a normal distribution about their true place: ``noise`` px off, a share of them ``wrong``."""
+    rng, points = np.random.default_rng(seed), cells()
+    K = len(points)
+    place = transform_points(matrix, points.double().numpy()) + rng.normal(0, noise, (K, 2))
+    lost = rng.random(K) < wrong
+    place[lost] = points[torch.from_numpy(lost)].numpy() + rng.uniform(-8, 8, (int(lost.sum()), 2))
+    spread = np.tile(np.array(sigma), (K, 1))
+    spread[rng.random(K) < 0.5] = sigma[::-1]
+    corner = points - STEP * (SIDE // 2)
+    y, x = torch.meshgrid(torch.arange(SIDE), torch.arange(SIDE), indexing="ij")
+    places = corner[:, None] + STEP * torch.stack([x, y], -1).view(1, -1, 2)
+    offset = (places - torch.from_numpy(place)[:, None]) / torch.from_numpy(spread)[:, None]
+    return Evidence(points, corner, (-0.5 * offset.square().sum(-1)).softmax(1).view(K, SIDE, SIDE).float(), STEP)
+
+
+def both(matrix: np.ndarray, **options) -> tuple[Evidence, Evidence]:
+    return saying(matrix, seed=1, **options), saying(invert(matrix), seed=2, **options)
+
+
+@pytest.mark.parametrize("model", TRUTHS)
+def test_the_truth_is_found(model):
+    truth = TRUTHS[model]
+    found = align(*both(truth), model, SIZE)
+    assert corner_error(found.matrix, truth, SIZE) < 0.2
+    assert found.gain > 1 and found.cells == 2 * len(cells())
+    assert math.isnan(found.std) and math.isnan(found.disagreement)
+
+
+def test_half_of_the_cells_may_be_wrong():
+    truth = TRUTHS["affine"]
+    found = align(*both(truth, noise=0.5, wrong=0.5), "affine", SIZE)
+    assert corner_error(found.matrix, truth, SIZE) < 0.4
+
+
+def test_edges_that_pin_one_direction_each_pin_the_transform_together():
+    truth = TRUTHS["affine"]
+    found = align(*both(truth, noise=0.0, sigma=(0.8, 50.0)), "affine", SIZE)
+    assert corner_error(found.matrix, truth, SIZE) < 0.3
+
+
+def test_cells_that_know_nothing_gain_nothing():
+    blank = saying(np.eye(3), sigma=(1e3, 1e3))
+    found = align(blank, blank, "affine", SIZE, judge=image_corners(SIZE))
+    assert found.gain < 0.05
+    assert found.std > 5 or math.isinf(found.std)
+
+
+def test_cells_that_contradict_each_other_lose():
+    rng, blank = np.random.default_rng(0), saying(np.eye(3), sigma=(0.5, 0.5))
+    shuffled = [
+        blank._replace(
+            probability=torch.stack([p.roll(tuple(rng.integers(-4, 5, 2)), (0, 1)) for p in blank.probability])
+        )
+        for _ in range(2)
+    ]
+    assert align(*shuffled, "affine", SIZE).gain < 0
+
+
+def test_std_foretells_the_error():
+    truth, corners = TRUTHS["affine"], image_corners(SIZE)
+    errors, foretold = [], []
+    for seed in range(12):
+        pair = (
+            saying(truth, noise=2.0, wrong=0.3, seed=3 * seed),
+            saying(invert(truth), noise=2.0, wrong=0.3, seed=3 * seed + 1),
+        )
+        found = align(*pair, "affine", SIZE, judge=corners)
+        errors.append(corner_error(found.matrix, truth, SIZE))
+        foretold.append(found.std)
+        assert found.disagreement > 0
+    assert 0.5 < np.mean(errors) / np.mean(foretold) < 1.5
+
+
+def test_exchanged_images_give_the_inverse():
+    in1, in0 = both(TRUTHS["affine"], noise=1.0, wrong=0.2)
+    there, back = align(in1, in0, "affine", SIZE), align(in0, in1, "affine", SIZE)
+    assert corner_error(invert(back.matrix), there.matrix, SIZE) < 0.05
+    assert back.gain == pytest.approx(there.gain, abs=1e-3)
+
+
+def test_equal_input_gives_the_equal_result():
+    pair = both(TRUTHS["affine"], noise=1.0)
+    np.testing.assert_array_equal(align(*pair, "affine", SIZE).matrix, align(*pair, "affine", SIZE).matrix)
+
+
+def test_tie_points_follow_the_cells_that_know_and_the_model_elsewhere():
+    truth = TRUTHS["affine"]
+    sure, blank = saying(truth, sigma=(0.8, 0.8)), saying(truth, sigma=(1e3, 1e3))
+    model = truth @ np.array([[1, 0, 1.5], [0, 1, 0], [0, 0, 1]])  # 1.5 px off
+    inner = (sure.points - 128).abs().amax(1) < 80
+    expected = transform_points(truth, sure.points.numpy())[inner]
+    near, near_std, near_confidence = (t[inner] for t in tie_points(sure, model, 2.5))
+    far, far_std, far_confidence = (t[inner] for t in tie_points(blank, model, 2.5))
+    assert np.linalg.norm(near.numpy() - expected, axis=1).mean() < 0.4
+    assert np.linalg.norm(far.numpy() - expected, axis=1).mean() > 1
+    assert (near_std < far_std).all() and (near_confidence > far_confidence).all()
+    assert (near_confidence <= 1).all() and (far_confidence >= 0).all()
+
+
+def test_parts_join_thin_and_move():
+    one = saying(TRUTHS["affine"])
+    by = torch.tensor([100.0, 20.0])
+    joined = join([one, one.moved(by)])
+    assert len(joined.points) == 2 * len(one.points)
+    torch.testing.assert_close(joined.corner[len(one.points) :] - one.corner, by.expand_as(one.corner))
+    assert len(one.thinned(7).probability) == -(-len(one.points) // 7)
+    places = one.points + torch.tensor([1.0, -0.5])
+    torch.testing.assert_close(one.density(places), one.moved(by).density(places + by))
+
+
+def test_a_density_integrates_to_one():
+    one = saying(np.eye(3))
+    y, x = torch.meshgrid(torch.arange(-8, 8.1, 0.5), torch.arange(-8, 8.1, 0.5), indexing="ij")
+    total = sum(one.density(one.points + torch.stack(d)) for d in zip(x.flatten(), y.flatten(), strict=True)) * 0.25
+    assert float(total.min()) == pytest.approx(1, abs=0.02) and float(total.max()) == pytest.approx(1, abs=0.02)
+    assert (one.density(one.points + 13).abs() < 1e-12).all()
