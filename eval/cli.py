@@ -1,4 +1,4 @@
-"""Command line: ``python -m eval warps | run | score | estimators | speed``."""
+"""Command line: ``python -m eval warps | run | score | estimators | refusals | speed``."""
 
 from __future__ import annotations
 
@@ -18,6 +18,7 @@ _EXAMPLES = """examples, from the checkout's root:
   python -m eval run --matchers tar --checkpoint runs/a/last.safetensors --data ../shared/data --limit 100 --out runs/a
   python -m eval run --matchers sift --data ../shared/data/bench/srif-opt-sar --rung real --out eval/results
   python -m eval estimators --set val-000 --rung tar,hard --matcher tar --out eval/results
+  python -m eval refusals --data ../shared/data/val-000.tar --rung tar --mismatched 500 --out eval/results
   python -m eval speed --size 512 --threads 2
   python -m eval score --set val-000 --rung tar --out eval/results
 """
@@ -84,6 +85,16 @@ def _parser() -> argparse.ArgumentParser:
     match.add_argument("--download", action="store_true", help="let peers' libraries fetch their weights")
     match.set_defaults(do=_run)
 
+    refuse = commands.add_parser("refusals", help="does the registrar refuse images of different places?")
+    refuse.add_argument("--data", required=True, help="a set with stored warps")
+    refuse.add_argument("--rung", choices=tuple(protocol.RUNGS), default="tar", help="deformation (%(default)s)")
+    refuse.add_argument("--true", type=_positive, default=200, help="true pairs (%(default)s)")
+    refuse.add_argument("--mismatched", type=_positive, default=500, help="mismatched pairs (%(default)s)")
+    refuse.add_argument("--threads", type=_positive, default=2, help="CPU threads (%(default)s)")
+    refuse.add_argument("--checkpoint", type=Path, help="TAR's checkpoint instead of the shipped one")
+    refuse.add_argument("--out", type=Path, required=True, help="folder of the results")
+    refuse.set_defaults(do=_refusals)
+
     speed = commands.add_parser("speed", help="seconds and memory beside kornia's LoFTR on one pair")
     speed.add_argument("--size", type=_positive, default=512, help="side in pixels (%(default)s)")
     speed.add_argument("--threads", type=_positive, default=2, help="CPU threads (%(default)s)")
@@ -145,6 +156,19 @@ def _estimators(args: argparse.Namespace) -> None:
     path = report.write_text(args.out / "estimators.md", estimators.markdown(tables))
     print(path.read_text())
     print(f"written: {path}", file=sys.stderr)
+
+
+def _refusals(args: argparse.Namespace) -> None:
+    import torch
+    from tqdm import tqdm
+
+    from eval import refusals
+
+    torch.set_num_threads(args.threads)
+    (dataset,) = open_dataset(args.data)
+    with tqdm(total=args.true + args.mismatched, unit="pair") as bar:
+        found = refusals.measure(dataset, args.rung, args.true, args.mismatched, args.checkpoint, bar.update)
+    print(refusals.write(args.out, dataset.name, args.rung, *found).read_text())
 
 
 def _speed(args: argparse.Namespace) -> None:

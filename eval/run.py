@@ -71,13 +71,14 @@ def predict(
         tick(len(names) - len(todo))
         for index, name in enumerate(todo):
             pair = make_pair(dataset.read(name), None if warps is None else warps[name])
+            hints = {**pair.hints, "model": _model(rung)}
             try:
                 if index == 0:  # the first call of a network is slow for reasons of its own
                     with FlopCounterMode(display=False) as counter:
-                        matcher.match(pair.image0, pair.image1, **pair.hints)
+                        matcher.match(pair.image0, pair.image1, **hints)
                     about |= {"gflops": counter.get_total_flops() / 1e9, "gflops at": _sizes(pair)}
                 start = time.perf_counter()
-                matches = matcher.match(pair.image0, pair.image1, **pair.hints)
+                matches = matcher.match(pair.image0, pair.image1, **hints)
                 seconds = time.perf_counter() - start
             except Exception as error:
                 raise NotRun(f"broke down on {name}: {type(error).__name__}: {error}") from error
@@ -85,6 +86,11 @@ def predict(
             shape0 = (pair.image0.shape[0], pair.image0.shape[1])
             cache.add(name, Prediction(matches, pair.truth, shape0, pair.border, seconds, pair.tie_points))
             tick(1)
+
+
+def _model(rung: str) -> metrics.Model:
+    """The transform that the shared estimator fits."""
+    return RUNGS[rung].model if rung in RUNGS else "affine"
 
 
 def _sizes(pair: Pair) -> str:
@@ -115,7 +121,7 @@ def score(
     Raises:
         FileNotFoundError: when nothing is cached.
     """
-    model: metrics.Model = RUNGS[rung].model if rung in RUNGS else "affine"
+    model = _model(rung)
     wanted = _hash(_warps(dataset, rung, warps_folder))
     rows, missing = [], dict(not_run)
     ceiling: dict[str, float] = {}

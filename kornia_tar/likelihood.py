@@ -186,7 +186,9 @@ def _gains(matrix: Tensor, pair: tuple[Evidence | None, Evidence | None], width:
 def _climb(frame: _Frame, start: Tensor, pair: tuple[Evidence | None, Evidence | None], width: float = 1.0) -> Tensor:
     """The θ with the largest mean gain, uphill from ``start``."""
     theta = start.clone().requires_grad_()
-    optimiser = torch.optim.LBFGS([theta], max_iter=30, history_size=8, line_search_fn="strong_wolfe")
+    optimiser = torch.optim.LBFGS(
+        [theta], max_iter=30, history_size=8, tolerance_grad=1e-5, tolerance_change=1e-6, line_search_fn="strong_wolfe"
+    )
 
     def loss() -> Tensor:
         optimiser.zero_grad()

@@ -224,7 +224,9 @@ class Registrar:
     ) -> tuple[Alignment, FloatArray, Correspondences] | None:
         """Align at full resolution, in ``first``'s frame and pixels; None where there is no ground in common."""
         known: dict[tuple[int, int], Described] = {}
-        for left in reversed(range(self.config.refinements)):
+        # Where the overview was not reduced, it has been the first pass already.
+        reduced = max(*first.size, *second.size) > self.config.overview
+        for left in reversed(range(self.config.refinements if reduced else max(1, self.config.refinements - 1))):
             pair = self._evidence(first, second, matrix, known)
             if pair is None:
                 return None
@@ -286,7 +288,8 @@ class Registrar:
                 continue
             matrix = compose(compose(to_shrunk0, fit.matrix), invert(to_shrunk1))
             found.append(_Start(int(fit.inliers.sum()), 90 * quarters, scale, matrix))
-        return sorted(found, key=lambda start: -start.support)[: self.config.candidates]
+        found.sort(key=lambda start: -start.support)
+        return [start for start in found[: self.config.candidates] if start.support > found[0].support / 2]
 
     def _describe(self, view: _View) -> Described:
         weight = next(self.matcher.parameters())

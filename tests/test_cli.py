@@ -87,7 +87,7 @@ def test_geotiff_lies_on_the_optical_grid(untrained, tmp_path):
         file.write(sar.astype(np.float32)[None])
     first, second = read_image(tmp_path / "o.tif"), read_image(tmp_path / "s.tif")
     none = Correspondences(np.zeros((0, 2)), np.zeros((0, 2)), np.zeros(0), np.zeros(0))
-    outcome = Registration(True, (), truth, "affine", none, np.zeros(0, bool), 0, 0.5, 0.5, 0.5)
+    outcome = Registration(True, (), truth, "affine", none, np.zeros(0, bool), 0, 1.0, 0.2, 0.5, 0.5, 0.5)
     write_results(tmp_path, outcome, outcome.report(), first, second, sar)
     with rasterio.open(tmp_path / "registered.tif") as file:
         assert file.crs == "EPSG:32632" and file.transform == grid and file.dtypes == ("float32",)

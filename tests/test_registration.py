@@ -174,7 +174,8 @@ def test_swapped_demo_pair_gives_the_inverse(registrar):
 
 @needs_weights
 def test_images_of_different_places_are_refused(registrar):
-    outcome = registrar(demo_pair(0)[0], demo_pair(1)[1])
+    once = Registrar(registrar.matcher, RegistrarConfig(scales=(1.0,)))  # the other scales only take longer
+    outcome = once(demo_pair(0)[0], demo_pair(1)[1])
     assert not outcome.registered
     assert outcome.reasons
 

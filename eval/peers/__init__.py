@@ -103,7 +103,8 @@ class Matcher(Protocol):
     def match(self, image0: Image, image1: Image, **hints: str) -> Matches:
         """Match two uint8 images (H, W) or (H, W, 3).
 
-        Hints, each optional: ``modality0`` and ``modality1``, "optical" or "sar".
+        Hints, each optional: ``modality0`` and ``modality1``, "optical" or "sar"; ``model``, the kind of transform that
+        the rung's estimator fits, "affine" or "homography".
         """
         ...
 

@@ -40,7 +40,8 @@ class TAR:
     @torch.inference_mode()
     def match(self, image0: Image, image1: Image, **hints: str) -> Matches:
         """Match; the confidence is TAR's own, in [0, 1]."""
-        out = self.net({"image0": to_tensor(image0), "image1": to_tensor(image1), **hints})
+        told = {key: hints[key] for key in ("modality0", "modality1") if key in hints}
+        out = self.net({"image0": to_tensor(image0), "image1": to_tensor(image1), **told})
         return Matches.of(out["keypoints0"], out["keypoints1"], out["confidence"])
 
 

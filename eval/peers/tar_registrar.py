@@ -1,4 +1,4 @@
-"""TAR with its registrar: four rotations, matches refined on the warped pair, as ``kornia-tar register`` works."""
+"""TAR with its registrar: starts at rotations and scales, then all cells' vote, as ``kornia-tar register`` works."""
 
 from __future__ import annotations
 
@@ -11,21 +11,25 @@ from eval.peers.tar import TAR
 
 
 class TARRegistrar:
-    """``kornia_tar.Registrar``'s final matches, so that the shared estimator judges them as it judges all others'."""
+    """``kornia_tar.Registrar``'s tie points, so that the shared estimator judges them as it judges all others'.
+
+    They follow a transform of the kind that the rung's estimator fits.
+    """
 
     name = "TAR + Registrar"
 
     def __init__(self, checkpoint: Path | None) -> None:
-        from kornia_tar import Registrar
-
         matcher = TAR(checkpoint)
-        self._registrar = Registrar(matcher.net)
+        self._net = matcher.net.fuse()
         self.parameters, self.settings = matcher.parameters, matcher.settings
 
     def match(self, image0: Image, image1: Image, **hints: str) -> Matches:
         """Register; the matches count whether the gates trust them or not."""
+        from kornia_tar import Registrar, RegistrarConfig
+
+        config = RegistrarConfig(model="homography" if hints.get("model") == "homography" else "affine")
         modality0, modality1 = hints.get("modality0"), hints.get("modality1")
-        found = self._registrar(image0, image1, modality0=modality0, modality1=modality1).matches
+        found = Registrar(self._net, config)(image0, image1, modality0=modality0, modality1=modality1).matches
         return Matches(*(part.astype(np.float32) for part in (found.points0, found.points1, found.confidence)))
 
 

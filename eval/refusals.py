@@ -1,0 +1,107 @@
+"""How often the registrar trusts what it must not: images of different places, and what its gates cost on true pairs.
+
+A mismatched pair is one place's image0 and the image1 of another, half of the sorted set away, each as the rung shows
+it.
+"""
+
+from __future__ import annotations
+
+import json
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+import numpy as np
+
+from eval import report
+from eval.datasets import Dataset
+from eval.metrics import Model
+from eval.peers.tar import TAR
+from eval.protocol import RUNGS, WARPS, make_pair, read_warps
+from eval.run import thin
+from kornia_tar.geometry import corner_error
+
+RIGHT = 5.0  # px of the mean corner error
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """One registration, as far as it counts here."""
+
+    name: str
+    error: float | None  # px, mean corner error; None for a mismatched pair
+    registered: bool
+    gain: float  # nats per cell
+    estimate: float  # px, the registrar's own
+    seconds: float
+
+
+def measure(
+    dataset: Dataset, rung: str, true: int, mismatched: int, checkpoint: Path | None = None,
+    tick: Callable[[int], None] = lambda _: None,
+) -> tuple[list[Outcome], list[Outcome]]:  # fmt: skip
+    """Register ``true`` true pairs and ``mismatched`` mismatched ones of a set under a rung.
+
+    Raises:
+        ValueError: a set too small to hold other places, or without warps of the rung.
+    """
+    from kornia_tar import Registrar, RegistrarConfig
+
+    names, warps = dataset.names, read_warps(dataset.name, rung, WARPS)
+    if len(names) < 4:
+        raise ValueError(f"{dataset.name} has {len(names)} pairs: too few to mismatch")
+    model: Model = RUNGS[rung].model
+    registrar = Registrar(TAR(checkpoint).net.fuse(), RegistrarConfig(model=model))
+
+    def register(name0: str, name1: str) -> Outcome:
+        pairs = [make_pair(dataset.read(name), warps[name]) for name in (name0, name1)]
+        started = time.perf_counter()
+        found = registrar(pairs[0].image0, pairs[1].image1, modality0="optical", modality1="sar")
+        seconds = time.perf_counter() - started
+        shape = pairs[0].image0.shape[:2]
+        error = corner_error(found.matrix, pairs[0].truth, shape) if name0 == name1 else None
+        tick(1)
+        name = name0 if name0 == name1 else f"{name0} and {name1}"
+        return Outcome(name, error, found.registered, found.gain, found.error_estimate, seconds)
+
+    count, half = len(names), len(names) // 2
+    others = [(names[t % count], names[(t + half + t // count) % count]) for t in range(mismatched)]
+    others = [pair for pair in others if pair[0] != pair[1]]
+    return [register(name, name) for name in thin(names, true)], [register(*pair) for pair in others]
+
+
+def summary(true: Sequence[Outcome], mismatched: Sequence[Outcome]) -> dict[str, float]:
+    """The figures, shares in percent."""
+    errors = np.array([np.inf if o.error is None else o.error for o in true])
+    kept = np.array([o.registered for o in true])
+    estimates = np.array([o.estimate for o in true])
+    ratio = errors[kept] / estimates[kept] if kept.any() else np.array([np.nan])
+    return {
+        "true pairs": len(true),
+        "SR@3": 100 * float((errors < 3).mean()),
+        "SR@5": 100 * float((errors < RIGHT).mean()),
+        "SR@3 registered": 100 * float((kept & (errors < 3)).mean()),
+        "SR@5 registered": 100 * float((kept & (errors < RIGHT)).mean()),
+        "registered but 10 px off or more": 100 * float((kept & (errors >= 10)).mean()),
+        "true error over estimate, median": float(np.median(ratio)),
+        "error within twice the estimate": 100 * float((ratio < 2).mean()),
+        "mismatched pairs": len(mismatched),
+        "mismatched registered": 100 * float(np.mean([o.registered for o in mismatched])),
+        "seconds, true": float(np.median([o.seconds for o in true])),
+        "seconds, mismatched": float(np.median([o.seconds for o in mismatched])),
+    }
+
+
+def write(folder: Path, dataset: str, rung: str, true: Sequence[Outcome], mismatched: Sequence[Outcome]) -> Path:
+    """Write ``<set>.<rung>.refusals.json`` and ``.md``; returns the latter's path."""
+    figures = summary(true, mismatched)
+    rows = {"true": [asdict(o) for o in true], "mismatched": [asdict(o) for o in mismatched]}
+    content = {"figures": figures, "made": report.provenance(), **rows}
+    report.write_text(folder / f"{dataset}.{rung}.refusals.json", json.dumps(content, indent=1) + "\n")
+    lines = [
+        f"## Refusals, {dataset}, rung {rung}", "",
+        "The registrar's own transform on true pairs, all and those that its gates trust, and on mismatched ones.", "",
+        "| figure | value |", "|---|---:|", *(f"| {name} | {value:.4g} |" for name, value in figures.items()),
+    ]  # fmt: skip
+    return report.write_text(folder / f"{dataset}.{rung}.refusals.md", "\n".join(lines) + "\n")

@@ -1,0 +1,90 @@
+"""GuidedMatcher: TARMatcher's contract, matches of one registration or none."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+import torch
+from helpers import SMALL, assert_same_matches, check_contract, lively_net, needs_weights, pair, paired, picture
+
+from kornia_tar import GuidedMatcher, RegistrarConfig
+from kornia_tar.demo import demo_pair
+from kornia_tar.geometry import transform_points
+
+# Gates that let everything through: what an untrained network finds must keep the contract, too.
+OPEN = RegistrarConfig(
+    overview=96, tile=96, refinements=1, scales=(1.0,), min_gain=-1e9, max_error=float("inf"), max_scale=1e6,
+    max_anisotropy=1e9, max_perspective=1e9, min_cells=1,
+)  # fmt: skip
+
+
+def guided(**options) -> GuidedMatcher:
+    matcher = GuidedMatcher(None, SMALL, **{"threshold": 0.0, "registrar": OPEN, **options})
+    matcher.net = lively_net()
+    return matcher.eval()
+
+
+@pytest.mark.parametrize("batch", [1, 2])
+def test_the_contract_holds(batch):
+    data = pair(64, 80, 64, 80, batch=batch)
+    data["image1"] = data["image0"].roll(4, 3)
+    out = guided()(data)
+    check_contract(out, data)
+    assert len(out["confidence"]) > 20
+    assert set(out["batch_indexes"].tolist()) == set(range(batch))
+
+
+def test_exchanged_images_give_exchanged_matches():
+    image = picture(1, 64, 80)
+    one, two = image, image.roll(3, 2) * 0.9
+    there, back = guided()({"image0": one, "image1": two}), guided()({"image0": two, "image1": one})
+    back = {**back, "keypoints0": back["keypoints1"], "keypoints1": back["keypoints0"]}
+    assert_same_matches(paired(there), paired(back))
+
+
+def test_a_batch_gives_what_single_pairs_give():
+    data = pair(64, 64, 64, 64, batch=2)
+    data["image1"] = data["image0"].roll((2, 5), (2, 3))
+    together = guided()(data)
+    for b in range(2):
+        alone = guided()({key: image[b : b + 1] for key, image in data.items()})
+        mine = together["batch_indexes"] == b
+        torch.testing.assert_close(together["keypoints1"][mine], alone["keypoints1"])
+
+
+def test_masks_modalities_and_budget_are_heeded():
+    data = pair(64, 80, 64, 80)
+    data["image1"] = data["image0"].clone()
+    mask = torch.ones(1, 64, 80)
+    mask[..., :40] = 0
+    out = guided(max_keypoints=15)({**data, "mask0": mask, "modality0": "sar", "modality1": "sar"})
+    assert 0 < len(out["confidence"]) <= 15
+    assert (out["keypoints0"][:, 0] >= 39).all()
+
+
+def test_a_refused_pair_has_no_matches():
+    data = pair()
+    out = guided(registrar=RegistrarConfig(overview=96, tile=96, scales=(1.0,), min_gain=1e9))(data)
+    check_contract(out, data)
+    assert len(out["confidence"]) == 0
+
+
+@pytest.mark.parametrize("data", [{}, {"image0": torch.rand(1, 1, 64, 64)}])
+def test_wrong_input_is_named_as_by_tarmatcher(data):
+    with pytest.raises(TypeError, match="image"):
+        guided()(data)
+
+
+@needs_weights
+def test_the_demo_pair_and_a_mismatched_one():
+    matcher = GuidedMatcher(registrar=RegistrarConfig(scales=(1.0,)))
+    (optical, sar, truth), (_, other, _) = demo_pair(0), demo_pair(1)
+
+    def tensor(image: np.ndarray) -> torch.Tensor:
+        return torch.from_numpy(image.copy()).float().view(512, 512, -1).permute(2, 0, 1)[None] / 255
+
+    out = matcher({"image0": tensor(optical), "image1": tensor(sar)})
+    points0, points1 = (out[f"keypoints{k}"].double().numpy() for k in (0, 1))
+    error = np.linalg.norm(transform_points(truth, points0) - points1, axis=1)
+    assert len(error) > 500 and (error < 3).mean() > 0.8
+    assert len(matcher({"image0": tensor(optical), "image1": tensor(other)})["confidence"]) == 0
