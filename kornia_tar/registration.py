@@ -40,6 +40,7 @@ from kornia_tar.net import Described
 
 Mask = NDArray[np.bool_] | None
 FINER = 1.25  # image1's pixels for one of image0's, from which image1's frame is the one to align in
+SHARED = 2.5  # see Registration.error_estimate
 KNOWN_PIXELS = 2**22  # of image0, up to which its features are kept from pass to pass
 
 
@@ -52,16 +53,24 @@ class RegistrarConfig:
 
     model: TransformModel = "affine"
     rotations: int = 4  # 1: nearly upright pairs; 4: any rotation
-    scales: tuple[float, ...] = (1.0, 1.6, 0.625)  # starts, image1's pixels for one of image0's; tried in turn
+    scales: tuple[float, ...] = (
+        1.0,
+        1.6,
+        0.625,
+        1.25,
+        0.8,
+        2.0,
+        0.5,
+    )  # starts, image1's pixels for one of image0's; tried in turn
     candidates: int = 2  # of one scale's rotations, that are aligned
-    sure_gain: float = 0.12  # nats per cell: no further scale is tried
+    sure_gain: float = 0.2  # nats per cell: no further scale is tried
     overview: int = 384  # longest side of the first pass
     tile: int = 512  # side of the tiles at full resolution, in image0
     refinements: int = 2
     max_cells: int = 20_000  # that vote at full resolution, spread evenly
     threshold: float = 3.0  # of an inlier
     prior: float = 2.5  # px, how far the ground may depart from the model: steers the tie points
-    min_gain: float = 0.03  # nats per cell over knowing nothing
+    min_gain: float = 0.1  # nats per cell over knowing nothing
     min_cells: int = 60  # that both images show
     max_scale: float = 4.0  # either way
     max_anisotropy: float = 1.6
@@ -123,8 +132,11 @@ class Registration:
 
     @property
     def error_estimate(self) -> float:
-        """Estimated error at the corners, px: the larger of the two, each of which sees what the other does not."""
-        return max(self.corner_std, self.disagreement)
+        """Estimated error at the corners, px: the larger of the two, each of which sees what the other does not.
+
+        Neither sees an error that all cells share; ``SHARED`` makes up for it in the mean of the validation pairs.
+        """
+        return SHARED * max(self.corner_std, self.disagreement)
 
     def report(self) -> dict[str, Any]:
         """The outcome as plain values for JSON; lengths in pixels of image1."""
@@ -213,7 +225,7 @@ class Registrar:
         inliers = (residuals < self.config.threshold * scale) & (matches.confidence >= 0.5)
         rmse = float(np.sqrt(np.mean(residuals[inliers] ** 2))) if inliers.any() else math.inf
         std, disagreement = found.std * unit, found.disagreement * unit
-        reasons = self._gates(matrix, found.gain, max(std, disagreement), first.size)
+        reasons = self._gates(matrix, found.gain, SHARED * max(std, disagreement), first.size)
         return Registration(
             not reasons, reasons, matrix, self.config.model, replace(matches, std=matches.std * unit), inliers,
             start.rotation, start.scale, found.gain, rmse, std, disagreement,
@@ -224,9 +236,7 @@ class Registrar:
     ) -> tuple[Alignment, FloatArray, Correspondences] | None:
         """Align at full resolution, in ``first``'s frame and pixels; None where there is no ground in common."""
         known: dict[tuple[int, int], Described] = {}
-        # Where the overview was not reduced, it has been the first pass already.
-        reduced = max(*first.size, *second.size) > self.config.overview
-        for left in reversed(range(self.config.refinements if reduced else max(1, self.config.refinements - 1))):
+        for left in reversed(range(self.config.refinements)):
             pair = self._evidence(first, second, matrix, known)
             if pair is None:
                 return None
@@ -289,7 +299,7 @@ class Registrar:
             matrix = compose(compose(to_shrunk0, fit.matrix), invert(to_shrunk1))
             found.append(_Start(int(fit.inliers.sum()), 90 * quarters, scale, matrix))
         found.sort(key=lambda start: -start.support)
-        return [start for start in found[: self.config.candidates] if start.support > found[0].support / 2]
+        return found[: self.config.candidates]
 
     def _describe(self, view: _View) -> Described:
         weight = next(self.matcher.parameters())
