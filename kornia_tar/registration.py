@@ -63,7 +63,7 @@ class RegistrarConfig:
         0.5,
     )  # starts, image1's pixels for one of image0's; tried in turn
     candidates: int = 2  # of one scale's rotations, that are aligned
-    sure_gain: float = 0.2  # nats per cell: no further scale is tried
+    sure_gain: float = 0.15  # nats per cell: no further scale is tried
     overview: int = 384  # longest side of the first pass
     tile: int = 512  # side of the tiles at full resolution, in image0
     refinements: int = 2
