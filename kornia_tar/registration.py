@@ -53,15 +53,7 @@ class RegistrarConfig:
 
     model: TransformModel = "affine"
     rotations: int = 4  # 1: nearly upright pairs; 4: any rotation
-    scales: tuple[float, ...] = (
-        1.0,
-        1.6,
-        0.625,
-        1.25,
-        0.8,
-        2.0,
-        0.5,
-    )  # starts, image1's pixels for one of image0's; tried in turn
+    scales: tuple[float, ...] = (1.0, 1.6, 0.625)  # starts, image1's pixels for one of image0's; tried in turn
     candidates: int = 2  # of one scale's rotations, that are aligned
     sure_gain: float = 0.15  # nats per cell: no further scale is tried
     overview: int = 384  # longest side of the first pass
