@@ -192,8 +192,13 @@ def _table(
 ) -> report.Table:
     table = run.score(dataset, rung, args.cache, names, not_run, args.warps)
     path = report.write(table, args.out, args.limit)
+    written = f"{path} and {path.with_suffix('.json').name}"
+    if rung in protocol.RUNGS:
+        from eval import deformation  # it needs matplotlib, which no table needs
+
+        written += f", {deformation.draw(table, path.with_suffix('.png')).name}"
     print(path.read_text())
-    print(f"written: {path} and {path.with_suffix('.json').name}", file=sys.stderr)
+    print(f"written: {written}", file=sys.stderr)
     return table
 
 
