@@ -34,7 +34,7 @@ def draw(table: Table, path: Path) -> Path:
             errors = table.detail.errors[row["key"]]
             rates = [100 * success_rate(errors[place == k], THRESHOLD) if (place == k).any() else np.nan
                      for k in range(len(edges) - 1)]  # fmt: skip
-            axes.plot(np.arange(len(rates)) + 0.5, rates, marker=marker, label=row["matcher"])
+            axes.plot(np.arange(len(rates)) + 0.5, rates, marker=marker, label=row["matcher"].replace("$", r"\$"))
         axes.set_xticks(range(len(edges)), [form.format(edge) for edge in edges])
         axes.set(xlabel=label, ylim=(-3, 103))
         axes.grid(alpha=0.3)

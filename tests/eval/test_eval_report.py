@@ -5,9 +5,10 @@ import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from PIL import Image
 from toys import texture, write_tar
 
-from eval import protocol, published, report, run
+from eval import deformation, protocol, published, report, run
 from eval.datasets import open_dataset
 from eval.peers import Matches
 from eval.peers.identity import Identity
@@ -77,6 +78,17 @@ def test_the_table_carries_what_the_figures_need_and_the_json_does_not(made, tmp
     stored = json.loads(path.with_suffix(".json").read_text(), parse_constant=pytest.fail)
     assert "detail" not in stored
     assert stored["rows"][0]["SR@1"] == 1
+
+
+def test_the_deformation_plot_stands_alone(made, tmp_path):
+    _, (table, _), _ = made
+    path = deformation.draw(table, tmp_path / "plot.png")
+    with Image.open(path) as picture:
+        assert picture.format == "PNG" and picture.width > 600
+        assert len(np.unique(np.asarray(picture.convert("L")))) > 20
+    with pytest.raises(ValueError, match="aggregate"):
+        deformation.draw(dataclasses.replace(table, detail=None), tmp_path / "none.png")
+    assert not (tmp_path / "none.png").exists()
 
 
 def test_infinite_numbers_become_null_in_the_json(made, tmp_path):

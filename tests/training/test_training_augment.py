@@ -20,6 +20,7 @@ from kornia_tar.training.augment import (
     optical_photometry,
     pseudo_sar,
     sar_photometry,
+    turned_square,
     warp,
 )
 from kornia_tar.training.losses import ground_truth
@@ -203,11 +204,12 @@ def test_blur_by_hand():
 
 
 def test_framed_pairs_show_the_whole_of_image0(pairs):
-    batch = make_batch(pairs, torch.arange(4).repeat(8), 64, Deformation().finished(), seeded(3))
+    strength = dataclasses.replace(Deformation().finished(), cropped=0.0)
+    batch = make_batch(pairs, torch.arange(4).repeat(8), 64, strength, seeded(3))
     assert batch.valid0.all() and (batch.mask0 == 1).all()  # no edge of the source in the frame
     assert not batch.valid1.all()  # but image1 shows where it ends
     ends = (batch.image1 == 0).flatten(1).float().mean(1)
-    assert (ends > 0.02).sum() > (ends <= 0.02).sum() / 4
+    assert (ends > 0.02).sum() > (ends <= 0.02).sum() / 8
 
 
 def test_part_of_the_pairs_is_framed(pairs):
@@ -221,3 +223,36 @@ def test_an_optical_image_alone_gets_a_drawn_sar_partner(pairs):
     is_sar = batch.modality0[:, 1] == 1
     assert is_sar.any() and (batch.real0 == ~is_sar).all()
     assert (batch.image0.flatten(1).std(1) > 0.01).all()
+
+
+def test_a_turned_square_is_one():
+    pixels = grid_points(SIZE, SIZE, 1.0, 0.0, CPU).expand(40, -1, -1)
+    inside = turned_square(pixels, SIZE, seeded())
+    assert inside.shape == (40, 1, SIZE, SIZE) and inside.dtype == torch.bool
+    share = inside.float().mean(dim=(1, 2, 3))
+    assert float(share.min()) > 0.2 and float(share.max()) <= 1 and len(share.unique()) > 20
+    for axis in (2, 3):  # a convex shape meets each line in one run
+        changes = (inside.int().diff(dim=axis) != 0).sum(axis)
+        assert int(changes.max()) <= 2
+
+
+def test_near_pairs_are_nearly_registered():
+    corners = torch.tensor([[0.0, 0], [SIZE - 1, 0], [0, SIZE - 1], [SIZE - 1, SIZE - 1]])
+    moved = {}
+    for near in (0.0, 1.0):
+        strength = dataclasses.replace(Deformation().finished(), near=near)
+        (w0, w1), _ = draw_warps(64, SIZE, 128, strength, seeded(), CPU)
+        there = apply(torch.linalg.inv(w1) @ w0, corners.expand(64, -1, -1))
+        moved[near] = float((there - corners).norm(dim=-1).mean())
+    assert moved[1.0] < 0.35 * moved[0.0] and moved[1.0] < 0.15 * SIZE
+
+
+def test_cropped_images_end_where_the_other_does_not(pairs):
+    index = torch.zeros(64, dtype=torch.long)
+    strength = dataclasses.replace(Deformation().finished(), framed=0.0)
+    whole, cropped = (
+        make_batch(pairs, index, SIZE, dataclasses.replace(strength, cropped=share), seeded()) for share in (0.0, 1.0)
+    )
+    for k in (0, 1):
+        shown = [float((getattr(b, f"image{k}") != 0).float().mean()) for b in (whole, cropped)]
+        assert shown[1] < shown[0] - 0.1
