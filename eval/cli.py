@@ -165,8 +165,13 @@ def _refusals(args: argparse.Namespace) -> None:
     from eval import refusals
 
     torch.set_num_threads(args.threads)
-    (dataset,) = open_dataset(args.data)
-    with tqdm(total=args.true + args.mismatched, unit="pair") as bar:
+    datasets = open_dataset(args.data)
+    if len(datasets) != 1:
+        raise ValueError(
+            f"--data {args.data} holds {len(datasets)} sets, name one: {', '.join(d.name for d in datasets)}"
+        )
+    dataset, count = datasets[0], len(datasets[0].names)
+    with tqdm(total=min(args.true, count) + min(args.mismatched, count), unit="pair") as bar:
         found = refusals.measure(dataset, args.rung, args.true, args.mismatched, args.checkpoint, bar.update)
     print(refusals.write(args.out, dataset.name, args.rung, *found).read_text())
 

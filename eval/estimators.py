@@ -47,7 +47,7 @@ def opencv_homography(points0: Array, points1: Array, shape: tuple[int, int]) ->
 
 
 def magsac_affine(points0: Array, points1: Array, shape: tuple[int, int]) -> Found | None:
-    """OpenCV's MAGSAC and a least-squares refit, as kornia-tar's Registrar has it."""
+    """OpenCV's MAGSAC and a least-squares refit, as kornia-tar's Registrar fits its starts."""
     return _fit(points0, points1, "affine")
 
 

@@ -6,7 +6,6 @@ it.
 
 from __future__ import annotations
 
-import json
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
@@ -20,6 +19,7 @@ from eval.metrics import Model
 from eval.peers.tar import TAR
 from eval.protocol import RUNGS, WARPS, make_pair, read_warps
 from eval.run import thin
+from kornia_tar._files import write_json
 from kornia_tar.geometry import corner_error
 
 RIGHT = 5.0  # px of the mean corner error
@@ -57,7 +57,8 @@ def measure(
     def register(name0: str, name1: str) -> Outcome:
         pairs = [make_pair(dataset.read(name), warps[name]) for name in (name0, name1)]
         started = time.perf_counter()
-        found = registrar(pairs[0].image0, pairs[1].image1, modality0="optical", modality1="sar")
+        modality0, modality1 = pairs[0].hints.get("modality0"), pairs[1].hints.get("modality1")
+        found = registrar(pairs[0].image0, pairs[1].image1, modality0=modality0, modality1=modality1)
         seconds = time.perf_counter() - started
         shape = pairs[0].image0.shape[:2]
         error = corner_error(found.matrix, pairs[0].truth, shape) if name0 == name1 else None
@@ -65,9 +66,8 @@ def measure(
         name = name0 if name0 == name1 else f"{name0} and {name1}"
         return Outcome(name, error, found.registered, found.gain, found.error_estimate, seconds)
 
-    count, half = len(names), len(names) // 2
-    others = [(names[t % count], names[(t + half + t // count) % count]) for t in range(mismatched)]
-    others = [pair for pair in others if pair[0] != pair[1]]
+    half = len(names) // 2
+    others = [(name, names[(names.index(name) + half) % len(names)]) for name in thin(names, mismatched)]
     return [register(name, name) for name in thin(names, true)], [register(*pair) for pair in others]
 
 
@@ -98,7 +98,8 @@ def write(folder: Path, dataset: str, rung: str, true: Sequence[Outcome], mismat
     figures = summary(true, mismatched)
     rows = {"true": [asdict(o) for o in true], "mismatched": [asdict(o) for o in mismatched]}
     content = {"figures": figures, "made": report.provenance(), **rows}
-    report.write_text(folder / f"{dataset}.{rung}.refusals.json", json.dumps(content, indent=1) + "\n")
+    folder.mkdir(parents=True, exist_ok=True)
+    write_json(folder / f"{dataset}.{rung}.refusals.json", content)
     lines = [
         f"## Refusals, {dataset}, rung {rung}", "",
         "The registrar's own transform on true pairs, all and those that its gates trust, and on mismatched ones.", "",

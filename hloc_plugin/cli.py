@@ -23,8 +23,8 @@ NOTHING_FOUND = 2
 EXAMPLES = """examples:
   tar-hloc prepare scene.tif radar.tif -o data/                       8-bit PNG in data/images, masks in data/masks
   tar-hloc match-dense --pairs pairs.txt --images data/images -o out/
-  tar-hloc verify --pairs pairs.txt --images data/images --features out/feats_matches-tar.h5 \\
-      --matches out/matches-tar_pairs.h5 -o verified/
+  tar-hloc verify --pairs pairs.txt --images data/images --features out/feats_matches-tar-guided.h5 \\
+      --matches out/matches-tar-guided_pairs.h5 -o verified/
   tar-hloc match-dense --conf tar_sfm --pairs views.txt --images views/ -o out/
   tar-hloc reconstruct --pairs views.txt --images views/ --features out/feats_matches-tar-sfm.h5 \\
       --matches out/matches-tar-sfm_views.h5 -o sfm/                  optical views only: SAR is no pinhole camera

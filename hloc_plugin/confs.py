@@ -16,7 +16,7 @@ _PREPROCESSING = {"grayscale": True, "resize_max": 1024, "dfactor": 8}
 #: keypoints, as ``loftr_aachen`` does, for scenes too large for the others.
 confs: dict[str, dict[str, Any]] = {
     "tar": {
-        "output": "matches-tar",
+        "output": "matches-tar-guided",
         "model": {"name": "tar", "weights": "optical-sar", "guided": True, "rotations": 4},
         "preprocessing": dict(_PREPROCESSING),
         "max_error": 0.5,

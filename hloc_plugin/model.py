@@ -22,7 +22,7 @@ from kornia_tar import GuidedMatcher, RegistrarConfig, TARMatcher
 #:   or a dict of the arguments of :meth:`kornia_tar.TARMatcher.set_text_prior`.
 #: - ``guided``: register each pair, by rotation and scale, and return the registration's tie points, or none where it
 #:   is refused; for overhead pairs, which one plane transform joins. Takes seconds on a CPU.
-#: - ``rotations``: 4 tries one image in four quarter turns, for pairs turned by any angle; 1 is as fast again.
+#: - ``rotations``: 4 tries one image in four quarter turns, for pairs turned by any angle; 1 is faster.
 #: - ``repeatable``: see :func:`to_cells`.
 #: - ``nodata``: grey value in 0-255 that marks missing pixels (0 after ``tar-hloc prepare``), or None.
 DEFAULTS: dict[str, Any] = {
@@ -77,8 +77,8 @@ def load_matcher(conf: Mapping[str, Any]) -> TARMatcher:
 def match(matcher: TARMatcher, data: Mapping[str, Tensor], conf: Mapping[str, Any]) -> dict[str, Tensor]:
     """Match one pair as hloc wants it.
 
-    Exchanging the images exchanges the keypoints: hloc does so without telling. With four rotations it is the smaller
-    image that is turned (of two alike, the darker one), whichever place it has.
+    Exchanging the images exchanges the keypoints: hloc does so without telling. With four rotations, unguided, it is the
+    smaller image that is turned (of two alike, the darker one), whichever place it has.
 
     Args:
         matcher: from :func:`load_matcher`.

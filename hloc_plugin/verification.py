@@ -34,6 +34,9 @@ class Gates:
     images of a few hundred pixels up to forty matches agree by chance, where COLMAP asks for 15. An epipolar line
     leaves a match free along itself, so that matches at random fit a fundamental matrix sooner than a transform:
     ``min_epipolar_ratio`` takes the place of ``min_inlier_ratio`` there.
+
+    They judge the raw matches of ``TARMatcher`` and its like. Guided matches (conf ``tar``) have been judged by the
+    registrar before, and lean towards its transform: they pass, or are none.
     """
 
     threshold: float = 4.0  # of an inlier; COLMAP's

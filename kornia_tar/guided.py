@@ -24,7 +24,8 @@ class GuidedMatcher(TARMatcher):
     """A drop-in for :class:`kornia_tar.TARMatcher` whose matches are a :class:`kornia_tar.Registrar`'s tie points.
 
     A pair that the registrar refuses has no matches. Exchanging the images exchanges the matches: the larger image is
-    the reference, of two alike the brighter one, whichever place it has.
+    the reference, of two alike the brighter one, whichever place it has. ``std`` is in pixels of the other image. There
+    are no gradients.
 
     Args:
         pretrained: as TARMatcher's.
@@ -79,7 +80,10 @@ def _one(side: Side, b: int) -> Side:
 
 def _leads(a: Tensor, b: Tensor) -> bool:
     """Whether image ``a`` must be the reference, whichever place it has."""
-    return (a.numel(), float(a.mean())) > (b.numel(), float(b.mean()))
+    keys = [(t.numel(), tuple(t.shape), float(t.double().mean())) for t in (a.cpu(), b.cpu())]
+    if keys[0] != keys[1]:
+        return keys[0] > keys[1]
+    return a.float().cpu().numpy().tobytes() > b.float().cpu().numpy().tobytes()
 
 
 def _plain(side: Side) -> tuple[NDArray[np.float32], NDArray[np.bool_] | None, str | None]:

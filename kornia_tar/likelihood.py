@@ -44,13 +44,10 @@ class Evidence(NamedTuple):
         """The same in a frame where everything lies ``by`` (2,) px further: from a tile to its image."""
         return self._replace(points=self.points + by, corner=self.corner + by)
 
-    def thinned(self, every: int) -> Evidence:
-        """Each ``every``-th cell."""
-        return self._replace(**{f: getattr(self, f)[::every] for f in ("points", "corner", "probability")})
-
-    def cpu(self) -> Evidence:
-        """Copied to the CPU, where :func:`align` works."""
-        return Evidence(self.points.cpu(), self.corner.cpu(), self.probability.cpu(), self.step)
+    def rows(self, index: Tensor) -> Evidence:
+        """Some cells, copied to the CPU, where :func:`align` works."""
+        points, corner, probability = (t.cpu()[index].float() for t in (self.points, self.corner, self.probability))
+        return Evidence(points, corner, probability, self.step)
 
     @property
     def area(self) -> float:
@@ -115,18 +112,22 @@ def align(
         widths: of the splines over the maps, stage by stage.
         judge: (P, 2) px, points whose error to estimate; without them ``std`` and ``disagreement`` are nan.
     """
-    frame = _Frame(model, size)
-    theta = frame.identity()
-    for width in widths:
-        theta = _climb(frame, theta, (in1, in0), width)
-    gains = _gains(frame.matrix(theta), (in1, in0))
-    std = disagreement = math.nan
-    if judge is not None:
-        points = torch.from_numpy(judge).float()
-        std = _std(frame, theta, (in1, in0), points)
-        alone = [_transform(frame.matrix(_climb(frame, theta, pair)), points) for pair in ((in1, None), (None, in0))]
-        disagreement = float((alone[0] - alone[1]).norm(dim=1).mean())
-    matrix = frame.matrix(theta).double().numpy()
+    # Needs gradients and full precision, wherever it is called from.
+    with torch.inference_mode(False), torch.enable_grad(), torch.autocast("cpu", enabled=False):
+        in1, in0 = in1.rows(torch.arange(len(in1.points))), in0.rows(torch.arange(len(in0.points)))
+        frame = _Frame(model, size)
+        theta = frame.identity()
+        for width in widths:
+            theta = _climb(frame, theta, (in1, in0), width)
+        gains = _gains(frame.matrix(theta), (in1, in0))
+        std = disagreement = math.nan
+        if judge is not None:
+            points = torch.from_numpy(judge).float()
+            std = _std(frame, theta, (in1, in0), points)
+            alone = [_climb(frame, theta, pair) for pair in ((in1, None), (None, in0))]
+            places = [_transform(frame.matrix(one), points) for one in alone]
+            disagreement = float((places[0] - places[1]).norm(dim=1).mean())
+        matrix = frame.matrix(theta).double().numpy()
     return Alignment(matrix / matrix[2, 2], float(gains.mean()), len(gains), std, disagreement)
 
 
@@ -137,17 +138,18 @@ def tie_points(evidence: Evidence, matrix: FloatArray, sigma: float) -> tuple[Te
 
     Returns:
         places (K, 2) px; one-sigma errors per axis (K,) px; confidences (K,) in [0, 1], the posterior probability that
-        the place is right to 3 px and the cell tells anything.
+        the place is right to 3 px and the cell no outlier. A cell that tells nothing lies on the transform with a
+        confidence of a half: the prior's own.
     """
     T = torch.from_numpy(np.asarray(matrix)).float()
-    expected = _transform(T, evidence.points)  # (K, 2)
+    with torch.autocast("cpu", enabled=False):
+        expected = _transform(T, evidence.points)  # (K, 2)
     side = evidence.probability.shape[-1]
     y, x = torch.meshgrid(torch.arange(side), torch.arange(side), indexing="ij")
     places = evidence.corner[:, None] + evidence.step * torch.stack([x, y], -1).view(1, -1, 2)  # (K, S², 2)
-    near = torch.exp(-0.5 * ((places - expected[:, None]) / sigma).square().sum(-1)) / (2 * math.pi * sigma**2)
-    both = near * evidence.probability.flatten(1)  # per px²
-    total = both.sum(1)
-    weight = both / total.clamp_min(1e-12)[:, None]
+    near = -0.5 * ((places - expected[:, None]) / sigma).square().sum(-1) - math.log(2 * math.pi * sigma**2)
+    both = near + evidence.probability.flatten(1).clamp_min(1e-30).log()  # log of a density per px²
+    total, weight = both.logsumexp(1).exp(), both.softmax(1)
     mean = (weight[..., None] * places).sum(1)
     offset = places - mean[:, None]
     std = ((weight * offset.square().sum(-1)).sum(1) / 2 + evidence.step**2 / 12).sqrt()
@@ -182,7 +184,6 @@ def _gains(matrix: Tensor, pair: tuple[Evidence | None, Evidence | None], width:
     return torch.cat([e.gain(way, width) for e, way in zip(pair, ways, strict=True) if e is not None])
 
 
-@torch.enable_grad()
 def _climb(frame: _Frame, start: Tensor, pair: tuple[Evidence | None, Evidence | None], width: float = 1.0) -> Tensor:
     """The θ with the largest mean gain, uphill from ``start``."""
     theta = start.clone().requires_grad_()
@@ -201,22 +202,24 @@ def _climb(frame: _Frame, start: Tensor, pair: tuple[Evidence | None, Evidence |
     return found if found.isfinite().all() else start
 
 
-@torch.enable_grad()
 def _std(frame: _Frame, theta: Tensor, pair: tuple[Evidence, Evidence], points: Tensor) -> float:
     """Mean one-sigma error of where (P, 2) ``points`` lie, px: covariance H⁻¹ (Σ_b g_b g_bᵀ) H⁻¹ over blocks b."""
     theta = theta.clone().requires_grad_()
-    unit = torch.cat([_transform(frame.to_unit, e.points) for e in pair])  # in [-1, 1]
-    tile = ((unit + 1) / 2 * BLOCKS).long().clamp(0, BLOCKS - 1)
+    points0 = torch.cat([e.points for e in pair])
+    low, high = points0.amin(0), points0.amax(0)
+    tile = ((points0 - low) / (high - low + 1) * BLOCKS).long()  # (K, 2)
     block = tile[:, 1] * BLOCKS + tile[:, 0]
     gains = _gains(frame.matrix(theta), pair, JUDGED_WIDTH)
     sums = gains.new_zeros(BLOCKS**2).index_add(0, block, gains)
     seen = [b for b in range(BLOCKS**2) if (block == b).any()]
-    if len(seen) < 2:
+    if len(seen) <= len(theta):
         return math.inf
     scores = torch.stack([torch.autograd.grad(sums[b], theta, retain_graph=True)[0] for b in seen])  # (b, P)
 
     total = lambda values: -_gains(frame.matrix(values), pair, JUDGED_WIDTH).sum()  # noqa: E731
     hessian = torch.autograd.functional.hessian(total, theta.detach()).double()
+    if not hessian.isfinite().all():
+        return math.inf
     values, vectors = torch.linalg.eigh(hessian)
     if values.min() <= 1e-6 * values.max():
         return math.inf

@@ -13,7 +13,7 @@ from torch import Tensor, nn
 
 from kornia_tar.cfdm import CELL
 from kornia_tar.checkpoint import load_checkpoint
-from kornia_tar.msfl import MIN_SIDE, MODALITIES
+from kornia_tar.msfl import MIN_SIDE, MODALITIES, standardise
 from kornia_tar.net import Described, Matches, TARConfig, TARNet, modality_weights
 from kornia_tar.text import BankPrior, TextBank, TextPrior, embed_classes, load_text_prior
 
@@ -161,6 +161,12 @@ class TARMatcher(LocalFeatureMatcher):
     def landcover(self, image: Tensor, modality: str | Sequence[str] | None = None) -> Tensor:
         """Per-pixel land cover as TAFE sees it: (B, C, H, W) → (B, K, h, w) probabilities, one pixel per 8×8 cell."""
         return self.describe(image, modality=modality).landcover
+
+    @torch.no_grad()
+    def infer_modality(self, image: Tensor, mask: Tensor | None = None) -> Tensor:
+        """(B, C, H, W) → (B, 2) probabilities of "optical" and "sar"; args and errors as in :meth:`forward`."""
+        grey = self._grey(image, "image")
+        return self.net.msfl.infer_modality(standardise(grey, self._mask(mask, grey, "mask")))
 
     def describe(
         self, image: Tensor, mask: Tensor | None = None, modality: str | Sequence[str] | None = None

@@ -4,7 +4,7 @@
    at other scales. A robust fit to the matches of each start gives candidates.
 2. Alignment: image1 warped into image0's frame by what is known so far; then all cells of both images vote for the
    small transform that remains (:mod:`kornia_tar.likelihood`). First the candidates at overview size, of which the most
-   likely wins, then the winner at full resolution, tile by tile, twice. Memory is bounded by the tile.
+   likely wins; then the winner at doubling sizes up to the full one, tile by tile, which bounds the network's memory.
 3. Gates. What fails one is reported as not registered, with the reason.
 
 The paper publishes no registration procedure; this one is ours.
@@ -21,11 +21,13 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
+from kornia_tar.cfdm import CELL
 from kornia_tar.geometry import (
     FloatArray,
     TransformModel,
     compose,
     decompose,
+    fit_least_squares,
     fit_transform,
     image_corners,
     invert,
@@ -35,7 +37,7 @@ from kornia_tar.geometry import (
 )
 from kornia_tar.likelihood import Alignment, Evidence, align, join, tie_points
 from kornia_tar.matcher import TARMatcher
-from kornia_tar.msfl import MIN_SIDE
+from kornia_tar.msfl import MIN_SIDE, MODALITIES
 from kornia_tar.net import Described
 
 Mask = NDArray[np.bool_] | None
@@ -52,6 +54,7 @@ class RegistrarConfig:
     """
 
     model: TransformModel = "affine"
+    start_confidence: float = 0.1  # least, of the matches that a start is fitted to
     rotations: int = 4  # 1: nearly upright pairs; 4: any rotation
     scales: tuple[float, ...] = (1.0, 1.6, 0.625)  # starts, image1's pixels for one of image0's; tried in turn
     candidates: int = 2  # of one scale's rotations, that are aligned
@@ -59,11 +62,11 @@ class RegistrarConfig:
     overview: int = 384  # longest side of the first pass
     tile: int = 512  # side of the tiles at full resolution, in image0
     refinements: int = 2
-    max_cells: int = 20_000  # that vote at full resolution, spread evenly
+    max_cells: int = 20_000  # that vote, of both images, drawn evenly
     threshold: float = 3.0  # of an inlier
-    prior: float = 2.5  # px, how far the ground may depart from the model: steers the tie points
+    prior: float = 2.5  # px of the coarser image, how far the ground may depart from the model: steers the tie points
     min_gain: float = 0.1  # nats per cell over knowing nothing
-    min_cells: int = 60  # that both images show
+    min_cells: int = 60  # that both images show; of small images half of all
     max_scale: float = 4.0  # either way
     max_anisotropy: float = 1.6
     max_perspective: float = 0.3  # change of depth over half the image
@@ -76,8 +79,8 @@ class RegistrarConfig:
             raise ValueError(f"scales must be one or more positive numbers, got {self.scales}")
         if min(self.overview, self.tile) < MIN_SIDE:
             raise ValueError(f"overview and tile must be at least {MIN_SIDE} px")
-        if min(self.candidates, self.refinements) < 1:
-            raise ValueError("candidates and refinements must be at least 1")
+        if min(self.candidates, self.refinements, self.min_cells, self.max_cells) < 1:
+            raise ValueError("candidates, refinements, min_cells and max_cells must be at least 1")
 
 
 @dataclass(frozen=True)
@@ -118,7 +121,7 @@ class Registration:
     rotation_start: int  # degrees, of the overview's winner
     scale_start: float
     gain: float  # nats per cell that the transform gains over knowing nothing
-    rmse: float  # px, residuals of the inliers
+    rmse: float  # px, residuals of the inliers; small by nature, for tie points lean towards the transform
     corner_std: float  # px at the corners, from how much blocks of the image agree
     disagreement: float  # px at the corners, between what either image's cells say alone
 
@@ -194,12 +197,11 @@ class Registrar:
         Raises:
             TypeError, ValueError: an image or mask that does not fit, named.
         """
-        first = _View.of(image0, mask0, modality0, "image0")
-        second = _View.of(image1, mask1, modality1, "image1")
+        first = self._told(_View.of(image0, mask0, modality0, "image0"))
+        second = self._told(_View.of(image1, mask1, modality1, "image1"))
         start = self._overview(first, second)
         if start is None:
-            reason = f"no {self.config.model} transform fits the matches of any start"
-            return self._failed(None, reason)
+            return self._failed(None, "no start has matches that agree, or ground enough in common")
         corners = image_corners(first.size)
         if scale_at(start.matrix, first.size) > FINER:  # in the finer image's frame the same ground has more cells
             there = transform_points(start.matrix, corners)
@@ -226,13 +228,26 @@ class Registrar:
     def _refined(
         self, first: _View, second: _View, matrix: FloatArray, judge: FloatArray
     ) -> tuple[Alignment, FloatArray, Correspondences] | None:
-        """Align at full resolution, in ``first``'s frame and pixels; None where there is no ground in common."""
+        """Align in ``first``'s frame and pixels, up to its full size; None where there is no ground in common."""
+        model, side = self.config.model, 2 * self.config.overview
+        while side < max(first.size):  # the cells see a few pixels: an overview's error must not outgrow them
+            small, to_small = first.reduced(side)
+            pair = self._evidence(small, second, compose(invert(to_small), matrix), {})
+            if pair is None:
+                return None
+            step = align(*pair, model, small.size).matrix
+            matrix = compose(compose(compose(to_small, step), invert(to_small)), matrix)
+            side *= 2
+        if model == "similarity":  # reduced images have whole sides, so their frames are a little stretched
+            corners = image_corners(first.size)
+            nearest = fit_least_squares(corners, transform_points(matrix, corners), model)
+            matrix = matrix if nearest is None else nearest
         known: dict[tuple[int, int], Described] = {}
         for left in reversed(range(self.config.refinements)):
             pair = self._evidence(first, second, matrix, known)
             if pair is None:
                 return None
-            found = align(*pair, self.config.model, first.size, judge=None if left else judge)
+            found = align(*pair, model, first.size, judge=None if left else judge)
             if not left:
                 matches = self._tie_points(pair, found, matrix)
             matrix = compose(found.matrix, matrix)
@@ -259,7 +274,8 @@ class Registrar:
                 if pair is None:
                     continue
                 found = align(*pair, model, small0.size)
-                total = found.gain * found.cells  # a small overlap may fit by chance
+                # A small overlap may fit by chance.
+                total = found.gain * found.cells if found.gain > 0 else found.gain
                 if best is None or total > best[0]:
                     matrix = compose(compose(to_small0, compose(found.matrix, start.matrix)), invert(to_small1))
                     best = total, found.gain, start._replace(matrix=matrix)
@@ -277,9 +293,9 @@ class Registrar:
         described0, found = self._describe(shrunk0), []
         for quarters in range(self.config.rotations):
             matches = self.matcher.net.match(described0, self._describe(shrunk1.turned(quarters)))
-            keep = matches.confidence >= self.matcher.threshold
+            keep = matches.confidence >= self.config.start_confidence
             points0, points1, std = (
-                t[keep].double().cpu().numpy() for t in (matches.points0, matches.points1, matches.std)
+                t[keep].cpu().double().numpy() for t in (matches.points0, matches.points1, matches.std)
             )
             upright = turn_matrix(quarters, shrunk1.size)
             points1 = transform_points(upright, points1)
@@ -293,11 +309,22 @@ class Registrar:
         found.sort(key=lambda start: -start.support)
         return found[: self.config.candidates]
 
-    def _describe(self, view: _View) -> Described:
+    def _told(self, view: _View) -> _View:
+        """With its modality inferred once and for all, where it is not told."""
+        if view.modality is not None:
+            return view
+        small, _ = view.reduced(self.config.overview)
+        weights = self.matcher.infer_modality(*self._tensors(small))
+        return replace(view, modality=MODALITIES[int(weights[0].argmax())])
+
+    def _tensors(self, view: _View) -> tuple[torch.Tensor, torch.Tensor | None]:
+        """Image and mask as the matcher takes them."""
         weight = next(self.matcher.parameters())
         image = torch.from_numpy(view.image)[None, None].to(weight.device, weight.dtype)
-        mask = None if view.mask.all() else torch.from_numpy(view.mask)[None].to(weight.device)
-        return self.matcher.describe(image, mask, view.modality)
+        return image, None if view.mask.all() else torch.from_numpy(view.mask)[None].to(weight.device)
+
+    def _describe(self, view: _View) -> Described:
+        return self.matcher.describe(*self._tensors(view), view.modality)
 
     def _evidence(
         self, first: _View, second: _View, matrix: FloatArray, known: dict[tuple[int, int], Described]
@@ -308,7 +335,9 @@ class Registrar:
         """
         warped = second.warped(matrix, first.size)
         parts: list[tuple[Evidence, Evidence]] = []
-        for rows, columns in tiles(first.size, self.config.tile):
+        cuts, generator = tiles(first.size, self.config.tile), torch.Generator().manual_seed(0)
+        quota = -(-self.config.max_cells // (2 * len(cuts)))
+        for rows, columns in cuts:
             tile0, tile1 = first.cut(rows, columns), warped.cut(rows, columns)
             if not (tile0.mask & tile1.mask).any():
                 continue
@@ -318,12 +347,12 @@ class Registrar:
                 known[corner] = described0
             pair = self.matcher.net.evidence(described0, self._describe(tile1))
             by = torch.tensor([columns.start, rows.start], dtype=torch.float32)
-            parts.append(tuple(e.cpu().moved(by) for e in pair))  # type: ignore[arg-type]
-        if sum(len(in1.points) for in1, _ in parts) < self.config.min_cells:
+            some = torch.randperm(len(pair[0].points), generator=generator)[:quota].sort().values
+            parts.append((pair[0].rows(some).moved(by), pair[1].rows(some).moved(by)))
+        if sum(len(in1.points) for in1, _ in parts) < min(self.config.min_cells, first.image.size / CELL**2 / 2):
             return None
         in1, in0 = (join(side) for side in zip(*parts, strict=True))
-        every = -(-len(in1.points) // (self.config.max_cells // 2))
-        return in1.thinned(every), in0.thinned(every)
+        return in1, in0
 
     def _tie_points(self, pair: tuple[Evidence, Evidence], found: Alignment, before: FloatArray) -> Correspondences:
         """One tie point of each cell of both images; ``before`` is the matrix that image1 was warped by."""
@@ -421,7 +450,11 @@ class _View:
         """In the frame that ``matrix`` leads from."""
         image, scale = self.image, scale_at(matrix, size)
         if scale > 1.5:  # bilinear sampling of a much finer image would alias its speckle
-            image = cv2.GaussianBlur(image, (0, 0), 0.5 * math.sqrt(scale**2 - 1)).astype(np.float32)
+            blurred, share = (
+                cv2.GaussianBlur(part, (0, 0), 0.5 * math.sqrt(scale**2 - 1))
+                for part in (image, self.mask.astype(np.float32))
+            )
+            image = (blurred / np.maximum(share, 1e-3)).astype(np.float32)  # nodata is black and must not spread
         return _View(warp_image(image, matrix, size), valid_mask(self.mask, matrix, size), self.modality)
 
     def cut(self, rows: slice, columns: slice) -> _View:

@@ -127,13 +127,15 @@ def test_tie_points_follow_the_cells_that_know_and_the_model_elsewhere():
     assert (near_confidence <= 1).all() and (far_confidence >= 0).all()
 
 
-def test_parts_join_thin_and_move():
+def test_parts_join_part_and_move():
     one = saying(TRUTHS["affine"])
     by = torch.tensor([100.0, 20.0])
     joined = join([one, one.moved(by)])
     assert len(joined.points) == 2 * len(one.points)
     torch.testing.assert_close(joined.corner[len(one.points) :] - one.corner, by.expand_as(one.corner))
-    assert len(one.thinned(7).probability) == -(-len(one.points) // 7)
+    some = one.rows(torch.tensor([5, 2]))
+    torch.testing.assert_close(some.points, one.points[[5, 2]])
+    torch.testing.assert_close(some.probability, one.probability[[5, 2]])
     places = one.points + torch.tensor([1.0, -0.5])
     torch.testing.assert_close(one.density(places), one.moved(by).density(places + by))
 
@@ -144,3 +146,27 @@ def test_a_density_integrates_to_one():
     total = sum(one.density(one.points + torch.stack(d)) for d in zip(x.flatten(), y.flatten(), strict=True)) * 0.25
     assert float(total.min()) == pytest.approx(1, abs=0.02) and float(total.max()) == pytest.approx(1, abs=0.02)
     assert (one.density(one.points + 13).abs() < 1e-12).all()
+
+
+def test_far_outside_its_map_a_cell_takes_the_nearest_place_it_knows():
+    one = saying(np.eye(3), sigma=(0.5, 0.5))
+    far = np.array([[1, 0, 30.0], [0, 1, 0], [0, 0, 1]])
+    places, std, confidence = tie_points(one, far, 2.5)
+    assert ((places - one.points).norm(dim=1) < 12).all()
+    assert (confidence < 0.01).all() and std.isfinite().all()
+
+
+def test_inference_mode_and_autocast_change_nothing():
+    truth = TRUTHS["affine"]
+    expected = align(*both(truth), "affine", SIZE, judge=image_corners(SIZE))
+    with torch.inference_mode(), torch.autocast("cpu", torch.bfloat16):
+        found = align(*both(truth), "affine", SIZE, judge=image_corners(SIZE))
+    np.testing.assert_array_equal(found.matrix, expected.matrix)
+    assert found.std == expected.std
+
+
+def test_too_few_blocks_promise_nothing():
+    in1, in0 = both(TRUTHS["affine"])
+    line = torch.arange(6)  # of one row of cells
+    found = align(in1.rows(line), in0.rows(line), "affine", SIZE, judge=image_corners(SIZE))
+    assert math.isinf(found.std)

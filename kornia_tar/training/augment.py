@@ -25,14 +25,14 @@ class Deformation:
     """Largest deformation between the two images of a training pair."""
 
     rotation: float = 50.0  # degrees, either way
-    scale: float = 1.5  # factor, either way, log-uniform
+    scale: float = 1.6  # factor, either way, log-uniform
     translation: float = 0.30  # of the crop's side
     shear: float = 0.08
     perspective: float = 0.03  # change of scale over half the crop
     same_modality: float = 0.2  # share of optical–optical and SAR–SAR pairs
     pseudo_sar: float = 0.05  # share of pairs whose SAR is drawn from the optical image
     framed: float = 0.75  # share of pairs with image0 a whole, upright frame and image1 that frame warped
-    near: float = 0.0  # share of pairs deformed by a fifth only, as a second pass meets them
+    near: float = 0.25  # share of pairs deformed by a fifth only, as a second pass meets them
     cropped: float = 0.35  # share of images with nodata around a turned square, which says nothing of the other image
 
     def finished(self) -> Deformation:

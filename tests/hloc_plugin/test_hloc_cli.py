@@ -77,8 +77,8 @@ def test_match_dense_by_our_own_writer(views, weights, tmp_path, capsys):
         "-o", str(tmp_path), "--weights", str(weights), "--threshold", "0", "--rotations", "1",
     ]) == 0  # fmt: skip
     out, err = capsys.readouterr()
-    assert "feats_matches-tar.h5" in out and "[3/3] sub/b.png c.png" in err
-    assert (tmp_path / "matches-tar_pairs.h5").is_file()
+    assert "feats_matches-tar-guided.h5" in out and "[3/3] sub/b.png c.png" in err
+    assert (tmp_path / "matches-tar-guided_pairs.h5").is_file()
 
 
 def test_options_enter_a_copy_of_the_conf():

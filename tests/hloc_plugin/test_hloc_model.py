@@ -7,6 +7,7 @@ import torch
 from helpers import assert_same_matches, needs_weights, picture
 
 from hloc_plugin.model import load_matcher, match, to_cells, turn_back
+from kornia_tar import GuidedMatcher
 from kornia_tar.demo import draw_scene
 from kornia_tar.text import RandomPrior
 
@@ -106,3 +107,13 @@ def test_known_shift_is_found_at_integer_centres(quarters):
     there = turn_back(out["keypoints1"], quarters, 128, 128)
     assert len(there) > 50
     torch.testing.assert_close((there - out["keypoints0"]).median(0).values, torch.full((2,), -8.0), atol=0.3, rtol=0)
+
+
+def test_guided_matches_are_the_registrars_or_none(weights):
+    guided = load_matcher({"weights": weights, "guided": True, "rotations": 4})
+    assert isinstance(guided, GuidedMatcher) and guided.registrar.rotations == 4
+    image = picture(1, 64, 96)
+    out = match(guided, {"image0": image, "image1": picture(2, 64, 96)}, {"guided": True, "rotations": 4})
+    assert len(out["keypoints0"]) == len(out["scores"]) == 0  # untrained, and of different places
+    with pytest.raises(ValueError, match="repeatable"):
+        load_matcher({"weights": weights, "guided": True, "repeatable": True})

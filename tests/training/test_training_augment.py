@@ -139,8 +139,10 @@ def test_drawing_does_not_touch_the_pairs(pairs):
 
 
 def test_no_cell_sits_where_it_sat(pairs):
-    """The identity is a poor guess: what training must not be able to learn."""
-    batch = make_batch(pairs, torch.arange(32) % 4, SIZE, Deformation(), seeded())
+    """The identity is a poor guess: what training must not be able to learn. Of near pairs it is not, so they are few."""
+    far = dataclasses.replace(Deformation(), near=0.0)
+    assert Deformation().near < 0.3
+    batch = make_batch(pairs, torch.arange(32) % 4, SIZE, far, seeded())
     target = ground_truth(batch).target0
     own = torch.arange(target.shape[1])
     assert (target == own)[target >= 0].float().mean() < 0.15
