@@ -77,8 +77,8 @@ def load_matcher(conf: Mapping[str, Any]) -> TARMatcher:
 def match(matcher: TARMatcher, data: Mapping[str, Tensor], conf: Mapping[str, Any]) -> dict[str, Tensor]:
     """Match one pair as hloc wants it.
 
-    Exchanging the images exchanges the keypoints: hloc does so without telling. With four rotations, unguided, it is the
-    smaller image that is turned (of two alike, the darker one), whichever place it has.
+    Exchanging the images exchanges the keypoints: hloc does so without telling. With four rotations, unguided, the
+    smaller image is turned (of two alike, the darker one), whichever place it has.
 
     Args:
         matcher: from :func:`load_matcher`.

@@ -139,7 +139,7 @@ def test_drawing_does_not_touch_the_pairs(pairs):
 
 
 def test_no_cell_sits_where_it_sat(pairs):
-    """The identity is a poor guess: what training must not be able to learn. Of near pairs it is not, so they are few."""
+    """The identity is a poor guess: what training must not be able to learn. Of near pairs it is good: they are few."""
     far = dataclasses.replace(Deformation(), near=0.0)
     assert Deformation().near < 0.3
     batch = make_batch(pairs, torch.arange(32) % 4, SIZE, far, seeded())
