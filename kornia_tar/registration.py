@@ -99,6 +99,13 @@ class Correspondences:
         """With the images' roles exchanged."""
         return replace(self, points0=self.points1, points1=self.points0)
 
+    def inside(self, size0: tuple[int, int], size1: tuple[int, int]) -> Correspondences:
+        """Those whose two ends lie on images of these sizes (H, W)."""
+        kept = np.ones(len(self), bool)
+        for points, (height, width) in ((self.points0, size0), (self.points1, size1)):
+            kept &= ((points >= -0.5) & (points <= (width - 0.5, height - 0.5))).all(axis=1)
+        return Correspondences(self.points0[kept], self.points1[kept], self.confidence[kept], self.std[kept])
+
     @classmethod
     def none(cls) -> Correspondences:
         """No tie points."""
@@ -214,6 +221,7 @@ class Registrar:
         if refined is None:
             return self._failed(start, "the images show hardly any ground in common")
         found, matrix, matches = refined
+        matches = matches.inside(first.size, second.size)
         residuals = np.linalg.norm(transform_points(matrix, matches.points0) - matches.points1, axis=1)
         scale = max(1.0, scale_at(matrix, first.size))
         inliers = (residuals < self.config.threshold * scale) & (matches.confidence >= 0.5)
