@@ -173,8 +173,9 @@ def motion(truth: ArrayLike, shape0: Sequence[int]) -> tuple[float, float]:
 def provenance() -> dict[str, Any]:
     """Say which command, commit, versions and hardware make a number, and when."""
     gpu = f", {torch.cuda.get_device_name()}" if torch.cuda.is_available() else ""
+    told = [Path(word).name if Path(word).is_absolute() else word for word in sys.argv[1:]]  # paths are one machine's
     return {
-        "command": shlex.join(["python", "-m", "eval", *sys.argv[1:]]),
+        "command": shlex.join(["python", "-m", "eval", *told]),
         "commit": _commit(),
         "versions": {"python": platform.python_version()} | {name: _version(name) for name in _PACKAGES},
         "hardware": f"{_processor()}, {os.cpu_count()} cores{gpu}",

@@ -1,4 +1,4 @@
-"""Weighted least squares for plane transforms, with the covariance of what it finds."""
+"""Weighted least squares for plane transforms."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ def _basis(model: TransformModel) -> FloatArray:
     return np.eye(9)[:, : 6 if model == "affine" else 8]
 
 
-def entry_jacobian(matrix: FloatArray, xy: FloatArray) -> FloatArray:
+def _entry_jacobian(matrix: FloatArray, xy: FloatArray) -> FloatArray:
     """(N, 2, 9): derivative of the transformed points by the row-major entries of the matrix."""
     ones, zeros = np.ones(len(xy)), np.zeros((len(xy), 3))
     source = np.column_stack([xy, ones])  # (N, 3)
@@ -49,11 +49,10 @@ def _normaliser(xy: FloatArray) -> FloatArray | None:
 
 def least_squares(
     start: FloatArray, xy0: FloatArray, xy1: FloatArray, weights: FloatArray, model: TransformModel
-) -> tuple[FloatArray, FloatArray] | None:
+) -> FloatArray | None:
     """Gauss-Newton on the weighted transfer error; one step is exact for the two linear models.
 
-    Works in normalised coordinates; the covariance of the parameters is the inverse normal matrix times the
-    weighted residual variance. Returns the matrix and the covariance of its entries, or None when degenerate.
+    Works in normalised coordinates. None when the points do not determine the model.
     """
     if len(xy0) < MINIMAL_POINTS[model] or weights.max(initial=0.0) <= 0:
         return None
@@ -63,7 +62,7 @@ def least_squares(
     source, target = _project(to0, xy0), _project(to1, xy1)
     matrix, basis, w = to1 @ start @ np.linalg.inv(to0), _basis(model), weights / weights.max()
     for _ in range(5 if model == "homography" else 1):
-        jacobian = entry_jacobian(matrix, source) @ basis  # (N, 2, P)
+        jacobian = _entry_jacobian(matrix, source) @ basis  # (N, 2, P)
         normal = np.einsum("n,nip,niq->pq", w, jacobian, jacobian)
         if not np.isfinite(normal).all() or np.linalg.cond(normal) > _MAX_CONDITION:
             return None
@@ -71,16 +70,10 @@ def least_squares(
         step = np.linalg.solve(normal, np.einsum("n,nip,ni->p", w, jacobian, error))
         matrix = matrix + (basis @ step).reshape(3, 3)
 
-    error = target - _project(matrix, source)
-    freedom = 2 * int((w > 0).sum()) - basis.shape[1]
-    variance = float((w[:, None] * error**2).sum()) / freedom if freedom > 0 else np.inf
-    undo = np.kron(np.linalg.inv(to1), to0.T)  # entries of inv(to1) @ M @ to0, row-major
-    pixels = (undo @ matrix.ravel()).reshape(3, 3)
+    pixels = cast(FloatArray, np.linalg.inv(to1) @ matrix @ to0)
     if not np.isfinite(pixels).all() or pixels[2, 2] <= 0:
         return None
-    spread_of_entries = undo @ basis @ np.linalg.inv(normal) @ basis.T @ undo.T / pixels[2, 2] ** 2
-    covariance = np.full((9, 9), np.inf) if np.isinf(variance) else spread_of_entries * variance
-    return pixels / pixels[2, 2], covariance
+    return pixels / pixels[2, 2]
 
 
 def _project(matrix: FloatArray, xy: FloatArray) -> FloatArray:

@@ -90,7 +90,9 @@ def _add_matcher(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--weights", default="optical-sar", help="name of shipped weights or a .safetensors file")
     parser.add_argument("--device", default="auto", help="auto, cpu, cuda, cuda:1, mps (default: auto)")
     parser.add_argument("--threads", type=int, help="CPU threads (default: torch's choice)")
-    parser.add_argument("--threshold", type=float, default=0.1, help="least confidence of a match (default: 0.1)")
+    parser.add_argument(
+        "--threshold", type=float, default=0.1, help="least confidence of a match, or of a start's (default: 0.1)"
+    )
     parser.add_argument(
         "--bank", type=Path, help="text bank (.npz, .safetensors, .h5) instead of the weights' own text"
     )
@@ -157,6 +159,11 @@ def _matcher(a: argparse.Namespace) -> TARMatcher:
     return matcher.to(choose_device(a.device)).fuse()
 
 
+def _registrar(matcher: TARMatcher, a: argparse.Namespace) -> Registrar:
+    config = RegistrarConfig(model=a.model, rotations=a.rotations, start_confidence=a.threshold)
+    return Registrar(matcher, config)
+
+
 def _modality(name: str) -> str | None:
     return None if name == "auto" else name
 
@@ -177,9 +184,8 @@ def run_register(a: argparse.Namespace) -> int:
     first, second = read_image(a.image0), read_image(a.image1)
     matcher, out = _matcher(a), output_folder(a.out)
     grey0, grey1 = _greys(first, second, a)
-    config = RegistrarConfig(model=a.model, rotations=a.rotations)
     started = time.perf_counter()
-    outcome = Registrar(matcher, config)(
+    outcome = _registrar(matcher, a)(
         grey0, grey1, first.mask, second.mask, _modality(a.modality0), _modality(a.modality1)
     )
     seconds = time.perf_counter() - started
@@ -198,7 +204,7 @@ def run_demo(a: argparse.Namespace) -> int:
     write_image(out / "optical.png", optical)
     write_image(out / "sar.png", sar)
     started = time.perf_counter()
-    outcome = Registrar(matcher, RegistrarConfig(model=a.model, rotations=a.rotations))(optical, sar)
+    outcome = _registrar(matcher, a)(optical, sar)
     seconds = time.perf_counter() - started
     error = corner_error(outcome.matrix, truth, optical.shape[:2])
     report = {"scene": f"synthetic, seed {a.seed}", "truth": truth, "corner_error_px": error, **outcome.report(),

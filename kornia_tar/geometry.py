@@ -5,7 +5,7 @@ Convention:
     and every matrix is a 3x3 float64 that maps image0 to image1: ``[x1, y1, 1] ~ matrix @ [x0, y0, 1]``.
 
 The search for inliers is OpenCV's (RANSAC, MAGSAC); the refit on the inliers is weighted least squares on the
-transfer error in image1, from which the uncertainty of the result follows.
+transfer error in image1.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ import cv2
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from kornia_tar._least_squares import MINIMAL_POINTS, FloatArray, TransformModel, entry_jacobian, least_squares
+from kornia_tar._least_squares import MINIMAL_POINTS, FloatArray, TransformModel, least_squares
 
 BoolArray = NDArray[np.bool_]
 
@@ -35,39 +35,17 @@ class Fit:
         inliers: (N,) bool, residual below the threshold; N counts all given points.
         model: the family the matrix was sought in.
         residuals: (N,) transfer error in image1 in pixels; inf for points the matrix sends behind the plane.
-        covariance: (9, 9) covariance of the row-major entries of ``matrix``; inf where the inliers
-            are too few to tell (no degree of freedom left).
     """
 
     matrix: FloatArray
     inliers: BoolArray
     model: TransformModel
     residuals: FloatArray
-    covariance: FloatArray
 
     @property
     def rmse(self) -> float:
         """Root mean square of the inliers' residuals in image1 pixels."""
         return float(np.sqrt(np.mean(self.residuals[self.inliers] ** 2)))
-
-    def corner_std(self, size: tuple[int, int]) -> float:
-        """One-sigma uncertainty of the four corners of an image0 of ``size`` (H, W), in image1 pixels.
-
-        First-order propagation of :attr:`covariance`; mean over the corners, so it is on the scale of
-        :func:`corner_error`. The scale of the noise is estimated from the residuals, which are taken as
-        independent: errors that neighbouring matches share make it too small.
-
-        Args:
-            size: (H, W) of image0.
-
-        Returns:
-            Pixels; inf where the inliers leave no degree of freedom.
-        """
-        if not np.isfinite(self.covariance).all():
-            return float("inf")
-        jacobian = entry_jacobian(self.matrix, image_corners(size))  # (4, 2, 9)
-        variance = np.einsum("nij,jk,nik->n", jacobian, self.covariance, jacobian)
-        return float(np.sqrt(np.maximum(variance, 0.0)).mean())
 
 
 def fit_least_squares(
@@ -87,8 +65,7 @@ def fit_least_squares(
     xy0, xy1 = np.asarray(points0, np.float64), np.asarray(points1, np.float64)
     # The linear models are exact in one step from any member of their family, which ``start`` need not be.
     first = np.eye(3) if start is None or model != "homography" else np.asarray(start, np.float64)
-    found = least_squares(first, xy0, xy1, np.ones(len(xy0)), model)
-    return None if found is None else found[0]
+    return least_squares(first, xy0, xy1, np.ones(len(xy0)), model)
 
 
 @dataclass(frozen=True)
@@ -160,14 +137,14 @@ def fit_transform(
         refit = least_squares(matrix, xy0[inliers], xy1[inliers], w[inliers], model)
         if refit is None:
             return None
-        matrix, covariance = refit
+        matrix = refit
         residuals = _residuals(matrix, xy0, xy1)
         previous, inliers = inliers, residuals < threshold
         if np.array_equal(previous, inliers):
             break
     if inliers.sum() < MINIMAL_POINTS[model] or abs(np.linalg.det(matrix[:2, :2])) < 1e-6:
         return None
-    return Fit(matrix, inliers, model, residuals, covariance)
+    return Fit(matrix, inliers, model, residuals)
 
 
 def transform_points(matrix: ArrayLike, points: ArrayLike) -> FloatArray:

@@ -16,7 +16,6 @@ import math
 from dataclasses import dataclass, replace
 from typing import Any, NamedTuple
 
-import cv2
 import numpy as np
 import torch
 from numpy.typing import NDArray
@@ -32,15 +31,13 @@ from kornia_tar.geometry import (
     image_corners,
     invert,
     transform_points,
-    valid_mask,
-    warp_image,
 )
 from kornia_tar.likelihood import Alignment, Evidence, align, join, tie_points
 from kornia_tar.matcher import TARMatcher
 from kornia_tar.msfl import MIN_SIDE, MODALITIES
 from kornia_tar.net import Described
+from kornia_tar.view import Mask, View, scale_at, tiles, turn_matrix
 
-Mask = NDArray[np.bool_] | None
 FINER = 1.25  # image1's pixels for one of image0's, from which image1's frame is the one to align in
 SHARED = 2.5  # see Registration.error_estimate
 KNOWN_PIXELS = 2**22  # of image0, up to which its features are kept from pass to pass
@@ -204,8 +201,8 @@ class Registrar:
         Raises:
             TypeError, ValueError: an image or mask that does not fit, named.
         """
-        first = self._told(_View.of(image0, mask0, modality0, "image0"))
-        second = self._told(_View.of(image1, mask1, modality1, "image1"))
+        first = self._told(View.of(image0, mask0, modality0, "image0"))
+        second = self._told(View.of(image1, mask1, modality1, "image1"))
         start = self._overview(first, second)
         if start is None:
             return self._failed(None, "no start has matches that agree, or ground enough in common")
@@ -234,7 +231,7 @@ class Registrar:
         )  # fmt: skip
 
     def _refined(
-        self, first: _View, second: _View, matrix: FloatArray, judge: FloatArray
+        self, first: View, second: View, matrix: FloatArray, judge: FloatArray
     ) -> tuple[Alignment, FloatArray, Correspondences] | None:
         """Align in ``first``'s frame and pixels, up to its full size; None where there is no ground in common."""
         model, side = self.config.model, 2 * self.config.overview
@@ -269,7 +266,7 @@ class Registrar:
             -inf, inf, inf, inf,
         )  # fmt: skip
 
-    def _overview(self, first: _View, second: _View) -> _Start | None:
+    def _overview(self, first: View, second: View) -> _Start | None:
         """The most likely of all starts, on reduced images; its matrix is in full pixels."""
         small0, to_small0 = first.reduced(self.config.overview)
         small1, to_small1 = second.reduced(self.config.overview)
@@ -291,7 +288,7 @@ class Registrar:
                 break
         return None if best is None else best[2]
 
-    def _starts(self, first: _View, second: _View, scale: float, model: TransformModel) -> list[_Start]:
+    def _starts(self, first: View, second: View, scale: float, model: TransformModel) -> list[_Start]:
         """Fits to the matches at each rotation, those with the most inliers first; the finer image is shrunk."""
         side0, side1 = max(first.size) * min(1.0, scale), max(second.size) * min(1.0, 1 / scale)
         if min(*first.size, *second.size) * min(scale, 1 / scale) < MIN_SIDE:
@@ -317,7 +314,7 @@ class Registrar:
         found.sort(key=lambda start: -start.support)
         return found[: self.config.candidates]
 
-    def _told(self, view: _View) -> _View:
+    def _told(self, view: View) -> View:
         """With its modality inferred once and for all, where it is not told."""
         if view.modality is not None:
             return view
@@ -325,17 +322,17 @@ class Registrar:
         weights = self.matcher.infer_modality(*self._tensors(small))
         return replace(view, modality=MODALITIES[int(weights[0].argmax())])
 
-    def _tensors(self, view: _View) -> tuple[torch.Tensor, torch.Tensor | None]:
+    def _tensors(self, view: View) -> tuple[torch.Tensor, torch.Tensor | None]:
         """Image and mask as the matcher takes them."""
         weight = next(self.matcher.parameters())
         image = torch.from_numpy(view.image)[None, None].to(weight.device, weight.dtype)
         return image, None if view.mask.all() else torch.from_numpy(view.mask)[None].to(weight.device)
 
-    def _describe(self, view: _View) -> Described:
+    def _describe(self, view: View) -> Described:
         return self.matcher.describe(*self._tensors(view), view.modality)
 
     def _evidence(
-        self, first: _View, second: _View, matrix: FloatArray, known: dict[tuple[int, int], Described]
+        self, first: View, second: View, matrix: FloatArray, known: dict[tuple[int, int], Described]
     ) -> tuple[Evidence, Evidence] | None:
         """What the cells say after image1 is warped by ``matrix``, in image0's frame; None where too few see both.
 
@@ -402,99 +399,3 @@ class _Start(NamedTuple):
     rotation: int  # degrees
     scale: float
     matrix: FloatArray  # (3, 3), image0 → image1
-
-
-@dataclass(frozen=True)
-class _View:
-    """An image on its way to the matcher: (H, W) float32 in [0, 1], its validity and modality."""
-
-    image: NDArray[np.float32]
-    mask: NDArray[np.bool_]
-    modality: str | None
-
-    @classmethod
-    def of(cls, image: NDArray[Any], mask: Mask, modality: str | None, name: str) -> _View:
-        pixels = np.asarray(image)
-        if pixels.dtype == np.uint8:
-            pixels = pixels.astype(np.float32) / 255
-        elif pixels.dtype.kind != "f":
-            raise TypeError(f"{name} must be uint8 or float in [0, 1], got {pixels.dtype}")
-        if pixels.ndim == 3 and pixels.shape[2] == 3:
-            pixels = cv2.cvtColor(pixels.astype(np.float32), cv2.COLOR_RGB2GRAY)
-        if pixels.ndim != 2 or min(pixels.shape) < MIN_SIDE:
-            raise ValueError(
-                f"{name} has shape {np.shape(image)}, need (H, W) or (H, W, 3) with sides of {MIN_SIDE} px"
-            )
-        valid = np.ones(pixels.shape, bool) if mask is None else np.asarray(mask, bool)
-        if valid.shape != pixels.shape:
-            raise ValueError(f"the mask of {name} has shape {valid.shape}, need {pixels.shape}")
-        if not np.isfinite(pixels[valid]).all():
-            raise ValueError(f"{name} holds NaN or Inf: mask them")
-        return cls(np.where(valid, pixels, 0).astype(np.float32), valid, modality)
-
-    @property
-    def size(self) -> tuple[int, int]:
-        return self.image.shape[0], self.image.shape[1]
-
-    def reduced(self, side: int) -> tuple[_View, FloatArray]:
-        """At most ``side`` pixels long, and the matrix from full to reduced pixels."""
-        height, width = self.size
-        factor = min(1.0, side / max(height, width))
-        target = max(MIN_SIDE, round(width * factor)), max(MIN_SIDE, round(height * factor))
-        sx, sy = target[0] / width, target[1] / height
-        matrix = np.array([[sx, 0, (sx - 1) / 2], [0, sy, (sy - 1) / 2], [0, 0, 1]])
-        if factor == 1 and target == (width, height):
-            return self, matrix
-        image = cv2.resize(self.image, target, interpolation=cv2.INTER_AREA)
-        mask = cv2.resize(self.mask.astype(np.float32), target, interpolation=cv2.INTER_AREA) > 0.99
-        return _View(image.astype(np.float32), mask, self.modality), matrix
-
-    def turned(self, quarters: int) -> _View:
-        """Turned counter-clockwise; see :func:`turn_matrix`."""
-        turned = np.ascontiguousarray(np.rot90(self.image, quarters))
-        return _View(turned, np.ascontiguousarray(np.rot90(self.mask, quarters)), self.modality)
-
-    def warped(self, matrix: FloatArray, size: tuple[int, int]) -> _View:
-        """In the frame that ``matrix`` leads from."""
-        image, scale = self.image, scale_at(matrix, size)
-        if scale > 1.5:  # bilinear sampling of a much finer image would alias its speckle
-            blurred, share = (
-                cv2.GaussianBlur(part, (0, 0), 0.5 * math.sqrt(scale**2 - 1))
-                for part in (image, self.mask.astype(np.float32))
-            )
-            image = (blurred / np.maximum(share, 1e-3)).astype(np.float32)  # nodata is black and must not spread
-        return _View(warp_image(image, matrix, size), valid_mask(self.mask, matrix, size), self.modality)
-
-    def cut(self, rows: slice, columns: slice) -> _View:
-        part = np.ascontiguousarray(self.image[rows, columns])
-        return _View(part, np.ascontiguousarray(self.mask[rows, columns]), self.modality)
-
-
-def scale_at(matrix: FloatArray, size: tuple[int, int]) -> float:
-    """Pixels of the target per pixel of the source, at the middle of a source of ``size`` (H, W)."""
-    return decompose(matrix, at=(size[1] / 2, size[0] / 2)).scale
-
-
-def turn_matrix(quarters: int, size: tuple[int, int]) -> FloatArray:
-    """Matrix from the pixels of ``np.rot90(image, quarters)`` to those of ``image`` of ``size`` (H, W)."""
-    right, bottom = size[1] - 1.0, size[0] - 1.0
-    return np.array(
-        (
-            [[1, 0, 0], [0, 1, 0], [0, 0, 1.0]],
-            [[0, -1, right], [1, 0, 0], [0, 0, 1.0]],
-            [[-1, 0, right], [0, -1, bottom], [0, 0, 1.0]],
-            [[0, 1, 0], [-1, 0, bottom], [0, 0, 1.0]],
-        )[quarters % 4]
-    )
-
-
-def tiles(size: tuple[int, int], side: int) -> list[tuple[slice, slice]]:
-    """Cut (H, W) into equal overlapping-or-touching tiles of at most ``side``; none is a sliver."""
-
-    def cuts(length: int) -> list[slice]:
-        if length <= side:
-            return [slice(0, length)]
-        starts = np.linspace(0, length - side, -(-length // side)).round().astype(int)
-        return [slice(int(s), int(s) + side) for s in starts]
-
-    return [(rows, columns) for rows in cuts(size[0]) for columns in cuts(size[1])]

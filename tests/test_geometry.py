@@ -136,26 +136,12 @@ def test_weights_draw_the_fit_to_the_good_points():
     plain, weighted = (g.fit_transform(points0, points1, threshold=6, weights=w) for w in (None, 1 / std**2))
     assert plain is not None and weighted is not None
     assert g.corner_error(weighted.matrix, truth, SIZE) < 0.5 * g.corner_error(plain.matrix, truth, SIZE)
-    assert weighted.corner_std(SIZE) < 0.5 * plain.corner_std(SIZE)
 
 
-@pytest.mark.parametrize("model", ["similarity", "affine", "homography"])
-def test_corner_std_foretells_the_error(model):
-    truth, errors, foretold = affine(15, 1.1, 3, 4), [], []
-    for seed in range(40):
-        points0 = some_points(60, seed)
-        noise = np.random.default_rng(seed + 1000).normal(0, 0.5, points0.shape)
-        fit = g.fit_transform(points0, g.transform_points(truth, points0) + noise, model=model)
-        assert fit is not None
-        errors.append(g.corner_error(fit.matrix, truth, SIZE))
-        foretold.append(fit.corner_std(SIZE))
-    assert 0.7 < np.mean(errors) / np.mean(foretold) < 1.2  # a mean distance is a little below its own sigma
-
-
-def test_minimal_points_fit_without_a_claim_on_quality():
+def test_minimal_points_fit():
     points0 = np.array([[0.0, 0], [100, 0], [0, 100]])
     fit = g.fit_transform(points0, points0 + 3)
-    assert fit is not None and fit.corner_std(SIZE) == np.inf
+    assert fit is not None and fit.inliers.all()
     np.testing.assert_allclose(fit.matrix, affine(0, 1, 3, 3), atol=1e-6)
 
 

@@ -16,7 +16,7 @@ from kornia_tar import Registrar, RegistrarConfig, TARMatcher
 from kornia_tar._files import write_json
 from kornia_tar.demo import demo_pair
 from kornia_tar.geometry import corner_error, invert, transform_points
-from kornia_tar.registration import tiles, turn_matrix
+from kornia_tar.view import tiles, turn_matrix
 
 QUICK = RegistrarConfig(overview=96, tile=96, refinements=1, scales=(1.0,))
 
@@ -205,6 +205,7 @@ def test_swapped_demo_pair_gives_the_inverse(registrar):
     assert corner_error(outcome.matrix, invert(truth), (512, 512)) < 2
 
 
+@SLOW  # test_guided.py looks at the same pair, too
 @needs_weights
 def test_images_of_different_places_are_refused(registrar):
     once = Registrar(registrar.matcher, RegistrarConfig(scales=(1.0,)))  # the other scales only take longer

@@ -1,0 +1,115 @@
+"""An image on its way to the matcher, at any size, turn, warp and part; masks go with it."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from typing import Any
+
+import cv2
+import numpy as np
+from numpy.typing import NDArray
+
+from kornia_tar.geometry import FloatArray, decompose, valid_mask, warp_image
+from kornia_tar.msfl import MIN_SIDE
+
+Mask = NDArray[np.bool_] | None
+
+
+@dataclass(frozen=True)
+class View:
+    """An image on its way to the matcher: (H, W) float32 in [0, 1], its validity and modality."""
+
+    image: NDArray[np.float32]
+    mask: NDArray[np.bool_]
+    modality: str | None
+
+    @classmethod
+    def of(cls, image: NDArray[Any], mask: Mask, modality: str | None, name: str) -> View:
+        """Check an image (H, W) or (H, W, 3), uint8 or float in [0, 1]; errors call it ``name``."""
+        pixels = np.asarray(image)
+        if pixels.dtype == np.uint8:
+            pixels = pixels.astype(np.float32) / 255
+        elif pixels.dtype.kind != "f":
+            raise TypeError(f"{name} must be uint8 or float in [0, 1], got {pixels.dtype}")
+        if pixels.ndim == 3 and pixels.shape[2] == 3:
+            pixels = cv2.cvtColor(pixels.astype(np.float32), cv2.COLOR_RGB2GRAY)
+        if pixels.ndim != 2 or min(pixels.shape) < MIN_SIDE:
+            raise ValueError(
+                f"{name} has shape {np.shape(image)}, need (H, W) or (H, W, 3) with sides of {MIN_SIDE} px"
+            )
+        valid = np.ones(pixels.shape, bool) if mask is None else np.asarray(mask, bool)
+        if valid.shape != pixels.shape:
+            raise ValueError(f"the mask of {name} has shape {valid.shape}, need {pixels.shape}")
+        if not np.isfinite(pixels[valid]).all():
+            raise ValueError(f"{name} holds NaN or Inf: mask them")
+        return cls(np.where(valid, pixels, 0).astype(np.float32), valid, modality)
+
+    @property
+    def size(self) -> tuple[int, int]:
+        """(H, W)."""
+        return self.image.shape[0], self.image.shape[1]
+
+    def reduced(self, side: int) -> tuple[View, FloatArray]:
+        """At most ``side`` pixels long, and the matrix from full to reduced pixels."""
+        height, width = self.size
+        factor = min(1.0, side / max(height, width))
+        target = max(MIN_SIDE, round(width * factor)), max(MIN_SIDE, round(height * factor))
+        sx, sy = target[0] / width, target[1] / height
+        matrix = np.array([[sx, 0, (sx - 1) / 2], [0, sy, (sy - 1) / 2], [0, 0, 1]])
+        if factor == 1 and target == (width, height):
+            return self, matrix
+        image = cv2.resize(self.image, target, interpolation=cv2.INTER_AREA)
+        mask = cv2.resize(self.mask.astype(np.float32), target, interpolation=cv2.INTER_AREA) > 0.99
+        return View(image.astype(np.float32), mask, self.modality), matrix
+
+    def turned(self, quarters: int) -> View:
+        """Turned counter-clockwise; see :func:`turn_matrix`."""
+        turned = np.ascontiguousarray(np.rot90(self.image, quarters))
+        return View(turned, np.ascontiguousarray(np.rot90(self.mask, quarters)), self.modality)
+
+    def warped(self, matrix: FloatArray, size: tuple[int, int]) -> View:
+        """In the frame that ``matrix`` leads from."""
+        image, scale = self.image, scale_at(matrix, size)
+        if scale > 1.5:  # bilinear sampling of a much finer image would alias its speckle
+            blurred, share = (
+                cv2.GaussianBlur(part, (0, 0), 0.5 * math.sqrt(scale**2 - 1))
+                for part in (image, self.mask.astype(np.float32))
+            )
+            image = (blurred / np.maximum(share, 1e-3)).astype(np.float32)  # nodata is black and must not spread
+        return View(warp_image(image, matrix, size), valid_mask(self.mask, matrix, size), self.modality)
+
+    def cut(self, rows: slice, columns: slice) -> View:
+        """A tile of it."""
+        part = np.ascontiguousarray(self.image[rows, columns])
+        return View(part, np.ascontiguousarray(self.mask[rows, columns]), self.modality)
+
+
+def scale_at(matrix: FloatArray, size: tuple[int, int]) -> float:
+    """Pixels of the target per pixel of the source, at the middle of a source of ``size`` (H, W)."""
+    return decompose(matrix, at=(size[1] / 2, size[0] / 2)).scale
+
+
+def turn_matrix(quarters: int, size: tuple[int, int]) -> FloatArray:
+    """Matrix from the pixels of ``np.rot90(image, quarters)`` to those of ``image`` of ``size`` (H, W)."""
+    right, bottom = size[1] - 1.0, size[0] - 1.0
+    return np.array(
+        (
+            [[1, 0, 0], [0, 1, 0], [0, 0, 1.0]],
+            [[0, -1, right], [1, 0, 0], [0, 0, 1.0]],
+            [[-1, 0, right], [0, -1, bottom], [0, 0, 1.0]],
+            [[0, 1, 0], [-1, 0, bottom], [0, 0, 1.0]],
+        )[quarters % 4]
+    )
+
+
+def tiles(size: tuple[int, int], side: int) -> list[tuple[slice, slice]]:
+    """Cut (H, W) into equal overlapping-or-touching tiles of at most ``side``; none is a sliver."""
+
+    def cuts(length: int) -> list[slice]:
+        if length <= side:
+            return [slice(0, length)]
+        starts = np.linspace(0, length - side, -(-length // side)).round().astype(int)
+        return [slice(int(s), int(s) + side) for s in starts]
+
+    return [(rows, columns) for rows in cuts(size[0]) for columns in cuts(size[1])]
