@@ -41,11 +41,11 @@ def test_each_variant_is_scored_by_its_own_transform(toy, monkeypatch):
     made = []
 
     class Fake:
-        """Right with four rotations, 4 px off with one, without a transform with one candidate."""
+        """Right with several rotations, 4 px off with one, without a transform with one candidate."""
 
         def __init__(self, matcher, config):
             made.append(config)
-            off = 0 if config.rotations == 4 else 4
+            off = 4 if config.rotations == 1 else 0
             self.matrix = None if config.candidates == 1 else protocol.translation(off, 0) @ SHIFT
 
         def __call__(self, image0, image1, modality0, modality1):
@@ -59,7 +59,11 @@ def test_each_variant_is_scored_by_its_own_transform(toy, monkeypatch):
     rows = {row["matcher"]: row for row in found.rows()}
     assert list(rows) == [starts.SINGLE, *starts.VARIANTS]
     assert sum(ticks) == len(rows)
-    assert (rows["upright"]["SR@3"], rows["upright"]["SR@5"], rows["upright"]["median px"]) == (0, 1, pytest.approx(4))
+    assert (
+        rows["upright, one scale"]["SR@3"],
+        rows["upright, one scale"]["SR@5"],
+        rows["upright, one scale"]["median px"],
+    ) == (0, 1, pytest.approx(4))
     assert rows["default"]["SR@3"] == 1
     assert rows["one candidate"]["SR@10"] == 0 and rows["one candidate"]["median px"] == float("inf")
     assert {config.model for config in made} == {"homography"}
@@ -74,7 +78,7 @@ def test_the_tables_say_where_each_starts(tmp_path):
     assert path.name == "toy-000.hard.starts.limit2.md"
     scales = ", ".join(f"{scale:g}" for scale in RegistrarConfig().scales)
     line = next(line for line in path.read_text().splitlines() if line.startswith("| default"))
-    assert f"4 rotations; scales {scales}, until one is sure" in line
+    assert f"{RegistrarConfig().rotations} rotations; scales {scales}; until one is sure" in line
     assert line.endswith("| 50.0 | 100.0 | 100.0 | 2.50 | 2.00 | 2.00 |")
     content = json.loads(path.with_suffix(".json").read_text())
     assert content["pairs"]["errors"][starts.SINGLE] == [None, 20]
