@@ -179,7 +179,7 @@ def draw_outlines(worst: Worst, path: Path) -> Path:
             left, top = _MARGIN + place % 2 * (side + gap), _HEAD + legend + place // 2 * (side + words + 28)
             _caption(figure, failure, left, top, wide=False)
             _outlines(_axes(figure, left, top + words, side, side), failure, colours)
-        return _save(figure, path, colours=128)
+        return _save(figure, path, colours=256)
 
 
 def _outlines(axes: Any, failure: Failure, colours: Any) -> None:
@@ -301,7 +301,7 @@ def _say(figure: Any, left: float, top: float, text: str, **look: Any) -> None:
 
 
 def _save(figure: Any, path: Path, colours: int | None = None) -> Path:
-    """Write a PNG; few ``colours``, which a drawing can do with, make it a quarter as large."""
+    """Write a PNG; few ``colours``, which a drawing can do with, make it a third as large."""
     buffer = io.BytesIO()
     figure.savefig(buffer, format="png")
     picture = Pillow.open(buffer).convert("RGB")
