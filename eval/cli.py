@@ -1,4 +1,4 @@
-"""Command line: ``python -m eval warps | run | score | estimators | refusals | speed | train-loftr``."""
+"""Command line: ``python -m eval --help`` lists the subcommands."""
 
 from __future__ import annotations
 
@@ -19,6 +19,8 @@ _EXAMPLES = """examples, from the checkout's root:
   python -m eval run --matchers sift --data ../shared/data/bench/srif-opt-sar --rung real --out eval/results
   python -m eval estimators --set val-000 --rung tar,hard --matcher tar --out eval/results
   python -m eval refusals --data ../shared/data/val-000.tar --rung tar --mismatched 500 --out eval/results
+  python -m eval starts --data ../shared/data/val-000.tar --rung hard --limit 60 --threads 1 --out eval/results
+  python -m eval failures --data ../shared/data/val-000.tar --rung hard --matcher tar_registrar --count 4 --out runs
   python -m eval speed --size 512 --threads 2
   python -m eval train-loftr --data ../shared/data --minutes 30 --threads 1 -o runs/loftr
   python -m eval run --matchers loftr_ours --weights runs/loftr --data ../shared/data/val-000.tar --out eval/results
@@ -96,6 +98,28 @@ def _parser() -> argparse.ArgumentParser:
     refuse.add_argument("--checkpoint", type=Path, help="TAR's checkpoint instead of the shipped one")
     refuse.add_argument("--out", type=Path, required=True, help="folder of the results")
     refuse.set_defaults(do=_refusals)
+
+    start = commands.add_parser("starts", help="accuracy and time of the registrar by where it starts")
+    start.add_argument("--data", required=True, help="a set with stored warps")
+    start.add_argument("--rung", choices=tuple(protocol.RUNGS), default="hard", help="deformation (%(default)s)")
+    start.add_argument("--limit", type=_positive, help="only this many pairs, spread evenly over the set")
+    start.add_argument("--threads", type=_positive, default=1, help="threads of torch and OpenCV, each (%(default)s)")
+    start.add_argument("--checkpoint", type=Path, help="TAR's checkpoint instead of the shipped one")
+    start.add_argument("--warps", type=Path, default=protocol.WARPS, help="folder of the stored warps (eval/warps)")
+    start.add_argument("--out", type=Path, required=True, help="folder of <set>.<rung>.starts.md, .json and .png")
+    start.set_defaults(do=_starts)
+
+    fail = commands.add_parser("failures", help="pictures of the worst pairs, from the cached matches")
+    fail.add_argument("--data", required=True, help="the set")
+    fail.add_argument(
+        "--rung", default="tar", help=f"{', '.join(protocol.RUNGS)}; {protocol.REAL} of itself (%(default)s)"
+    )
+    fail.add_argument("--matcher", default="tar_registrar", help="whose matches (%(default)s)")
+    fail.add_argument("--count", type=_positive, default=4, help="number of pairs (%(default)s)")
+    fail.add_argument("--drawing", action="store_true", help="outlines and arrows alone, nothing of the images")
+    fail.add_argument("--cache", type=Path, default=Path("runs/eval"), help="folder of cached matches (%(default)s)")
+    fail.add_argument("--out", type=Path, required=True, help="folder of failures.png or failures-drawing.png")
+    fail.set_defaults(do=_failures)
 
     speed = commands.add_parser("speed", help="seconds and memory beside kornia's LoFTR on one pair")
     speed.add_argument("--size", type=_positive, default=512, help="side in pixels (%(default)s)")
@@ -180,15 +204,46 @@ def _refusals(args: argparse.Namespace) -> None:
     from eval import refusals
 
     torch.set_num_threads(args.threads)
-    datasets = open_dataset(args.data)
-    if len(datasets) != 1:
-        raise ValueError(
-            f"--data {args.data} holds {len(datasets)} sets, name one: {', '.join(d.name for d in datasets)}"
-        )
-    dataset, count = datasets[0], len(datasets[0].names)
+    dataset = _one(args.data)
+    count = len(dataset.names)
     with tqdm(total=min(args.true, count) + min(args.mismatched, count), unit="pair") as bar:
         found = refusals.measure(dataset, args.rung, args.true, args.mismatched, args.checkpoint, bar.update)
     print(refusals.write(args.out, dataset.name, args.rung, *found).read_text())
+
+
+def _starts(args: argparse.Namespace) -> None:
+    from tqdm import tqdm
+
+    from eval import starts
+
+    run.set_threads(args.threads)
+    dataset = _one(args.data)
+    names = run.thin(dataset.names, args.limit)
+    with tqdm(total=len(names) * (1 + len(starts.VARIANTS)), unit="call") as bar:
+        found = starts.measure(dataset, args.rung, names, args.checkpoint, args.warps, bar.update)
+    print(starts.write(found, args.out, args.limit).read_text())
+
+
+def _failures(args: argparse.Namespace) -> None:
+    from eval import failures  # it needs matplotlib, which no table needs
+
+    dataset = _one(args.data)
+    (rung,) = protocol.rungs_for(dataset, [args.rung])
+    found = failures.worst(dataset, rung, args.matcher, args.count, args.cache)
+    for failure in found.failures:
+        print(f"{failure.pair.name}: {failure.caption}")
+    if args.drawing:
+        path = failures.draw_outlines(found, args.out / "failures-drawing.png")
+    else:
+        path = failures.draw_images(found, args.out / "failures.png")
+    print(f"written: {path}", file=sys.stderr)
+
+
+def _one(data: str) -> Dataset:
+    datasets = open_dataset(data)
+    if len(datasets) != 1:
+        raise ValueError(f"--data {data} holds {len(datasets)} sets, name one: {', '.join(d.name for d in datasets)}")
+    return datasets[0]
 
 
 def _speed(args: argparse.Namespace) -> None:
