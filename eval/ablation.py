@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -178,7 +178,7 @@ def start(row: Row, bank: TextBank | None, base: Path, seed: int) -> TARNet:
 def measure(
     rows: Sequence[str], seeds: int, steps: int, base_steps: int, data: Path, text: Path, runs: Path,
     limit: int | None = None,
-) -> list[dict[str, Any]]:  # fmt: skip
+) -> Iterator[dict[str, Any]]:  # fmt: skip
     """Train the base and every row with every seed, and examine each run; what ``runs`` holds already is not repeated.
 
     Args:
@@ -191,8 +191,8 @@ def measure(
         runs: folder of the runs.
         limit: pairs per exam.
 
-    Returns:
-        One entry per run: row, seed, settings, and figures by exam.
+    Yields:
+        One entry per run, the base first: row, seed, settings, and figures by exam.
 
     Raises:
         ValueError: an unknown row.
@@ -211,23 +211,21 @@ def measure(
     for place, rung in EXAMS:
         (dataset,) = open_dataset(data / place)
         exams[f"{dataset.name}, {rung}"] = read_questions(dataset, rung, limit)
-    results = [_examined(load_checkpoint(base)[0], exams) | {"row": "base", "seed": 0}]
-    todo = [(seed, key) for seed in range(seeds) for key in rows]
+    todo = [("base", 0), *((key, seed) for seed in range(seeds) for key in rows)]
     with tqdm(todo, desc="runs", unit="run") as bar:
-        for seed, key in bar:
+        for key, seed in bar:
             bar.set_postfix_str(f"{key}, seed {seed}")
-            folder = runs / f"{key}-{seed}"
+            folder = runs / ("base" if key == "base" else f"{key}-{seed}")
             result = _read(folder / "result.json", settings)
             if result is None:
-                net = run(ROWS[key], seed, steps, base, pairs, text, folder)
-                result = _examined(net, exams) | {"row": key, "seed": seed, "settings": settings}
+                if key == "base":
+                    net = load_checkpoint(base)[0]
+                else:
+                    net = run(ROWS[key], seed, steps, base, pairs, text, folder)
+                figures = {name: examine(net, questions).figures() for name, questions in exams.items()}
+                result = {"row": key, "seed": seed, "settings": settings, "figures": figures}
                 write_json(folder / "result.json", result)
-            results.append(result)
-    return results
-
-
-def _examined(net: TARNet, exams: dict[str, list[Question]]) -> dict[str, Any]:
-    return {"figures": {name: examine(net, questions).figures() for name, questions in exams.items()}}
+            yield result
 
 
 def _read(path: Path, settings: dict[str, Any]) -> dict[str, Any] | None:

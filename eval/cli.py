@@ -6,6 +6,7 @@ import argparse
 import sys
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 from eval import estimators, jobs, peers, protocol, report, run
 from eval.datasets import Dataset, open_dataset
@@ -113,7 +114,7 @@ def _parser() -> argparse.ArgumentParser:
     ablate.add_argument(
         "--base-steps", type=_positive, default=1600, help="of 16 pairs, the common start (%(default)s)"
     )
-    ablate.add_argument("--limit", type=_positive, default=100, help="pairs of each set in the exam (%(default)s)")
+    ablate.add_argument("--limit", type=_positive, default=80, help="pairs of each set in the exam (%(default)s)")
     ablate.add_argument("--threads", type=_positive, default=1, help="CPU threads (%(default)s)")
     ablate.add_argument("--runs", type=Path, default=Path("runs/ablation"), help="folder of the runs (%(default)s)")
     ablate.add_argument("--out", type=Path, required=True, help="folder of text-ablation.md, .json and .png")
@@ -204,13 +205,22 @@ def _refusals(args: argparse.Namespace) -> None:
 
 
 def _ablation(args: argparse.Namespace) -> None:
-    from eval import ablation, ablation_table
+    from eval import ablation
 
     run.set_threads(args.threads)
-    results = ablation.measure(
-        args.rows or list(ablation.ROWS), args.seeds, args.steps, args.base_steps, args.data, args.text, args.runs,
-        args.limit,
-    )  # fmt: skip
+    rows, results = args.rows or list(ablation.ROWS), []
+    budget = args.seeds, args.steps, args.base_steps
+    try:
+        for result in ablation.measure(rows, *budget, args.data, args.text, args.runs, args.limit):
+            results.append(result)
+    finally:  # also after an interrupt: what there is makes a table
+        if results:
+            _ablation_table(args, results)
+
+
+def _ablation_table(args: argparse.Namespace, results: list[dict[str, Any]]) -> None:
+    from eval import ablation, ablation_table
+
     labels = {"base": "the common start"} | {key: row.label for key, row in ablation.ROWS.items()}
     about = (
         f"A network of size XXS, trained without text for {args.base_steps} steps of {ablation.BASE.batch} pairs, then"

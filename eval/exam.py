@@ -7,6 +7,7 @@ and the likelihood of the true coarse cell move with every cell, so that they te
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from copy import deepcopy
 from dataclasses import dataclass
 from itertools import groupby
 from typing import Any
@@ -94,10 +95,11 @@ def examine(net: TARNet, questions: Sequence[Question], tick: Callable[[int], An
     """Match every question once and score it.
 
     Args:
-        net: in eval mode.
+        net: in eval mode; a fused copy of it does the work.
         questions: pairs; those of equal sizes share batches.
         tick: told how many more questions are done.
     """
+    net = deepcopy(net).fuse().to(memory_format=torch.channels_last)  # type: ignore[call-overload]
     size = lambda k: (*questions[k].image0.shape, *questions[k].image1.shape)  # noqa: E731
     scores = np.zeros((len(questions), 4))
     confidences, rights = [], []
