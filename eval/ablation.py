@@ -140,14 +140,20 @@ def train_base(pairs: Pairs, folder: Path, steps: int) -> Path:
 
     Returns:
         the checkpoint's path.
+
+    Raises:
+        ValueError: the folder holds a base of another length.
     """
     checkpoint = folder / "checkpoint.safetensors"
-    if not checkpoint.is_file() or load_checkpoint(checkpoint)[1]["step"] < steps:
-        folder.mkdir(parents=True, exist_ok=True)
-        config = replace(BASE, steps=steps)
-        resume = (folder / "state.pt").is_file()
-        train(pairs, folder, text=None, config=config, model=_sizes(None), resume=resume)
-    return checkpoint
+    if checkpoint.is_file():
+        info = load_checkpoint(checkpoint)[1]
+        if (found := info["train"]["steps"]) != steps:
+            raise ValueError(f"{folder} holds a base of {found} steps, not {steps}: say so, or give other --runs")
+        if info["step"] == steps:
+            return checkpoint
+    folder.mkdir(parents=True, exist_ok=True)
+    resume = checkpoint.is_file() and (folder / "state.pt").is_file()
+    return train(pairs, folder, text=None, config=replace(BASE, steps=steps), model=_sizes(None), resume=resume)
 
 
 def run(row: Row, seed: int, steps: int, base: Path, pairs: Pairs, text: Path, folder: Path) -> TARNet:
@@ -195,7 +201,7 @@ def measure(
         One entry per run, the base first: row, seed, settings, and figures by exam.
 
     Raises:
-        ValueError: an unknown row.
+        ValueError: an unknown row, or ``runs`` holds a base of another length.
         FileNotFoundError: data or banks that are not there.
     """
     rows = list(dict.fromkeys([PLAIN, *rows]))

@@ -112,7 +112,7 @@ def _parser() -> argparse.ArgumentParser:
     ablate.add_argument("--seeds", type=_positive, default=3, help="runs of each row (%(default)s)")
     ablate.add_argument("--steps", type=_positive, default=200, help="of 8 pairs, each run (%(default)s)")
     ablate.add_argument(
-        "--base-steps", type=_positive, default=1600, help="of 16 pairs, the common start (%(default)s)"
+        "--base-steps", type=_positive, default=1200, help="of 16 pairs, the common start (%(default)s)"
     )
     ablate.add_argument("--limit", type=_positive, default=80, help="pairs of each set in the exam (%(default)s)")
     ablate.add_argument("--threads", type=_positive, default=1, help="CPU threads (%(default)s)")
@@ -224,8 +224,8 @@ def _ablation_table(args: argparse.Namespace, results: list[dict[str, Any]]) -> 
     labels = {"base": "the common start"} | {key: row.label for key, row in ablation.ROWS.items()}
     about = (
         f"A network of size XXS, trained without text for {args.base_steps} steps of {ablation.BASE.batch} pairs, then"
-        f" {args.steps} steps of {ablation.RUN.batch} pairs with each text, all parameters, the same crops for all rows"
-        f" of a seed. Single pass, at most {args.limit} pairs of each set."
+        f" {args.steps} steps of {ablation.RUN.batch} pairs with each text: all parameters, the same crops for all rows"
+        f" of a seed, TAFE's gate open by {ablation.GATE:g} at the start. Single pass, {args.limit} pairs a set."
     )
     path = ablation_table.write(args.out, "text-ablation", results, labels, ablation.PLAIN, about)
     print(path.read_text())

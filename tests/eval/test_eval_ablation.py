@@ -79,6 +79,8 @@ def test_one_command_trains_examines_and_goes_on_where_it_was_stopped(toy, monke
     assert command(toy, steps=1, rows="none") == 0  # other settings, other runs
     assert trained[4:] == [plain]
     capsys.readouterr()
+    assert command(toy, **{"base-steps": 2}) == 2
+    assert "holds a base of 1 steps, not 2" in capsys.readouterr().err
     assert command(toy, rows="words") == 2
     assert "'words' is unknown: choose from none, learned" in capsys.readouterr().err
 
