@@ -121,7 +121,7 @@ def _parser() -> argparse.ArgumentParser:
     learn.set_defaults(do=_train_loftr)
 
     ablate = commands.add_parser(
-        "ablation", help="what text brings: train and examine a small network, row by row; goes on where it was stopped",
+        "ablation", help="what text brings: a small network trained and examined, row by row; goes on where it stopped",
         epilog="example: python -m eval ablation --data ../shared/data --text ../shared/text --rows learned,remoteclip"
         " --out eval/results",
     )  # fmt: skip
@@ -141,7 +141,7 @@ def _parser() -> argparse.ArgumentParser:
 
     other = commands.add_parser(
         "swap", help="what text does in a checkpoint: other words, no training",
-        epilog="example: python -m eval swap --data ../shared/data/val-000.tar --text ../shared/text --out eval/results",
+        epilog="example: python -m eval swap --data ../shared/data/val-000.tar --text ../shared/text --out runs/a",
     )  # fmt: skip
     other.add_argument("--data", required=True, help="a set of optical and SAR images with stored warps")
     other.add_argument("--text", type=Path, required=True, help="folder of the text banks")
