@@ -6,6 +6,7 @@ import argparse
 import sys
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 from eval import estimators, jobs, peers, protocol, report, run
 from eval.datasets import Dataset, open_dataset
@@ -24,6 +25,8 @@ _EXAMPLES = """examples, from the checkout's root:
   python -m eval speed --size 512 --threads 2
   python -m eval train-loftr --data ../shared/data --minutes 30 --threads 1 -o runs/loftr
   python -m eval run --matchers loftr_ours --weights runs/loftr --data ../shared/data/val-000.tar --out eval/results
+  python -m eval ablation --data ../shared/data --text ../shared/text --runs runs/ablation --out eval/results
+  python -m eval swap --data ../shared/data/val-000.tar --text ../shared/text --limit 200 --out eval/results
   python -m eval score --set val-000 --rung tar --out eval/results
 """
 
@@ -141,6 +144,38 @@ def _parser() -> argparse.ArgumentParser:
     learn.add_argument("-o", "--out", type=Path, required=True, help="folder for weights, state and log")
     learn.set_defaults(do=_train_loftr)
 
+    ablate = commands.add_parser(
+        "ablation", help="what text brings: a small network trained and examined, row by row; goes on where it stopped",
+        epilog="example: python -m eval ablation --data ../shared/data --text ../shared/text --rows learned,remoteclip"
+        " --out eval/results",
+    )  # fmt: skip
+    ablate.add_argument("--data", type=Path, required=True, help="folder of the train shards, val-000.tar and bench/")
+    ablate.add_argument("--text", type=Path, required=True, help="folder of the text banks")
+    ablate.add_argument("--rows", type=_words, help="comma-separated; default: all")
+    ablate.add_argument("--seeds", type=_positive, default=3, help="runs of each row (%(default)s)")
+    ablate.add_argument("--steps", type=_positive, default=200, help="of 8 pairs, each run (%(default)s)")
+    ablate.add_argument(
+        "--base-steps", type=_positive, default=1200, help="of 16 pairs, the common start (%(default)s)"
+    )
+    ablate.add_argument("--limit", type=_positive, default=80, help="pairs of each set in the exam (%(default)s)")
+    ablate.add_argument("--threads", type=_positive, default=1, help="CPU threads (%(default)s)")
+    ablate.add_argument("--runs", type=Path, default=Path("runs/ablation"), help="folder of the runs (%(default)s)")
+    ablate.add_argument("--out", type=Path, required=True, help="folder of text-ablation.md, .json and .png")
+    ablate.set_defaults(do=_ablation)
+
+    other = commands.add_parser(
+        "swap", help="what text does in a checkpoint: other words, no training",
+        epilog="example: python -m eval swap --data ../shared/data/val-000.tar --text ../shared/text --out runs/a",
+    )  # fmt: skip
+    other.add_argument("--data", required=True, help="a set of optical and SAR images with stored warps")
+    other.add_argument("--text", type=Path, required=True, help="folder of the text banks")
+    other.add_argument("--rung", default="tar", help=f"{rungs.split(';')[0]} (%(default)s)")
+    other.add_argument("--limit", type=_positive, default=200, help="pairs (%(default)s)")
+    other.add_argument("--threads", type=_positive, default=1, help="CPU threads (%(default)s)")
+    other.add_argument("--checkpoint", type=Path, help="TAR's checkpoint instead of the shipped one")
+    other.add_argument("--out", type=Path, required=True, help="folder of text-swap.md and .json")
+    other.set_defaults(do=_swap)
+
     score = commands.add_parser("score", parents=[tables], help="score what is cached, without matching")
     score.add_argument("--data", nargs="+", default=[], help="the sets themselves, for pictures in the report")
     score.add_argument("--split", help="as in run")
@@ -244,6 +279,48 @@ def _one(data: str) -> Dataset:
     if len(datasets) != 1:
         raise ValueError(f"--data {data} holds {len(datasets)} sets, name one: {', '.join(d.name for d in datasets)}")
     return datasets[0]
+
+
+def _ablation(args: argparse.Namespace) -> None:
+    from eval import ablation
+
+    run.set_threads(args.threads)
+    rows, results = args.rows or list(ablation.ROWS), []
+    budget = args.seeds, args.steps, args.base_steps
+    try:
+        for result in ablation.measure(rows, *budget, args.data, args.text, args.runs, args.limit):
+            results.append(result)
+    finally:  # also after an interrupt: what there is makes a table
+        if results:
+            _ablation_table(args, results)
+
+
+def _ablation_table(args: argparse.Namespace, results: list[dict[str, Any]]) -> None:
+    from eval import ablation, ablation_table
+
+    labels = {"base": "the common start"} | {key: row.label for key, row in ablation.ROWS.items()}
+    about = (
+        f"A network of size XXS, trained without text for {args.base_steps} steps of {ablation.BASE.batch} pairs, then"
+        f" {args.steps} steps of {ablation.RUN.batch} pairs with each text: all parameters, the same crops for all rows"
+        f" of a seed, TAFE's gate open by {ablation.GATE:g} at the start. Single pass, {args.limit} pairs a set."
+    )
+    path = ablation_table.write(args.out, "text-ablation", results, labels, ablation.PLAIN, about)
+    print(path.read_text())
+
+
+def _swap(args: argparse.Namespace) -> None:
+    from eval import exam, swap
+    from eval.peers.tar import TAR
+
+    run.set_threads(args.threads)
+    datasets = open_dataset(args.data)
+    if len(datasets) != 1:
+        raise ValueError(
+            f"--data {args.data} holds {len(datasets)} sets, name one: {', '.join(d.name for d in datasets)}"
+        )
+    made = swap.variants(TAR(args.checkpoint).net.net, args.text)
+    answers = swap.measure(made, exam.read_questions(datasets[0], args.rung, args.limit))
+    print(swap.write(args.out, f"{datasets[0].name}, {args.rung}", answers).read_text())
 
 
 def _speed(args: argparse.Namespace) -> None:
