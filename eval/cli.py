@@ -1,4 +1,4 @@
-"""Command line: ``python -m eval warps | run | score | estimators | refusals | speed``."""
+"""Command line: ``python -m eval warps | run | score | estimators | refusals | landcover | speed``."""
 
 from __future__ import annotations
 
@@ -19,6 +19,7 @@ _EXAMPLES = """examples, from the checkout's root:
   python -m eval run --matchers sift --data ../shared/data/bench/srif-opt-sar --rung real --out eval/results
   python -m eval estimators --set val-000 --rung tar,hard --matcher tar --out eval/results
   python -m eval refusals --data ../shared/data/val-000.tar --rung tar --mismatched 500 --out eval/results
+  python -m eval landcover --data ../shared/data/optical_only-000.tar --out eval/results
   python -m eval speed --size 512 --threads 2
   python -m eval score --set val-000 --rung tar --out eval/results
 """
@@ -94,6 +95,16 @@ def _parser() -> argparse.ArgumentParser:
     refuse.add_argument("--checkpoint", type=Path, help="TAR's checkpoint instead of the shipped one")
     refuse.add_argument("--out", type=Path, required=True, help="folder of the results")
     refuse.set_defaults(do=_refusals)
+
+    cover = commands.add_parser("landcover", help="is the land-cover map true? scenes whose class is known by name")
+    cover.add_argument(
+        "--data", type=Path, required=True, help="a WebDataset tar of RSSCN7 or SEN1-2 images, named by their classes"
+    )
+    cover.add_argument("--limit", type=_positive, help="only so many images of each modality, spread over the classes")
+    cover.add_argument("--threads", type=_positive, default=2, help="CPU threads (%(default)s)")
+    cover.add_argument("--checkpoint", type=Path, help="TAR's checkpoint instead of the shipped one")
+    cover.add_argument("--out", type=Path, required=True, help="folder of the results")
+    cover.set_defaults(do=_landcover)
 
     speed = commands.add_parser("speed", help="seconds and memory beside kornia's LoFTR on one pair")
     speed.add_argument("--size", type=_positive, default=512, help="side in pixels (%(default)s)")
@@ -174,6 +185,21 @@ def _refusals(args: argparse.Namespace) -> None:
     with tqdm(total=min(args.true, count) + min(args.mismatched, count), unit="pair") as bar:
         found = refusals.measure(dataset, args.rung, args.true, args.mismatched, args.checkpoint, bar.update)
     print(refusals.write(args.out, dataset.name, args.rung, *found).read_text())
+
+
+def _landcover(args: argparse.Namespace) -> None:
+    import torch
+    from tqdm import tqdm
+
+    from eval import landcover
+    from kornia_tar import TARMatcher
+
+    torch.set_num_threads(args.threads)
+    if not args.data.is_file():
+        raise FileNotFoundError(f"{args.data}: no such file; need a tar of images")
+    matcher = TARMatcher(args.checkpoint or "optical-sar").fuse()
+    rows = landcover.measure(args.data, matcher, args.limit, lambda names: tqdm(names, unit="image"))
+    print(landcover.write(args.out, args.data, rows).read_text())
 
 
 def _speed(args: argparse.Namespace) -> None:
