@@ -7,7 +7,7 @@ names, as probabilities. How often its dominant word is true is measured by ``py
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 import torch
@@ -27,11 +27,13 @@ class Cover:
         names: K words.
         probabilities: (K, h, w) float32, sum to one in each cell.
         valid: (h, w) bool, False where more than half of the cell is nodata.
+        modality: "optical" or "sar", what the image was taken for.
     """
 
     names: tuple[str, ...]
     probabilities: NDArray[np.float32]
     valid: NDArray[np.bool_]
+    modality: str
 
     @property
     def dominant(self) -> NDArray[np.intp]:
@@ -62,7 +64,7 @@ class Cover:
         chosen = tuple(dict.fromkeys(names))
         part = self.probabilities[[self.names.index(name) for name in chosen]]
         part = part.clip(np.finfo(np.float32).tiny)
-        return Cover(chosen, part / part.sum(axis=0), self.valid)
+        return replace(self, names=chosen, probabilities=part / part.sum(axis=0))
 
 
 @dataclass(frozen=True)
@@ -138,7 +140,7 @@ def read_cover(
             weight[at] += feather
             seen[at] |= found.mask[0, :height, :width].cpu().numpy()
     flat = np.float32(1 / len(total))
-    return Cover(matcher.text_names, np.where(weight > 0, total / np.maximum(weight, 1e-9), flat), seen)
+    return Cover(matcher.text_names, np.where(weight > 0, total / np.maximum(weight, 1e-9), flat), seen, modality)
 
 
 def _starts(length: int) -> list[int]:
