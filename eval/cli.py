@@ -198,8 +198,8 @@ def _landcover(args: argparse.Namespace) -> None:
     if not args.data.is_file():
         raise FileNotFoundError(f"{args.data}: no such file; need a tar of images")
     matcher = TARMatcher(args.checkpoint or "optical-sar").fuse()
-    rows = landcover.measure(args.data, matcher, args.limit, lambda names: tqdm(names, unit="image"))
-    print(landcover.write(args.out, args.data, rows).read_text())
+    rows, same = landcover.measure(args.data, matcher, args.limit, lambda names: tqdm(names, unit="image"))
+    print(landcover.write(args.out, args.data, rows, same).read_text())
 
 
 def _speed(args: argparse.Namespace) -> None:

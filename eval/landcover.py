@@ -31,7 +31,7 @@ from eval.datasets.files import safe_name
 from eval.datasets.webdataset import load_image
 from eval.run import thin
 from kornia_tar._files import write_json
-from kornia_tar.landcover import read_cover
+from kornia_tar.landcover import Cover, read_cover
 from kornia_tar.matcher import TARMatcher
 from kornia_tar.raster import Raster, to_grey8
 
@@ -86,6 +86,7 @@ class Scenes:
         truth: (N,) index of the class.
         text: the text's K words.
         scores: (N, K) mean probability of each word.
+        dominant: (N, h, w) index of each cell's most probable word.
     """
 
     modality: str
@@ -94,6 +95,25 @@ class Scenes:
     truth: NDArray[np.intp]
     text: tuple[str, ...]
     scores: NDArray[np.float64]
+    dominant: NDArray[np.intp]
+
+
+@dataclass(frozen=True)
+class Sameness:
+    """Share of cells with the same word in two maps, laid on each other cell by cell.
+
+    A map of what is on the ground has it in two images of one place and not in those of two places; a map of where a
+    cell lies in the frame has it in both.
+
+    Args:
+        one_place: in the optical and the SAR image of one place; None without SAR images.
+        two_places: in the images of two places, half of the sorted set apart, of the first modality.
+        chance: what those maps' shares alone would give.
+    """
+
+    one_place: float | None
+    two_places: float
+    chance: float
 
 
 @dataclass(frozen=True)
@@ -133,8 +153,8 @@ class Row:
 
 def measure(
     path: Path, matcher: TARMatcher, limit: int | None = None, progress: Callable[[Sequence[str]], Sequence[str]] = list
-) -> list[Row]:
-    """Two rows, plain and prior-corrected, for each modality that a tar of labelled images holds.
+) -> tuple[list[Row], Sameness]:
+    """Two rows, plain and prior-corrected, for each modality of a tar of labelled images, and the maps' sameness.
 
     Args:
         path: a WebDataset tar with ``<name>.optical.webp``, ``<name>.sar.webp`` or both; images of other sets than
@@ -147,7 +167,7 @@ def measure(
         ValueError: no readable tar, no image of a known class, images of several sets, or a text that lacks a word.
     """
     scenes = read_scenes(path, matcher, limit, progress)
-    return [score(part, corrected) for part in scenes for corrected in (False, True)]
+    return [score(part, corrected) for part in scenes for corrected in (False, True)], compare(scenes)
 
 
 def read_scenes(
@@ -165,9 +185,12 @@ def read_scenes(
                 if not members:
                     continue
                 names = thin(list(members), limit)
-                scores = [_score(path, tar, members[name][0], modality, matcher) for name in progress(names)]
+                covers = [_cover(path, tar, members[name][0], modality, matcher) for name in progress(names)]
+                if len({cover.valid.shape for cover in covers}) > 1:
+                    raise ValueError(f"{path}: holds images of several sizes; need one")
                 truth = np.array([members[name][1] for name in names])
-                scenes.append(Scenes(modality, labels, names, truth, matcher.text_names, np.array(scores)))
+                scores, dominant = np.stack([c.mean for c in covers]), np.stack([c.dominant for c in covers])
+                scenes.append(Scenes(modality, labels, names, truth, matcher.text_names, scores, dominant))
             return scenes
     except tarfile.TarError as error:
         raise ValueError(f"{path}: not a readable tar ({error})") from error
@@ -209,11 +232,25 @@ def score(scenes: Scenes, corrected: bool, seed: int = 0) -> Row:
     )  # fmt: skip
 
 
-def write(folder: Path, path: Path, rows: Sequence[Row]) -> Path:
+def compare(scenes: Sequence[Scenes]) -> Sameness:
+    """Lay the maps of one place, and those of two places, on each other."""
+    names, valid = scenes[0].names, scenes[0].dominant[0] >= 0
+    maps = [part.dominant[:, valid] for part in scenes if part.dominant.shape == scenes[0].dominant.shape]  # (N, n)
+    paired = len(maps) == 2 and scenes[1].names == names
+    other = np.roll(maps[0], len(names) // 2, axis=0)
+    shares = np.stack([np.bincount(m, minlength=len(scenes[0].text)) / len(m) for m in maps[0]])
+    return Sameness(
+        one_place=float((maps[0] == maps[1]).mean()) if paired else None,
+        two_places=float((maps[0] == other).mean()),
+        chance=float((shares * np.roll(shares, len(names) // 2, axis=0)).sum(axis=1).mean()),
+    )
+
+
+def write(folder: Path, path: Path, rows: Sequence[Row], same: Sameness) -> Path:
     """Write ``<set>.landcover.json`` and ``.md``; returns the latter's path."""
     stem, made = f"{safe_name(path.stem)}.landcover", report.provenance()
     folder.mkdir(parents=True, exist_ok=True)
-    write_json(folder / f"{stem}.json", {"rows": [asdict(row) for row in rows], "made": made})
+    write_json(folder / f"{stem}.json", {"rows": [asdict(row) for row in rows], "cells": asdict(same), "made": made})
     lines = [
         f"## Is the land-cover map true? {path.stem}", "",
         "The class whose word has the highest mean probability in the image, in percent of the images; rule, words and "
@@ -226,6 +263,9 @@ def write(folder: Path, path: Path, rows: Sequence[Row]) -> Path:
             row.right, row.error, row.balanced, row.even, row.largest, row.dealt, row.shuffled, row.shuffled_95))])
           for row in rows),
     ]  # fmt: skip
+    one = "" if same.one_place is None else f"in the two images of one place {100 * same.one_place:.1f} %, "
+    other = f"in the images of two places {100 * same.two_places:.1f} %, by chance {100 * same.chance:.1f} %."
+    lines += ["", f"Cells with the same word: {one}{other}"]
     for row in rows:
         lines += ["", f"{row.modality}, {_kind(row)}: the truth in rows, the answers in columns", ""]
         lines += [_line(["", *row.confusion]), "|---|" + "---:|" * len(row.confusion)]
@@ -255,10 +295,8 @@ def _labelled(
     return SETS[sets.pop()], found
 
 
-def _score(
-    path: Path, tar: tarfile.TarFile, member: tarfile.TarInfo, modality: Modality, matcher: TARMatcher
-) -> NDArray[np.float64]:
-    """(K,) mean probabilities of one image, stretched as the command line does it."""
+def _cover(path: Path, tar: tarfile.TarFile, member: tarfile.TarInfo, modality: Modality, matcher: TARMatcher) -> Cover:
+    """The map of one image, stretched as the command line does it."""
     file = tar.extractfile(member)
     assert file is not None  # a regular file
     try:
@@ -266,7 +304,7 @@ def _score(
     except (UnidentifiedImageError, OSError) as error:
         raise ValueError(f"{path}: {member.name} is not a readable image ({error})") from error
     raster = Raster(pixels, np.ones(pixels.shape[:2], bool), None, path)
-    return read_cover(matcher, to_grey8(raster, modality), modality=modality).mean
+    return read_cover(matcher, to_grey8(raster, modality), modality=modality)
 
 
 def _kind(row: Row) -> str:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 import json
 import tarfile
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -13,7 +14,7 @@ from PIL import Image
 from toys import add, texture
 
 from eval.cli import main
-from eval.landcover import RSSCN7, SEN12, Label, Scenes, decide, score
+from eval.landcover import RSSCN7, SEN12, Label, Scenes, compare, decide, score
 from kornia_tar.checkpoint import save_checkpoint
 from kornia_tar.training.data import SCENES
 
@@ -23,7 +24,7 @@ TEXT = ("pond", "desert", "park", "meadow")
 
 def scenes(scores: list[list[float]], truth: list[int]) -> Scenes:
     names = [f"image {k}" for k in range(len(truth))]
-    return Scenes("optical", LABELS, names, np.array(truth), TEXT, np.array(scores))
+    return Scenes("optical", LABELS, names, np.array(truth), TEXT, np.array(scores), np.zeros((len(truth), 2, 2), int))
 
 
 def test_the_highest_of_the_classes_words_decides():
@@ -51,6 +52,21 @@ def test_shuffled_names_know_nothing_of_a_map_that_is_right():
     words, truth = [[0.9, 0.1, 0.2, 0.3], [0.2, 0.1, 0.3, 0.9]] * 20, [1, 0] * 20
     row = score(scenes(words, truth), corrected=False)
     assert row.right == 1 and 0.3 < row.shuffled < 0.7 and row.shuffled <= row.shuffled_95
+
+
+def test_a_map_of_the_frame_is_the_same_everywhere():
+    frame = np.array([[0, 1], [2, -1]])
+    ground = np.array([[0, 1], [2, -1]]), np.array([[3, 3], [3, -1]])
+
+    def parts(*maps: np.ndarray) -> list[Scenes]:
+        whole = scenes([[1.0, 0, 0, 0]] * 2, [0, 1])
+        return [replace(whole, modality=m, dominant=np.stack(maps)) for m in ("optical", "sar")]
+
+    found = compare(parts(frame, frame))
+    assert found.one_place == 1 and found.two_places == 1 and found.chance == pytest.approx(1 / 3)
+    found = compare(parts(*ground))
+    assert found.one_place == 1 and found.two_places == 0 and found.chance == 0
+    assert compare(parts(*ground)[:1]).one_place is None
 
 
 def test_training_named_sen12s_scenes_by_the_same_words_and_rsscn7s_not_at_all():
@@ -90,6 +106,7 @@ def test_the_command_reads_both_modalities_and_passes_other_sets_over(weights, t
     ]  # fmt: skip
     assert all(row["images"] == 2 for row in rows)
     assert {name for name, _, _ in rows[0]["answers"]} == set(names[:2])
+    assert json.loads((out / "toy-000.landcover.json").read_text())["cells"]["one_place"] is not None
     assert "| sar | prior-corrected | 2 |" in capsys.readouterr().out
 
 
