@@ -9,12 +9,13 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
-from helpers import small_matcher
+from helpers import SHARED, needs_weights, small_matcher
 from PIL import Image
 from toys import add, texture
 
 from eval.cli import main
-from eval.landcover import RSSCN7, SEN12, Label, Scenes, compare, decide, score
+from eval.landcover import RSSCN7, SEN12, Label, Scenes, compare, decide, measure, score
+from kornia_tar import TARMatcher
 from kornia_tar.checkpoint import save_checkpoint
 from kornia_tar.training.data import SCENES
 
@@ -127,3 +128,11 @@ def test_what_cannot_be_measured_is_one_line(weights, tmp_path, capsys):
         assert main(arguments) == 2, named
         error = capsys.readouterr().err
         assert error.count("\n") == 1 and named in error, (named, error)
+
+
+@needs_weights
+@pytest.mark.skipif(not (SHARED / "data" / "optical_only-000.tar").is_file(), reason="no RSSCN7 in ../shared/data")
+@pytest.mark.xfail(strict=True, reason="the shipped map tells where a cell lies in the frame: right as often as chance")
+def test_the_shipped_map_knows_rsscn7s_scenes():
+    rows, _ = measure(SHARED / "data" / "optical_only-000.tar", TARMatcher().fuse(), limit=21)
+    assert max(row.right for row in rows) > 1 / 7 + 0.15
