@@ -22,6 +22,7 @@ _EXAMPLES = """examples, from the checkout's root:
   python -m eval refusals --data ../shared/data/val-000.tar --rung tar --mismatched 500 --out eval/results
   python -m eval starts --data ../shared/data/val-000.tar --rung hard --limit 60 --threads 1 --out eval/results
   python -m eval failures --data ../shared/data/val-000.tar --rung hard --matcher tar_registrar --count 4 --out runs
+  python -m eval landcover --data ../shared/data/optical_only-000.tar --out eval/results
   python -m eval speed --size 512 --threads 2
   python -m eval train-loftr --data ../shared/data --minutes 30 --threads 1 -o runs/loftr
   python -m eval run --matchers loftr_ours --weights runs/loftr --data ../shared/data/val-000.tar --out eval/results
@@ -123,6 +124,16 @@ def _parser() -> argparse.ArgumentParser:
     fail.add_argument("--cache", type=Path, default=Path("runs/eval"), help="folder of cached matches (%(default)s)")
     fail.add_argument("--out", type=Path, required=True, help="folder of failures.png or failures-drawing.png")
     fail.set_defaults(do=_failures)
+
+    cover = commands.add_parser("landcover", help="is the land-cover map true? scenes whose class is known by name")
+    cover.add_argument(
+        "--data", type=Path, required=True, help="a WebDataset tar of RSSCN7 or SEN1-2 images, named by their classes"
+    )
+    cover.add_argument("--limit", type=_positive, help="only so many images of each modality, spread over the classes")
+    cover.add_argument("--threads", type=_positive, default=2, help="CPU threads (%(default)s)")
+    cover.add_argument("--checkpoint", type=Path, help="TAR's checkpoint instead of the shipped one")
+    cover.add_argument("--out", type=Path, required=True, help="folder of the results")
+    cover.set_defaults(do=_landcover)
 
     speed = commands.add_parser("speed", help="seconds and memory beside kornia's LoFTR on one pair")
     speed.add_argument("--size", type=_positive, default=512, help="side in pixels (%(default)s)")
@@ -321,6 +332,21 @@ def _swap(args: argparse.Namespace) -> None:
     made = swap.variants(TAR(args.checkpoint).net.net, args.text)
     answers = swap.measure(made, exam.read_questions(datasets[0], args.rung, args.limit))
     print(swap.write(args.out, f"{datasets[0].name}, {args.rung}", answers).read_text())
+
+
+def _landcover(args: argparse.Namespace) -> None:
+    import torch
+    from tqdm import tqdm
+
+    from eval import landcover
+    from kornia_tar import TARMatcher
+
+    torch.set_num_threads(args.threads)
+    if not args.data.is_file():
+        raise FileNotFoundError(f"{args.data}: no such file; need a tar of images")
+    matcher = TARMatcher(args.checkpoint or "optical-sar").fuse()
+    rows, same = landcover.measure(args.data, matcher, args.limit, lambda names: tqdm(names, unit="image"))
+    print(landcover.write(args.out, args.data, rows, same).read_text())
 
 
 def _speed(args: argparse.Namespace) -> None:
