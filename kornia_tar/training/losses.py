@@ -112,7 +112,8 @@ def offset_loss(found: Offset, wanted: Tensor) -> Tensor:
 def text_loss(map0: Tensor, map1: Tensor, truth: Truth, scene: Tensor) -> Tensor:
     """What the land-cover maps must be: the same in both images, sharp, about the image, and true to the scene's name.
 
-    - Agreement: symmetric KL of the two maps under the true warp.
+    - Agreement: KL of the two maps under the true warp to their middle (Jensen–Shannon). Between the two themselves it
+      has no bound, and the surest way to keep it small is a map that says nothing.
     - Information: how much the map says of the *image*, given where in the frame a cell lies: the entropy of the
       batch's mean map at that place, less the maps' own. Over all places at once, a map of the frame would do: it is
       sharp, varied and nearly agrees with itself, and a matcher likes to know where in the frame a cell lies.
@@ -129,7 +130,8 @@ def text_loss(map0: Tensor, map1: Tensor, truth: Truth, scene: Tensor) -> Tensor
         return map0.sum() * 0
     m0, m1 = (m.float().flatten(2).clamp_min(1e-6) for m in (map0, map1))  # (B, K, N)
     p, q = m0.transpose(1, 2)[b, i], m1.transpose(1, 2)[b, truth.target0[b, i]]  # (n, K)
-    agreement = ((p - q) * (p.log() - q.log())).sum(-1).mean()
+    middle = ((p + q) / 2).log()
+    agreement = (p * (p.log() - middle) + q * (q.log() - middle)).sum(-1).mean()
 
     maps = torch.cat([m0, m1])  # (2B, K, N)
     shown = torch.cat([truth.target0, truth.target1])[:, None] >= 0  # (2B, 1, N)
