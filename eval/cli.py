@@ -1,4 +1,4 @@
-"""Command line: ``python -m eval warps | run | score | estimators | refusals | speed``."""
+"""Command line: ``python -m eval warps | run | score | estimators | refusals | calibration | speed``."""
 
 from __future__ import annotations
 
@@ -19,6 +19,7 @@ _EXAMPLES = """examples, from the checkout's root:
   python -m eval run --matchers sift --data ../shared/data/bench/srif-opt-sar --rung real --out eval/results
   python -m eval estimators --set val-000 --rung tar,hard --matcher tar --out eval/results
   python -m eval refusals --data ../shared/data/val-000.tar --rung tar --mismatched 500 --out eval/results
+  python -m eval calibration --data ../shared/data/val-000.tar --rung tar --out eval/results
   python -m eval speed --size 512 --threads 2
   python -m eval score --set val-000 --rung tar --out eval/results
 """
@@ -95,6 +96,26 @@ def _parser() -> argparse.ArgumentParser:
     refuse.add_argument("--out", type=Path, required=True, help="folder of the results")
     refuse.set_defaults(do=_refusals)
 
+    calibrate = commands.add_parser("calibration", help="do TAR's confidence and std mean what they say?")
+    calibrate.add_argument("--data", required=True, help="an optical–SAR set with stored warps")
+    calibrate.add_argument("--rung", choices=tuple(protocol.RUNGS), default="tar", help="deformation (%(default)s)")
+    calibrate.add_argument(
+        "--limit", type=_positive, default=200, help="pairs matched in one pass, and a fourth as many of each modality "
+        "with itself (%(default)s)"
+    )  # fmt: skip
+    calibrate.add_argument("--registrations", type=_positive, default=80, help="likewise registered (%(default)s)")
+    calibrate.add_argument("--threads", type=_positive, default=1, help="CPU threads (%(default)s)")
+    weights = calibrate.add_mutually_exclusive_group()
+    weights.add_argument("--checkpoint", type=Path, help="TAR's checkpoint instead of the shipped one")
+    weights.add_argument(
+        "--store", type=Path, metavar="CHECKPOINT", help="the same, and write the fit into it, in place of any before"
+    )
+    calibrate.add_argument(
+        "--cache", type=Path, default=Path("runs/eval"), help="folder of cached matches, %(default)s"
+    )
+    calibrate.add_argument("--out", type=Path, required=True, help="folder of the results")
+    calibrate.set_defaults(do=_calibration)
+
     speed = commands.add_parser("speed", help="seconds and memory beside kornia's LoFTR on one pair")
     speed.add_argument("--size", type=_positive, default=512, help="side in pixels (%(default)s)")
     speed.add_argument("--threads", type=_positive, default=2, help="CPU threads (%(default)s)")
@@ -165,15 +186,36 @@ def _refusals(args: argparse.Namespace) -> None:
     from eval import refusals
 
     torch.set_num_threads(args.threads)
-    datasets = open_dataset(args.data)
-    if len(datasets) != 1:
-        raise ValueError(
-            f"--data {args.data} holds {len(datasets)} sets, name one: {', '.join(d.name for d in datasets)}"
-        )
-    dataset, count = datasets[0], len(datasets[0].names)
+    dataset = _one_set(args.data)
+    count = len(dataset.names)
     with tqdm(total=min(args.true, count) + min(args.mismatched, count), unit="pair") as bar:
         found = refusals.measure(dataset, args.rung, args.true, args.mismatched, args.checkpoint, bar.update)
     print(refusals.write(args.out, dataset.name, args.rung, *found).read_text())
+
+
+def _calibration(args: argparse.Namespace) -> None:
+    from tqdm import tqdm
+
+    from eval import calibration
+
+    run.set_threads(args.threads)
+    dataset, checkpoint = _one_set(args.data), args.store or args.checkpoint
+    todo = calibration.plans(dataset.names, args.limit, args.registrations)
+    with tqdm(total=sum(len(plan.names) for plan in todo), unit="pair") as bar:
+        found = calibration.collect(dataset, args.rung, todo, checkpoint, args.cache, bar.update)
+    rows, fits = calibration.judge(found)
+    print(calibration.write(args.out, dataset.name, args.rung, rows, fits).read_text())
+    if args.store is not None:
+        words = f"to {dataset.name}, rung {args.rung}, {args.limit} pairs, {args.registrations} of them registered"
+        calibration.store(args.store, fits, words)
+        print(f"stored in {args.store}", file=sys.stderr)
+
+
+def _one_set(path: str) -> Dataset:
+    datasets = open_dataset(path)
+    if len(datasets) != 1:
+        raise ValueError(f"--data {path} holds {len(datasets)} sets, name one: {', '.join(d.name for d in datasets)}")
+    return datasets[0]
 
 
 def _speed(args: argparse.Namespace) -> None:
