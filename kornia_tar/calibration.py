@@ -2,7 +2,8 @@
 
 A stated probability p becomes sigmoid(logit(p) / T + b): Platt's scaling (1999), of which temperature scaling (Guo et
 al. 2017) is the case b = 0. A stated one-sigma error is multiplied by a factor. T > 0 keeps the order of the matches.
-``python -m eval calibration`` fits, a checkpoint's metadata keep the fit; where they hold none, nothing is changed.
+``python -m eval calibration`` fits, a checkpoint's metadata keep the fit; where they hold none, nothing is changed. A
+fit belongs to its weights and their text.
 
 The paper publishes no confidence; this is ours.
 """
