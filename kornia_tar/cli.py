@@ -399,6 +399,11 @@ def run_info(a: argparse.Namespace) -> int:
     print(f"{path.name}: {millions:.2f} M parameters, {path.stat().st_size / 2**20:.1f} MiB")
     text = matcher.info.get("text", {})
     print(f"  text: {text.get('encoder', 'none')}: {', '.join(text.get('names', [])) or 'no names'}")
+    fitted = matcher.info.get("calibration", {}).get("fitted", "none: confidence and std are the network's own")
+    print(f"  calibration: {fitted}")
+    if "calibration" in matcher.info:
+        for name, fits in (("a pass", matcher.calibration.matches), ("tie points", matcher.calibration.tie_points)):
+            print(f"    {name}: optical with SAR {fits.cross}; one modality {fits.same}")
     for key in ("step", "minutes", "pairs", "data", "device", "torch"):
         if key in matcher.info:
             print(f"  {key}: {matcher.info[key]}")
