@@ -133,7 +133,6 @@ class Row:
         shuffled: mean share of right answers over ``SHUFFLES`` shuffles of the text's names.
         shuffled_95: what 95 % of the shuffles stay below.
         confusion: per true class the number of answers of each class.
-        answers: per image its name, its class and the answer.
     """
 
     modality: str
@@ -148,7 +147,6 @@ class Row:
     shuffled: float
     shuffled_95: float
     confusion: dict[str, dict[str, int]]
-    answers: list[tuple[str, str, str]]
 
 
 def measure(
@@ -228,7 +226,6 @@ def score(scenes: Scenes, corrected: bool, seed: int = 0) -> Row:
         shuffled=float(np.mean(shuffled)), shuffled_95=float(np.quantile(shuffled, 0.95)),
         confusion={a: {b: int(n) for b, n in zip(names, row, strict=True)}
                    for a, row in zip(names, confusion, strict=True)},
-        answers=[(n, names[t], names[a]) for n, t, a in zip(scenes.names, truth, answers, strict=True)],
     )  # fmt: skip
 
 
