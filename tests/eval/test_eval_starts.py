@@ -41,12 +41,13 @@ def test_each_variant_is_scored_by_its_own_transform(toy, monkeypatch):
     made = []
 
     class Fake:
-        """Right with several rotations, 4 px off with one, without a transform with one candidate."""
+        """Right with several rotations and scales, 4 px off with one rotation, no transform with one scale of four."""
 
         def __init__(self, matcher, config):
             made.append(config)
             off = 4 if config.rotations == 1 else 0
-            self.matrix = None if config.candidates == 1 else protocol.translation(off, 0) @ SHIFT
+            lost = config.rotations == 4 and config.scales == (1.0,)
+            self.matrix = None if lost else protocol.translation(off, 0) @ SHIFT
 
         def __call__(self, image0, image1, modality0, modality1):
             assert (modality0, modality1) == ("optical", "sar")
@@ -65,7 +66,8 @@ def test_each_variant_is_scored_by_its_own_transform(toy, monkeypatch):
         rows["upright, one scale"]["median px"],
     ) == (0, 1, pytest.approx(4))
     assert rows["default"]["SR@3"] == 1
-    assert rows["one candidate"]["SR@10"] == 0 and rows["one candidate"]["median px"] == float("inf")
+    lost = rows["four rotations, one scale"]
+    assert lost["SR@10"] == 0 and lost["median px"] == float("inf")
     assert {config.model for config in made} == {"homography"}
     assert np.allclose(found.motions, [(0, 1)])
 
@@ -82,7 +84,7 @@ def test_the_tables_say_where_each_starts(tmp_path):
     assert line.endswith("| 50.0 | 100.0 | 100.0 | 2.50 | 2.00 | 2.00 |")
     content = json.loads(path.with_suffix(".json").read_text())
     assert content["pairs"]["errors"][starts.SINGLE] == [None, 20]
-    assert content["configs"]["upright"]["rotations"] == 1
+    assert content["configs"]["upright, one scale"]["rotations"] == 1
     assert path.with_suffix(".png").is_file()
 
 
@@ -101,7 +103,7 @@ def test_the_command_registers_from_every_start(toy, tmp_path, monkeypatch, caps
         str(tmp_path / "out"),
     ]
     assert main(["starts", *words]) == 0
-    assert "| upright | 1 rotation; scale 1; best 2 aligned |" in capsys.readouterr().out
+    assert "| upright | 1 rotation; scale 1; best 3 compared |" in capsys.readouterr().out
     rows = json.loads((tmp_path / "out" / "toy-000.tar.starts.limit1.json").read_text())["rows"]
     assert [row["key"] for row in rows] == [starts.SINGLE, "upright"]
     assert all(row["CPU seconds"] > 0 for row in rows)
