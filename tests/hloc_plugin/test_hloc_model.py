@@ -21,7 +21,10 @@ def rows(out: dict, first: int = 0) -> torch.Tensor:
     return torch.cat([out[f"keypoints{first}"], out[f"keypoints{1 - first}"], out["scores"][:, None]], 1)
 
 
-@pytest.mark.parametrize("model", [{}, {"rotations": 4}, {"repeatable": True}, {"rotations": 4, "modality": "optical"}])
+@pytest.mark.parametrize(
+    "model",
+    [{}, {"rotations": 4}, {"repeatable": True}, {"rotations": 4, "modality": "optical"}, {"modality": "cross"}],
+)
 @pytest.mark.parametrize("same_size", [False, True])
 def test_swapped_images_give_swapped_matches(matcher, model, same_size):
     one, two = picture(1, 64, 96), picture(2, 64, 96) if same_size else picture(2, 72, 64)
@@ -58,6 +61,17 @@ def test_to_cells_keeps_matches_of_an_affine_map_exact():
     assert half > 50
     for on_cell in (p0[:half], p1[half:]):
         assert torch.equal((on_cell - 3.5) % 8, torch.zeros_like(on_cell))
+
+
+@pytest.mark.parametrize("seeds", [(1, 2), (2, 1)])
+def test_cross_pairs_have_one_image_of_each_kind(matcher, seeds):
+    images = {f"image{k}": picture(seed, 64, 96) for k, seed in enumerate(seeds)}
+    optical = [float(matcher.infer_modality(image)[0, 0]) for image in images.values()]
+    names = ("optical", "sar") if optical[0] > optical[1] else ("sar", "optical")
+    told = matcher({**images, "modality0": names[0], "modality1": names[1]})
+    found = match(matcher, images, {"modality": "cross"})
+    torch.testing.assert_close(found["keypoints0"], told["keypoints0"])
+    torch.testing.assert_close(found["scores"], told["confidence"])
 
 
 def test_nodata_value_is_not_matched(matcher):
