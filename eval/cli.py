@@ -1,4 +1,4 @@
-"""Command line: ``python -m eval warps | run | score | estimators | refusals | speed``."""
+"""Command line: ``python -m eval warps | run | score | estimators | refusals | speed | train-loftr``."""
 
 from __future__ import annotations
 
@@ -20,6 +20,8 @@ _EXAMPLES = """examples, from the checkout's root:
   python -m eval estimators --set val-000 --rung tar,hard --matcher tar --out eval/results
   python -m eval refusals --data ../shared/data/val-000.tar --rung tar --mismatched 500 --out eval/results
   python -m eval speed --size 512 --threads 2
+  python -m eval train-loftr --data ../shared/data --minutes 30 --threads 1 -o runs/loftr
+  python -m eval run --matchers loftr_ours --weights runs/loftr --data ../shared/data/val-000.tar --out eval/results
   python -m eval score --set val-000 --rung tar --out eval/results
 """
 
@@ -102,6 +104,19 @@ def _parser() -> argparse.ArgumentParser:
     speed.add_argument("--checkpoint", type=Path, help="TAR's checkpoint instead of the shipped one")
     speed.set_defaults(do=_speed)
 
+    learn = commands.add_parser(
+        "train-loftr", help="train LoFTR's architecture from scratch as our own network is, for the matcher loftr_ours",
+        epilog="example: python -m eval train-loftr --data ../shared/data --minutes 30 --threads 1 -o runs/loftr",
+    )  # fmt: skip
+    learn.add_argument("--data", type=Path, required=True, help="folder with train-*.tar (and optical_only-*.tar)")
+    learn.add_argument("--minutes", type=float, required=True, help="length of the run in minutes of stepping")
+    learn.add_argument("--seed", type=int, default=0, help="of weights and batches (%(default)s)")
+    learn.add_argument("--threads", type=_positive, default=1, help="CPU threads (%(default)s)")
+    learn.add_argument("--limit", type=_positive, help="use only so many pairs, such as 16 to see it overfit")
+    learn.add_argument("--resume", action="store_true", help="go on from the folder's state")
+    learn.add_argument("-o", "--out", type=Path, required=True, help="folder for weights, state and log")
+    learn.set_defaults(do=_train_loftr)
+
     score = commands.add_parser("score", parents=[tables], help="score what is cached, without matching")
     score.add_argument("--data", nargs="+", default=[], help="the sets themselves, for pictures in the report")
     score.add_argument("--split", help="as in run")
@@ -181,6 +196,26 @@ def _speed(args: argparse.Namespace) -> None:
 
     for name, value in compare(args.checkpoint, args.size, args.threads, args.repeats).items():
         print(f"{name}: {value:.2f}")
+
+
+def _train_loftr(args: argparse.Namespace) -> None:
+    import torch
+
+    from eval import loftr_training
+    from kornia_tar.raster import output_folder
+    from kornia_tar.training.data import find_shards, read_optical, read_pairs
+    from kornia_tar.training.loop import TrainConfig
+
+    if args.minutes <= 0:
+        raise ValueError(f"--minutes must be positive, got {args.minutes:g}")
+    torch.set_num_threads(args.threads)
+    shards, out = find_shards(args.data), output_folder(args.out)
+    alone = sorted(args.data.glob("optical_only-*.tar")) if args.limit is None else []
+    pairs = read_pairs(shards, limit=args.limit)
+    pairs = pairs + read_optical(alone, size=pairs.sar.shape[-1]) if alone else pairs
+    config = TrainConfig(minutes=args.minutes, seed=args.seed, **loftr_training.OWN)
+    names = tuple(shard.name for shard in (*shards, *alone))
+    print(f"written: {loftr_training.train(pairs, out, config, resume=args.resume, data=names)}")
 
 
 def _score(args: argparse.Namespace) -> None:

@@ -11,6 +11,7 @@ import importlib.util
 import sys
 import time
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -23,6 +24,7 @@ from kornia_tar._command import adder, run_command
 from kornia_tar._files import one_line
 from kornia_tar.geometry import corner_error
 from kornia_tar.matcher import WEIGHTS, TARMatcher, resolve_weights
+from kornia_tar.net import SIZES
 from kornia_tar.raster import Raster, output_folder, read_image, to_grey8, write_image, write_json, write_matches
 from kornia_tar.registration import Registrar, RegistrarConfig, Registration
 from kornia_tar.results import write_results
@@ -126,6 +128,8 @@ def _add_train(parser: argparse.ArgumentParser) -> None:
     length.add_argument("--steps", type=int, help="length of the run in steps")
     parser.add_argument("--batch", type=int, default=16, help="pairs per step (default: 16)")
     parser.add_argument("--size", type=int, default=128, help="side of the crops, a multiple of 16 (default: 128)")
+    parser.add_argument("--net", choices=tuple(SIZES), help="size of the network: 0.8, 3.0, 5.3 or 10.9 million "
+                        "parameters (default: XS; with --from, that of the weights)")  # fmt: skip
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--device", default="auto")
     parser.add_argument("--precision", choices=("auto", "fp32", "bf16"), default="auto")
@@ -257,7 +261,6 @@ def _text_bank(text: str) -> TextBank:
 def run_train(a: argparse.Namespace) -> int:
     """``kornia-tar train``."""
     from kornia_tar.checkpoint import load_checkpoint
-    from kornia_tar.net import TARConfig
     from kornia_tar.tafe import TAFEConfig
 
     if importlib.util.find_spec("tqdm") is None:
@@ -276,11 +279,13 @@ def run_train(a: argparse.Namespace) -> int:
     for name in ("minutes", "steps", "batch", "limit"):
         if getattr(a, name) is not None and not getattr(a, name) > 0:
             raise ValueError(f"--{name} must be positive, got {getattr(a, name)}")
+    if a.net is not None and a.start is not None:
+        raise ValueError("--net and --from exclude each other: the weights say how large the network is")
     start = None if a.start is None else load_checkpoint(resolve_weights(a.start))[0]
     shards, device = find_shards(a.data), choose_device(a.device)
     bank = None if a.text is None else _text_bank(a.text)
     tafe = TAFEConfig(classes=0) if bank is None else TAFEConfig(text_dim=bank.dim, classes=len(bank))
-    model = TARConfig(tafe=tafe) if start is None else start.config
+    model = replace(SIZES[a.net or "XS"], tafe=tafe) if start is None else start.config
     out = output_folder(a.out)
     alone = sorted(a.data.glob("optical_only-*.tar")) if a.limit is None else []
     pairs = read_pairs(shards, limit=a.limit)

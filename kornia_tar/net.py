@@ -36,6 +36,14 @@ class TARConfig:
         return cls(**read)
 
 
+SIZES = {
+    "XXS": TARConfig(MSFLConfig((16, 32, 64, 96))),  # 0.8 M parameters: ablations on a CPU
+    "XS": TARConfig(),  # 3.0 M: what a CPU trains well
+    "S": TARConfig(MSFLConfig((40, 80, 160, 256)), cfdm=CFDMConfig(layers=2)),  # 5.3 M
+    "M": TARConfig(MSFLConfig((64, 128, 256, 320)), cfdm=CFDMConfig(layers=2)),  # 10.9 M
+}
+
+
 class Described(NamedTuple):
     """One image after MSFL and TAFE."""
 

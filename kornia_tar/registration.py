@@ -1,7 +1,7 @@
 """Registrar: two images in, one trustworthy transform out, or an honest "not registered".
 
 1. Overview: both images reduced to a few hundred pixels, image1 tried at four rotations and, where that is not enough,
-   at other scales. A robust fit to the matches of each start gives candidates.
+   at other scales and at the diagonals. A robust similarity through the matches of each start gives candidates.
 2. Alignment: image1 warped into image0's frame by what is known so far; then all cells of both images vote for the
    small transform that remains (:mod:`kornia_tar.likelihood`). First the candidates at overview size, of which the most
    likely wins; then the winner at doubling sizes up to the full one, tile by tile, which bounds the network's memory.
@@ -36,7 +36,7 @@ from kornia_tar.likelihood import Alignment, Evidence, align, join, tie_points
 from kornia_tar.matcher import TARMatcher
 from kornia_tar.msfl import MIN_SIDE, MODALITIES
 from kornia_tar.net import Described
-from kornia_tar.view import Mask, View, scale_at, tiles, turn_matrix
+from kornia_tar.view import Mask, View, scale_at, tiles
 
 FINER = 1.25  # image1's pixels for one of image0's, from which image1's frame is the one to align in
 SHARED = 2.5  # see Registration.error_estimate
@@ -52,10 +52,11 @@ class RegistrarConfig:
 
     model: TransformModel = "affine"
     start_confidence: float = 0.1  # least, of the matches that a start is fitted to
-    rotations: int = 4  # 1: nearly upright pairs; 4: any rotation
-    scales: tuple[float, ...] = (1.0, 1.6, 0.625)  # starts, image1's pixels for one of image0's; tried in turn
+    start_threshold: float = 6.0  # of an inlier to a start, wide, for a start knows neither shear nor perspective
+    rotations: int = 8  # 1: nearly upright pairs; 4: any rotation; 8: the diagonals too, where the four leave doubt
+    scales: tuple[float, ...] = (1.0, 1.4, 0.7)  # starts, image1's pixels for one of image0's; tried in turn
     candidates: int = 2  # of one scale's rotations, that are aligned
-    sure_gain: float = 0.15  # nats per cell: no further scale is tried
+    sure_gain: float = 0.15  # nats per cell: no further start is tried
     overview: int = 384  # longest side of the first pass
     tile: int = 512  # side of the tiles at full resolution, in image0
     refinements: int = 2
@@ -70,8 +71,8 @@ class RegistrarConfig:
     max_error: float = 5.0  # px of the estimated error; like threshold, for equal scale
 
     def __post_init__(self) -> None:
-        if self.rotations not in (1, 4):
-            raise ValueError(f"rotations must be 1 or 4, got {self.rotations}")
+        if self.rotations not in (1, 4, 8):
+            raise ValueError(f"rotations must be 1, 4 or 8, got {self.rotations}")
         if not self.scales or min(self.scales) <= 0:
             raise ValueError(f"scales must be one or more positive numbers, got {self.scales}")
         if min(self.overview, self.tile) < MIN_SIDE:
@@ -273,8 +274,8 @@ class Registrar:
         model: TransformModel = "similarity" if self.config.model == "similarity" else "affine"
         known: dict[tuple[int, int], Described] = {}
         best: tuple[float, float, _Start] | None = None
-        for scale in self.config.scales:
-            for start in self._starts(small0, small1, scale, model):
+        for scale, rotations in self._searches():
+            for start in self._starts(small0, small1, scale, rotations):
                 pair = self._evidence(small0, small1, start.matrix, known)
                 if pair is None:
                     continue
@@ -288,7 +289,15 @@ class Registrar:
                 break
         return None if best is None else best[2]
 
-    def _starts(self, first: View, second: View, scale: float, model: TransformModel) -> list[_Start]:
+    def _searches(self) -> list[tuple[float, range]]:
+        """Scales and rotations (degrees) to start from, the likeliest and cheapest first."""
+        quarters = range(0, 360, 90) if self.config.rotations >= 4 else range(1)
+        searches = [(scale, quarters) for scale in self.config.scales]
+        if self.config.rotations == 8:
+            searches += [(scale, range(45, 360, 90)) for scale in self.config.scales]
+        return searches
+
+    def _starts(self, first: View, second: View, scale: float, rotations: range) -> list[_Start]:
         """Fits to the matches at each rotation, those with the most inliers first; the finer image is shrunk."""
         side0, side1 = max(first.size) * min(1.0, scale), max(second.size) * min(1.0, 1 / scale)
         if min(*first.size, *second.size) * min(scale, 1 / scale) < MIN_SIDE:
@@ -296,21 +305,17 @@ class Registrar:
         shrunk0, to_shrunk0 = first.reduced(round(side0))
         shrunk1, to_shrunk1 = second.reduced(round(side1))
         described0, found = self._describe(shrunk0), []
-        for quarters in range(self.config.rotations):
-            matches = self.matcher.net.match(described0, self._describe(shrunk1.turned(quarters)))
+        for degrees in rotations:
+            turned, upright = shrunk1.turned(degrees)
+            matches = self.matcher.net.match(described0, self._describe(turned))
             keep = matches.confidence >= self.config.start_confidence
-            points0, points1, std = (
-                t[keep].cpu().double().numpy() for t in (matches.points0, matches.points1, matches.std)
-            )
-            upright = turn_matrix(quarters, shrunk1.size)
+            points0, points1 = (t[keep].cpu().double().numpy() for t in (matches.points0, matches.points1))
             points1 = transform_points(upright, points1)
-            fit = fit_transform(
-                points0, points1, model=model, threshold=self.config.threshold, weights=1 / np.maximum(std, 0.1) ** 2
-            )
+            fit = fit_transform(points0, points1, model="similarity", threshold=self.config.start_threshold)
             if fit is None or self._implausible(fit.matrix, shrunk0.size):
                 continue
             matrix = compose(compose(to_shrunk0, fit.matrix), invert(to_shrunk1))
-            found.append(_Start(int(fit.inliers.sum()), 90 * quarters, scale, matrix))
+            found.append(_Start(int(fit.inliers.sum()), degrees, scale, matrix))
         found.sort(key=lambda start: -start.support)
         return found[: self.config.candidates]
 

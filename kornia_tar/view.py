@@ -63,10 +63,18 @@ class View:
         mask = cv2.resize(self.mask.astype(np.float32), target, interpolation=cv2.INTER_AREA) > 0.99
         return View(image.astype(np.float32), mask, self.modality), matrix
 
-    def turned(self, quarters: int) -> View:
-        """Turned counter-clockwise; see :func:`turn_matrix`."""
-        turned = np.ascontiguousarray(np.rot90(self.image, quarters))
-        return View(turned, np.ascontiguousarray(np.rot90(self.mask, quarters)), self.modality)
+    def turned(self, degrees: int) -> tuple[View, FloatArray]:
+        """Turned counter-clockwise, nothing cut off, and the matrix from its pixels back to the upright ones."""
+        (height, width), angle = self.size, math.radians(degrees)
+        cos, sin = (0.0 if abs(part) < 1e-9 else part for part in (math.cos(angle), math.sin(angle)))
+        size = tuple(math.ceil(a * abs(cos) + b * abs(sin) - 1e-9) for a, b in ((height, width), (width, height)))
+        to_middle = np.array([[1, 0, -(size[1] - 1) / 2], [0, 1, -(size[0] - 1) / 2], [0, 0, 1]])
+        from_middle = np.array([[1, 0, (width - 1) / 2], [0, 1, (height - 1) / 2], [0, 0, 1]])
+        matrix = from_middle @ np.array([[cos, -sin, 0], [sin, cos, 0], [0, 0, 1]]) @ to_middle
+        if degrees % 90:
+            return self.warped(matrix, size), matrix
+        image, mask = (np.ascontiguousarray(np.rot90(part, degrees // 90)) for part in (self.image, self.mask))
+        return View(image, mask, self.modality), matrix
 
     def warped(self, matrix: FloatArray, size: tuple[int, int]) -> View:
         """In the frame that ``matrix`` leads from."""
@@ -88,19 +96,6 @@ class View:
 def scale_at(matrix: FloatArray, size: tuple[int, int]) -> float:
     """Pixels of the target per pixel of the source, at the middle of a source of ``size`` (H, W)."""
     return decompose(matrix, at=(size[1] / 2, size[0] / 2)).scale
-
-
-def turn_matrix(quarters: int, size: tuple[int, int]) -> FloatArray:
-    """Matrix from the pixels of ``np.rot90(image, quarters)`` to those of ``image`` of ``size`` (H, W)."""
-    right, bottom = size[1] - 1.0, size[0] - 1.0
-    return np.array(
-        (
-            [[1, 0, 0], [0, 1, 0], [0, 0, 1.0]],
-            [[0, -1, right], [1, 0, 0], [0, 0, 1.0]],
-            [[-1, 0, right], [0, -1, bottom], [0, 0, 1.0]],
-            [[0, 1, 0], [-1, 0, bottom], [0, 0, 1.0]],
-        )[quarters % 4]
-    )
 
 
 def tiles(size: tuple[int, int], side: int) -> list[tuple[slice, slice]]:

@@ -10,7 +10,7 @@ from helpers import SMALL, lively_net, picture
 
 from kornia_tar.cfdm import CFDMConfig
 from kornia_tar.msfl import MSFLConfig
-from kornia_tar.net import TARConfig, TARNet
+from kornia_tar.net import SIZES, TARConfig, TARNet
 from kornia_tar.tafe import TAFEConfig
 
 
@@ -27,6 +27,13 @@ def test_config_survives_its_dictionary():
     wrong["cfdm"]["wings"] = 2
     with pytest.raises(TypeError, match="wings"):
         TARConfig.from_dict(wrong)
+
+
+@pytest.mark.parametrize(("size", "millions"), [("XXS", 0.8), ("XS", 3.0), ("S", 5.3), ("M", 10.9)])
+def test_sizes_are_what_the_help_says(size, millions):
+    with torch.device("meta"):
+        net = TARNet(SIZES[size])
+    assert sum(p.numel() for p in net.parameters()) / 1e6 == pytest.approx(millions, abs=0.06)
 
 
 @torch.no_grad()

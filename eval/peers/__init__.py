@@ -47,6 +47,7 @@ PEERS = {
     "disk": "DISK + LightGlue (kornia)",
     "dedode": "DeDoDe B + LightGlue (kornia)",
     "loftr": "LoFTR, outdoor (kornia)",
+    "loftr_ours": "LoFTR's architecture trained from scratch on our data by train-loftr (kornia)",
     "eloftr": "EfficientLoFTR, outdoor (transformers)",
     "matchanything": "MatchAnything, EfficientLoFTR trained across modalities (transformers)",
     "roma": "RoMa, outdoor (romatch)",

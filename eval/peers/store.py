@@ -53,6 +53,14 @@ class Store:
         self._files[path] = None
         return path
 
+    def trained(self, name: str, how: str) -> Path:
+        """Return a file that is trained here and that nobody offers, or raise NotRun that says how to make it."""
+        path = self.folder / name
+        if not path.is_file():
+            raise NotRun(f"no weights ({name} is not in the weights folder; {how})")
+        self._files[path] = None
+        return path
+
     def load(
         self,
         module: Module,

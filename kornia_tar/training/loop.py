@@ -87,7 +87,7 @@ def parameter_groups(net: nn.Module, weight_decay: float) -> list[dict[str, Any]
 
 
 @torch.no_grad()
-def update_ema(average: TARNet, net: TARNet, decay: float) -> None:
+def update_ema(average: nn.Module, net: nn.Module, decay: float) -> None:
     """``average ← decay·average + (1 - decay)·net`` for parameters; buffers are copied."""
     torch._foreach_lerp_(list(average.parameters()), list(net.parameters()), 1 - decay)
     for a, b in zip(average.buffers(), net.buffers(), strict=True):
