@@ -104,7 +104,8 @@ def _add_matcher(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--modality", choices=("cross", "auto", "optical", "sar"),
                         help="cross: each pair has an optical and a SAR image; auto: told from each image; else of all "
                         "images (default: the conf's, cross for tar)")  # fmt: skip
-    parser.add_argument("--rotations", type=int, choices=(1, 4), help="4: pairs turned by any angle (default: conf's)")
+    parser.add_argument("--rotations", type=int, choices=(1, 4, 8),
+                        help="4: pairs turned by any angle; 8: diagonals too (default: the conf's)")  # fmt: skip
     parser.add_argument("--nodata", type=int, help="grey value of missing pixels, 0 after prepare (default: none)")
     parser.add_argument("--threshold", type=float, help="least confidence of a match (default: 0.1)")
     parser.add_argument("--resize-max", type=int, help="longest side the matcher sees, px (default: the conf's)")

@@ -17,7 +17,7 @@ _PREPROCESSING = {"grayscale": True, "resize_max": 1024, "dfactor": 8}
 confs: dict[str, dict[str, Any]] = {
     "tar": {
         "output": "matches-tar-guided",
-        "model": {"name": "tar", "weights": "optical-sar", "guided": True, "rotations": 4, "modality": "cross"},
+        "model": {"name": "tar", "weights": "optical-sar", "guided": True, "rotations": 8, "modality": "cross"},
         "preprocessing": dict(_PREPROCESSING),
         "max_error": 0.5,
         "cell_size": 0.5,

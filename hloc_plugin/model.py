@@ -25,7 +25,8 @@ from kornia_tar.msfl import MODALITIES
 #:   or a dict of the arguments of :meth:`kornia_tar.TARMatcher.set_text_prior`.
 #: - ``guided``: register each pair, by rotation and scale, and return the registration's tie points, or none where it
 #:   is refused; for overhead pairs, which one plane transform joins. Takes seconds on a CPU.
-#: - ``rotations``: 4 tries one image in four quarter turns, for pairs turned by any angle; 1 is faster.
+#: - ``rotations``: 4 tries one image in four quarter turns, for pairs turned by any angle; 8 the diagonals too, where
+#:   those leave doubt, guided only; 1 is faster.
 #: - ``repeatable``: see :func:`to_cells`.
 #: - ``nodata``: grey value in 0-255 that marks missing pixels (0 after ``tar-hloc prepare``), or None.
 DEFAULTS: dict[str, Any] = {
@@ -54,8 +55,8 @@ def load_matcher(conf: Mapping[str, Any]) -> TARMatcher:
     if unknown:  # front ends of hloc write keys of their own into every conf
         warnings.warn(f"the conf of tar does not know {', '.join(unknown)}: left aside", stacklevel=2)
     conf = {**DEFAULTS, **conf}
-    if conf["rotations"] not in (1, 4):
-        raise ValueError(f"rotations is {conf['rotations']!r}; it must be 1 or 4")
+    if conf["rotations"] not in ((1, 4, 8) if conf["guided"] else (1, 4)):
+        raise ValueError(f"rotations is {conf['rotations']!r}; it must be 1 or 4, or 8 where guided")
     if conf["modality"] not in (None, "cross", *MODALITIES):
         raise ValueError(f"modality is {conf['modality']!r}; it must be cross, optical, sar or None")
     if conf["guided"] and conf["repeatable"]:

@@ -99,7 +99,7 @@ def test_text_prior_through_the_conf(weights, tmp_path):
 
 
 @pytest.mark.parametrize(
-    ("conf", "message"), [({"rotations": 3}, "rotations is 3"), ({"modality": "radar"}, "modality is 'radar'")]
+    ("conf", "message"), [({"rotations": 8}, "rotations is 8"), ({"modality": "radar"}, "modality is 'radar'")]
 )
 def test_wrong_values_are_named(weights, conf, message):
     with pytest.raises(ValueError, match=message):
@@ -124,10 +124,10 @@ def test_known_shift_is_found_at_integer_centres(quarters):
 
 
 def test_guided_matches_are_the_registrars_or_none(weights):
-    guided = load_matcher({"weights": weights, "guided": True, "rotations": 4})
-    assert isinstance(guided, GuidedMatcher) and guided.registrar.rotations == 4
+    guided = load_matcher({"weights": weights, "guided": True, "rotations": 8})
+    assert isinstance(guided, GuidedMatcher) and guided.registrar.rotations == 8
     image = picture(1, 64, 96)
-    out = match(guided, {"image0": image, "image1": picture(2, 64, 96)}, {"guided": True, "rotations": 4})
+    out = match(guided, {"image0": image, "image1": picture(2, 64, 96)}, {"guided": True, "rotations": 8})
     assert len(out["keypoints0"]) == len(out["scores"]) == 0  # untrained, and of different places
     with pytest.raises(ValueError, match="repeatable"):
         load_matcher({"weights": weights, "guided": True, "repeatable": True})
