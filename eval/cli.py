@@ -1,4 +1,4 @@
-"""Command line: ``python -m eval warps | run | score | estimators | refusals | speed | train-loftr``."""
+"""Command line: ``python -m eval --help`` lists the subcommands."""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ import argparse
 import sys
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 from eval import estimators, jobs, peers, protocol, report, run
 from eval.datasets import Dataset, open_dataset
@@ -19,9 +20,14 @@ _EXAMPLES = """examples, from the checkout's root:
   python -m eval run --matchers sift --data ../shared/data/bench/srif-opt-sar --rung real --out eval/results
   python -m eval estimators --set val-000 --rung tar,hard --matcher tar --out eval/results
   python -m eval refusals --data ../shared/data/val-000.tar --rung tar --mismatched 500 --out eval/results
+  python -m eval starts --data ../shared/data/val-000.tar --rung hard --limit 60 --threads 1 --out eval/results
+  python -m eval failures --data ../shared/data/val-000.tar --rung hard --matcher tar_registrar --count 4 --out runs
+  python -m eval landcover --data ../shared/data/optical_only-000.tar --out eval/results
   python -m eval speed --size 512 --threads 2
   python -m eval train-loftr --data ../shared/data --minutes 30 --threads 1 -o runs/loftr
   python -m eval run --matchers loftr_ours --weights runs/loftr --data ../shared/data/val-000.tar --out eval/results
+  python -m eval ablation --data ../shared/data --text ../shared/text --runs runs/ablation --out eval/results
+  python -m eval swap --data ../shared/data/val-000.tar --text ../shared/text --limit 200 --out eval/results
   python -m eval score --set val-000 --rung tar --out eval/results
 """
 
@@ -97,6 +103,38 @@ def _parser() -> argparse.ArgumentParser:
     refuse.add_argument("--out", type=Path, required=True, help="folder of the results")
     refuse.set_defaults(do=_refusals)
 
+    start = commands.add_parser("starts", help="accuracy and time of the registrar by where it starts")
+    start.add_argument("--data", required=True, help="a set with stored warps")
+    start.add_argument("--rung", choices=tuple(protocol.RUNGS), default="hard", help="deformation (%(default)s)")
+    start.add_argument("--limit", type=_positive, help="only this many pairs, spread evenly over the set")
+    start.add_argument("--threads", type=_positive, default=1, help="threads of torch and OpenCV, each (%(default)s)")
+    start.add_argument("--checkpoint", type=Path, help="TAR's checkpoint instead of the shipped one")
+    start.add_argument("--warps", type=Path, default=protocol.WARPS, help="folder of the stored warps (eval/warps)")
+    start.add_argument("--out", type=Path, required=True, help="folder of <set>.<rung>.starts.md, .json and .png")
+    start.set_defaults(do=_starts)
+
+    fail = commands.add_parser("failures", help="pictures of the worst pairs, from the cached matches")
+    fail.add_argument("--data", required=True, help="the set")
+    fail.add_argument(
+        "--rung", default="tar", help=f"{', '.join(protocol.RUNGS)}; {protocol.REAL} of itself (%(default)s)"
+    )
+    fail.add_argument("--matcher", default="tar_registrar", help="whose matches (%(default)s)")
+    fail.add_argument("--count", type=_positive, default=4, help="number of pairs (%(default)s)")
+    fail.add_argument("--drawing", action="store_true", help="outlines and arrows alone, nothing of the images")
+    fail.add_argument("--cache", type=Path, default=Path("runs/eval"), help="folder of cached matches (%(default)s)")
+    fail.add_argument("--out", type=Path, required=True, help="folder of failures.png or failures-drawing.png")
+    fail.set_defaults(do=_failures)
+
+    cover = commands.add_parser("landcover", help="is the land-cover map true? scenes whose class is known by name")
+    cover.add_argument(
+        "--data", type=Path, required=True, help="a WebDataset tar of RSSCN7 or SEN1-2 images, named by their classes"
+    )
+    cover.add_argument("--limit", type=_positive, help="only so many images of each modality, spread over the classes")
+    cover.add_argument("--threads", type=_positive, default=2, help="CPU threads (%(default)s)")
+    cover.add_argument("--checkpoint", type=Path, help="TAR's checkpoint instead of the shipped one")
+    cover.add_argument("--out", type=Path, required=True, help="folder of the results")
+    cover.set_defaults(do=_landcover)
+
     speed = commands.add_parser("speed", help="seconds and memory beside kornia's LoFTR on one pair")
     speed.add_argument("--size", type=_positive, default=512, help="side in pixels (%(default)s)")
     speed.add_argument("--threads", type=_positive, default=2, help="CPU threads (%(default)s)")
@@ -116,6 +154,38 @@ def _parser() -> argparse.ArgumentParser:
     learn.add_argument("--resume", action="store_true", help="go on from the folder's state")
     learn.add_argument("-o", "--out", type=Path, required=True, help="folder for weights, state and log")
     learn.set_defaults(do=_train_loftr)
+
+    ablate = commands.add_parser(
+        "ablation", help="what text brings: a small network trained and examined, row by row; goes on where it stopped",
+        epilog="example: python -m eval ablation --data ../shared/data --text ../shared/text --rows learned,remoteclip"
+        " --out eval/results",
+    )  # fmt: skip
+    ablate.add_argument("--data", type=Path, required=True, help="folder of the train shards, val-000.tar and bench/")
+    ablate.add_argument("--text", type=Path, required=True, help="folder of the text banks")
+    ablate.add_argument("--rows", type=_words, help="comma-separated; default: all")
+    ablate.add_argument("--seeds", type=_positive, default=3, help="runs of each row (%(default)s)")
+    ablate.add_argument("--steps", type=_positive, default=200, help="of 8 pairs, each run (%(default)s)")
+    ablate.add_argument(
+        "--base-steps", type=_positive, default=1200, help="of 16 pairs, the common start (%(default)s)"
+    )
+    ablate.add_argument("--limit", type=_positive, default=80, help="pairs of each set in the exam (%(default)s)")
+    ablate.add_argument("--threads", type=_positive, default=1, help="CPU threads (%(default)s)")
+    ablate.add_argument("--runs", type=Path, default=Path("runs/ablation"), help="folder of the runs (%(default)s)")
+    ablate.add_argument("--out", type=Path, required=True, help="folder of text-ablation.md, .json and .png")
+    ablate.set_defaults(do=_ablation)
+
+    other = commands.add_parser(
+        "swap", help="what text does in a checkpoint: other words, no training",
+        epilog="example: python -m eval swap --data ../shared/data/val-000.tar --text ../shared/text --out runs/a",
+    )  # fmt: skip
+    other.add_argument("--data", required=True, help="a set of optical and SAR images with stored warps")
+    other.add_argument("--text", type=Path, required=True, help="folder of the text banks")
+    other.add_argument("--rung", default="tar", help=f"{rungs.split(';')[0]} (%(default)s)")
+    other.add_argument("--limit", type=_positive, default=200, help="pairs (%(default)s)")
+    other.add_argument("--threads", type=_positive, default=1, help="CPU threads (%(default)s)")
+    other.add_argument("--checkpoint", type=Path, help="TAR's checkpoint instead of the shipped one")
+    other.add_argument("--out", type=Path, required=True, help="folder of text-swap.md and .json")
+    other.set_defaults(do=_swap)
 
     score = commands.add_parser("score", parents=[tables], help="score what is cached, without matching")
     score.add_argument("--data", nargs="+", default=[], help="the sets themselves, for pictures in the report")
@@ -180,15 +250,103 @@ def _refusals(args: argparse.Namespace) -> None:
     from eval import refusals
 
     torch.set_num_threads(args.threads)
+    dataset = _one(args.data)
+    count = len(dataset.names)
+    with tqdm(total=min(args.true, count) + min(args.mismatched, count), unit="pair") as bar:
+        found = refusals.measure(dataset, args.rung, args.true, args.mismatched, args.checkpoint, bar.update)
+    print(refusals.write(args.out, dataset.name, args.rung, *found).read_text())
+
+
+def _starts(args: argparse.Namespace) -> None:
+    from tqdm import tqdm
+
+    from eval import starts
+
+    run.set_threads(args.threads)
+    dataset = _one(args.data)
+    names = run.thin(dataset.names, args.limit)
+    with tqdm(total=len(names) * (1 + len(starts.VARIANTS)), unit="call") as bar:
+        found = starts.measure(dataset, args.rung, names, args.checkpoint, args.warps, bar.update)
+    print(starts.write(found, args.out, args.limit).read_text())
+
+
+def _failures(args: argparse.Namespace) -> None:
+    from eval import failures  # it needs matplotlib, which no table needs
+
+    dataset = _one(args.data)
+    (rung,) = protocol.rungs_for(dataset, [args.rung])
+    found = failures.worst(dataset, rung, args.matcher, args.count, args.cache)
+    for failure in found.failures:
+        print(f"{failure.pair.name}: {failure.caption}")
+    if args.drawing:
+        path = failures.draw_outlines(found, args.out / "failures-drawing.png")
+    else:
+        path = failures.draw_images(found, args.out / "failures.png")
+    print(f"written: {path}", file=sys.stderr)
+
+
+def _one(data: str) -> Dataset:
+    datasets = open_dataset(data)
+    if len(datasets) != 1:
+        raise ValueError(f"--data {data} holds {len(datasets)} sets, name one: {', '.join(d.name for d in datasets)}")
+    return datasets[0]
+
+
+def _ablation(args: argparse.Namespace) -> None:
+    from eval import ablation
+
+    run.set_threads(args.threads)
+    rows, results = args.rows or list(ablation.ROWS), []
+    budget = args.seeds, args.steps, args.base_steps
+    try:
+        for result in ablation.measure(rows, *budget, args.data, args.text, args.runs, args.limit):
+            results.append(result)
+    finally:  # also after an interrupt: what there is makes a table
+        if results:
+            _ablation_table(args, results)
+
+
+def _ablation_table(args: argparse.Namespace, results: list[dict[str, Any]]) -> None:
+    from eval import ablation, ablation_table
+
+    labels = {"base": "the common start"} | {key: row.label for key, row in ablation.ROWS.items()}
+    about = (
+        f"A network of size XXS, trained without text for {args.base_steps} steps of {ablation.BASE.batch} pairs, then"
+        f" {args.steps} steps of {ablation.RUN.batch} pairs with each text: all parameters, the same crops for all rows"
+        f" of a seed, TAFE's gate open by {ablation.GATE:g} at the start. Single pass, {args.limit} pairs a set."
+    )
+    path = ablation_table.write(args.out, "text-ablation", results, labels, ablation.PLAIN, about)
+    print(path.read_text())
+
+
+def _swap(args: argparse.Namespace) -> None:
+    from eval import exam, swap
+    from eval.peers.tar import TAR
+
+    run.set_threads(args.threads)
     datasets = open_dataset(args.data)
     if len(datasets) != 1:
         raise ValueError(
             f"--data {args.data} holds {len(datasets)} sets, name one: {', '.join(d.name for d in datasets)}"
         )
-    dataset, count = datasets[0], len(datasets[0].names)
-    with tqdm(total=min(args.true, count) + min(args.mismatched, count), unit="pair") as bar:
-        found = refusals.measure(dataset, args.rung, args.true, args.mismatched, args.checkpoint, bar.update)
-    print(refusals.write(args.out, dataset.name, args.rung, *found).read_text())
+    made = swap.variants(TAR(args.checkpoint).net.net, args.text)
+    answers = swap.measure(made, exam.read_questions(datasets[0], args.rung, args.limit))
+    print(swap.write(args.out, f"{datasets[0].name}, {args.rung}", answers).read_text())
+
+
+def _landcover(args: argparse.Namespace) -> None:
+    import torch
+    from tqdm import tqdm
+
+    from eval import landcover
+    from kornia_tar import TARMatcher
+
+    torch.set_num_threads(args.threads)
+    if not args.data.is_file():
+        raise FileNotFoundError(f"{args.data}: no such file; need a tar of images")
+    matcher = TARMatcher(args.checkpoint or "optical-sar").fuse()
+    rows, same = landcover.measure(args.data, matcher, args.limit, lambda names: tqdm(names, unit="image"))
+    print(landcover.write(args.out, args.data, rows, same).read_text())
 
 
 def _speed(args: argparse.Namespace) -> None:

@@ -23,7 +23,7 @@ def draw(table: Table, path: Path) -> Path:
     if table.detail is None:
         raise ValueError(f"{table.title}: its errors are not at hand, only their aggregate")
     turns, scales = np.abs(table.detail.rotations), table.detail.scales
-    figure = Figure(figsize=(9.5, 3.4), layout="constrained")
+    figure = Figure(figsize=(11, 3.4), layout="constrained")
     left, right = figure.subplots(1, 2, sharey=True)
     for axes, values, edges, form, label in (
         (left, turns, rotation_edges(turns), "{:g}", "rotation, degrees"),
@@ -39,7 +39,7 @@ def draw(table: Table, path: Path) -> Path:
         axes.set(xlabel=label, ylim=(-3, 103))
         axes.grid(alpha=0.3)
     left.set_ylabel(f"SR@{THRESHOLD:g}, %")
-    right.legend(fontsize=8)
+    figure.legend(*right.get_legend_handles_labels(), loc="outside right center", fontsize=8, frameon=False)
     figure.suptitle(f"{table.title}, {table.pairs} pairs")
     with replacing(path) as temporary:
         figure.savefig(temporary, format="png", dpi=110)

@@ -103,7 +103,7 @@ def examples(table: Table, dataset: Dataset, cache: Path) -> list[Example]:
         # A stored truth is the drawn warp itself; a set with its own truth is read as it is.
         truth = said[0][place].truth
         pair = make_pair(dataset.read(names[place]), None if table.rung == REAL else truth)
-        image0, image1 = _colour(pair.image0), _colour(pair.image1)
+        image0, image1 = rgb(pair.image0), rgb(pair.image1)
         answers = [
             _answer(row, detail.errors[row["key"]][index], predictions[place], image0, image1, table.model)
             for row, predictions in zip(rows, said, strict=True)
@@ -175,5 +175,6 @@ def _fit(image: Picture) -> Picture:
     return np.asarray(cv2.resize(image, size, interpolation=cv2.INTER_AREA if scale < 1 else cv2.INTER_CUBIC), np.uint8)
 
 
-def _colour(image: Picture) -> Picture:
+def rgb(image: Picture) -> Picture:
+    """Give a grey image (H, W) three channels; (H, W, 3) stays as it is."""
     return np.repeat(image[..., None], 3, axis=-1) if image.ndim == 2 else image

@@ -188,7 +188,7 @@ def markdown(table: Table, made: dict[str, Any]) -> str:
     """Lay a table out as Markdown, with all columns and provenance."""
     lines = [f"# {table.title}", "", table.about, f"Model: {table.model}. {LEGEND}", "", *_rows(table)]
     lines += [f"- {row['matcher']}: {row['settings']}; commit {row['predicted']['commit']}" for row in table.rows]
-    lines += ["", *_made(made)]
+    lines += ["", *made_by(made)]
     threads = sorted({row["predicted"]["threads"] for row in table.rows})
     lines += [f"Matched with {' or '.join(map(str, threads))} thread(s)."] if threads else []
     return "\n".join(lines) + "\n"
@@ -210,13 +210,13 @@ def joined(tables: Sequence[Table], made: dict[str, Any]) -> str:
         ]
         lines += [other.note] if other.note else []
         lines += ["", *_grid(["method", *other.columns], other.cells)]
-    return "\n".join([*lines, "", "## Provenance", "", *_made(made)]) + "\n"
+    return "\n".join([*lines, "", "## Provenance", "", *made_by(made)]) + "\n"
 
 
 def write(table: Table, folder: Path, limit: int | None = None) -> Path:
     """Write ``<set>.<rung>.md`` and ``.json`` (with ``.limit<N>`` in the name of a partial run); returns the first."""
     made = provenance()
-    stem = f"{table.dataset}.{table.rung}" + _part(limit)
+    stem = f"{table.dataset}.{table.rung}" + part(limit)
     content = {key: value for key, value in asdict(table).items() if key != "detail"}
     content["rows"] = [{key: _finite(value) for key, value in row.items()} for row in table.rows]
     write_text(folder / f"{stem}.json", json.dumps(content | {"scored": made}, indent=1) + "\n")
@@ -248,8 +248,8 @@ def write_report(
     if not tables:
         raise ValueError("no tables to report: score at least one set and rung")
     made = provenance()
-    write_text(folder / f"report{_part(limit)}.md", joined(tables, made))
-    path = folder / f"report{_part(limit)}.html"
+    write_text(folder / f"report{part(limit)}.md", joined(tables, made))
+    path = folder / f"report{part(limit)}.html"
     write_text(path, page.build(tables, made, cache, datasets))
     return path
 
@@ -269,7 +269,8 @@ def _grid(heads: Sequence[str], rows: Sequence[Sequence[str]]) -> list[str]:
     return lines + ["| " + " | ".join(text.replace("|", "\\|") for text in row) + " |" for row in rows]
 
 
-def _made(made: dict[str, Any]) -> list[str]:
+def made_by(made: dict[str, Any]) -> list[str]:
+    """Say what ``provenance`` says, in two lines."""
     versions = ", ".join(f"{name} {number}" for name, number in made["versions"].items())
     return [f"`{made['command']}` · commit {made['commit']} · {made['date']}", f"{made['hardware']} · {versions}"]
 
@@ -278,7 +279,8 @@ def _finite(value: Any) -> Any:
     return None if isinstance(value, float) and not math.isfinite(value) else value  # JSON knows no infinity
 
 
-def _part(limit: int | None) -> str:
+def part(limit: int | None) -> str:
+    """What a partial run adds to the names of its files."""
     return f".limit{limit}" if limit else ""
 
 

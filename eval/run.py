@@ -71,7 +71,7 @@ def predict(
         tick(len(names) - len(todo))
         for index, name in enumerate(todo):
             pair = make_pair(dataset.read(name), None if warps is None else warps[name])
-            hints = {**pair.hints, "model": _model(rung)}
+            hints = {**pair.hints, "model": model_of(rung)}
             try:
                 if index == 0:  # the first call of a network is slow for reasons of its own
                     with FlopCounterMode(display=False) as counter:
@@ -88,7 +88,7 @@ def predict(
             tick(1)
 
 
-def _model(rung: str) -> metrics.Model:
+def model_of(rung: str) -> metrics.Model:
     """The transform that the shared estimator fits."""
     return RUNGS[rung].model if rung in RUNGS else "affine"
 
@@ -121,7 +121,7 @@ def score(
     Raises:
         FileNotFoundError: when nothing is cached.
     """
-    model = _model(rung)
+    model = model_of(rung)
     wanted = _hash(_warps(dataset, rung, warps_folder))
     rows, missing = [], dict(not_run)
     ceiling: dict[str, float] = {}

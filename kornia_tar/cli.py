@@ -1,4 +1,4 @@
-"""``kornia-tar``: register, match, demo, train, info.
+"""``kornia-tar``: register, match, landcover, demo, train, info.
 
 Exit codes: 0 done · 1 bad input or environment, one line says which · 2 the images could not be registered reliably
 (argparse's own usage errors are 2 as well) · 130 interrupted.
@@ -11,7 +11,7 @@ import importlib.util
 import sys
 import time
 from collections.abc import Sequence
-from dataclasses import replace
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
@@ -23,9 +23,20 @@ from kornia_tar import __version__
 from kornia_tar._command import adder, run_command
 from kornia_tar._files import one_line
 from kornia_tar.geometry import corner_error
+from kornia_tar.landcover import compare_covers, read_cover
+from kornia_tar.landcover_sheet import LEAST, Side, draw_landcover
 from kornia_tar.matcher import WEIGHTS, TARMatcher, resolve_weights
 from kornia_tar.net import SIZES
-from kornia_tar.raster import Raster, output_folder, read_image, to_grey8, write_image, write_json, write_matches
+from kornia_tar.raster import (
+    Raster,
+    output_folder,
+    read_image,
+    to_grey8,
+    to_rgb8,
+    write_image,
+    write_json,
+    write_matches,
+)
 from kornia_tar.registration import Registrar, RegistrarConfig, Registration
 from kornia_tar.results import write_results
 from kornia_tar.text import TextBank, available_text_priors, embed_classes, load_text_prior
@@ -38,6 +49,7 @@ EXAMPLES = """examples:
   kornia-tar register optical.png sar.png -o out/         registered.png, matches.h5, report.json, quicklook.png
   kornia-tar register optical.tif sar.tif -o out/         registered.tif on the optical image's grid (needs [geo])
   kornia-tar match a.png b.png -o matches.h5              matches alone
+  kornia-tar landcover optical.png sar.png -o cover.png   the text's map of both images, with a legend
   kornia-tar train --data shards/ --text bank.npz --minutes 60 -o run/
   kornia-tar info
 """
@@ -76,6 +88,22 @@ def build_parser() -> argparse.ArgumentParser:
     )
     _add_pair(match)
     match.add_argument("-o", "--out", type=Path, required=True, help="file to write, .h5 or .npz")
+    _add_threshold(match)
+
+    cover = command(
+        "landcover", run_landcover, "draw what the text's words say of two images, cell by cell",
+        "kornia-tar landcover optical.png sar.png -o landcover.png\n"
+        "  kornia-tar landcover optical.tif sar.tif --names river,forest,farmland --json shares.json\n"
+        "  kornia-tar landcover optical.png sar.png --bank my_words.npz --names dam,road",
+    )  # fmt: skip
+    _add_pair(cover)
+    cover.add_argument("-o", "--out", type=Path, default=Path("landcover.png"),
+                       help="picture to write, .png (default: landcover.png)")  # fmt: skip
+    cover.add_argument("--json", type=Path, help="also write each word's share of both images, and their agreement")
+    cover.add_argument("--names", help="choose among these words of the text alone, separated by commas; with "
+                       "--remoteclip any words")  # fmt: skip
+    cover.add_argument("--remoteclip", type=Path, metavar="FILE",
+                       help="RemoteCLIP's checkpoint, to read words that no bank holds (needs [text])")  # fmt: skip
 
     train = command(
         "train", run_train, "train a checkpoint from WebDataset shards of aligned pairs",
@@ -93,9 +121,6 @@ def _add_matcher(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--device", default="auto", help="auto, cpu, cuda, cuda:1, mps (default: auto)")
     parser.add_argument("--threads", type=int, help="CPU threads (default: torch's choice)")
     parser.add_argument(
-        "--threshold", type=float, default=0.1, help="least confidence of a match, or of a start's (default: 0.1)"
-    )
-    parser.add_argument(
         "--bank", type=Path, help="text bank (.npz, .safetensors, .h5) instead of the weights' own text"
     )
 
@@ -109,7 +134,14 @@ def _add_pair(parser: argparse.ArgumentParser) -> None:
     _add_matcher(parser)
 
 
+def _add_threshold(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument(
+        "--threshold", type=float, default=0.1, help="least confidence of a match, or of a start's (default: 0.1)"
+    )
+
+
 def _add_registrar(parser: argparse.ArgumentParser) -> None:
+    _add_threshold(parser)
     parser.add_argument("--model", choices=("affine", "similarity", "homography"), default="affine",
                         help="transform to fit (default: affine)")  # fmt: skip
     parser.add_argument("--rotations", type=int, choices=(1, 4), default=4,
@@ -152,12 +184,12 @@ def choose_device(name: str) -> str:
     return name
 
 
-def _matcher(a: argparse.Namespace) -> TARMatcher:
+def _matcher(a: argparse.Namespace, threshold: float = 0.1) -> TARMatcher:
     if a.threads is not None:
         if a.threads < 1:
             raise ValueError(f"--threads must be at least 1, got {a.threads}")
         torch.set_num_threads(a.threads)
-    matcher = TARMatcher(a.weights, threshold=a.threshold)
+    matcher = TARMatcher(a.weights, threshold=threshold)
     if a.bank is not None:
         matcher.set_text_prior("bank", path=a.bank)
     return matcher.to(choose_device(a.device)).fuse()
@@ -186,7 +218,7 @@ def _greys(first: Raster, second: Raster, a: argparse.Namespace) -> list[np.ndar
 def run_register(a: argparse.Namespace) -> int:
     """``kornia-tar register``."""
     first, second = read_image(a.image0), read_image(a.image1)
-    matcher, out = _matcher(a), output_folder(a.out)
+    matcher, out = _matcher(a, a.threshold), output_folder(a.out)
     grey0, grey1 = _greys(first, second, a)
     started = time.perf_counter()
     outcome = _registrar(matcher, a)(
@@ -203,7 +235,7 @@ def run_demo(a: argparse.Namespace) -> int:
     """``kornia-tar demo``."""
     from kornia_tar.demo import demo_pair
 
-    matcher, out = _matcher(a), output_folder(a.out)
+    matcher, out = _matcher(a, a.threshold), output_folder(a.out)
     optical, sar, truth = demo_pair(a.seed)
     write_image(out / "optical.png", optical)
     write_image(out / "sar.png", sar)
@@ -235,7 +267,7 @@ def run_match(a: argparse.Namespace) -> int:
     if a.out.suffix.lower() not in (".h5", ".hdf5", ".npz"):
         raise ValueError(f"{a.out}: matches are kept in .h5 or .npz")
     first, second = read_image(a.image0), read_image(a.image1)
-    matcher = _matcher(a)
+    matcher = _matcher(a, a.threshold)
     output_folder(a.out.parent)
     device = next(matcher.parameters()).device
     data: dict[str, Any] = {}
@@ -249,6 +281,49 @@ def run_match(a: argparse.Namespace) -> int:
     keep = ("keypoints0", "keypoints1", "confidence", "std")
     write_matches(a.out, {k: found[k].cpu().numpy() for k in keep} | {"image0": str(a.image0), "image1": str(a.image1)})
     print(f"{len(found['confidence'])} matches in {a.out}")
+    return 0
+
+
+def run_landcover(a: argparse.Namespace) -> int:
+    """``kornia-tar landcover``."""
+    if a.out.suffix.lower() != ".png":
+        raise ValueError(f"{a.out}: the picture is a .png")
+    if a.bank is not None and a.remoteclip is not None:
+        raise ValueError("--bank and --remoteclip: give one of them")
+    names = None if a.names is None else [name.strip() for name in a.names.split(",") if name.strip()]
+    rasters = read_image(a.image0), read_image(a.image1)
+    matcher = _matcher(a)
+    if a.remoteclip is not None:
+        matcher.set_text_prior("remoteclip", checkpoint=a.remoteclip, names=names)
+    output_folder(a.out.parent)
+    sides = []
+    for raster, grey, modality in zip(rasters, _greys(*rasters, a), (a.modality0, a.modality1), strict=True):
+        cover = read_cover(matcher, grey, raster.mask, _modality(modality))
+        kind = "SAR" if cover.modality == "sar" else cover.modality
+        shown = to_rgb8(raster) if cover.modality == "optical" else grey
+        sides.append(
+            Side(shown, grey, cover if names is None else cover.only(names), f"{kind} · {raster.path.name}", kind)
+        )
+    covers = [side.cover for side in sides]
+    same = compare_covers(covers[0], covers[1]) if rasters[0].size == rasters[1].size else None
+    encoder = matcher.info.get("text", {}).get("encoder", "unknown encoder")
+    told = [f"{len(covers[0].names)} words of {encoder}"]
+    if same is not None:
+        told.append(f"same word in {100 * same.same:.0f} % of the cells, {100 * same.chance:.0f} % by chance")
+    if a.json is not None:
+        output_folder(a.json.parent)
+        write_json(a.json, {
+            "image0": str(a.image0), "image1": str(a.image1), "modalities": [c.modality for c in covers],
+            "shares": {name: [c.shares[k] for c in covers] for k, name in enumerate(covers[0].names)},
+            "agreement": None if same is None else asdict(same),
+            "text": encoder, "weights": str(a.weights), "kornia_tar": __version__,
+        })  # fmt: skip
+    write_image(a.out, draw_landcover(sides[0], sides[1], ["Land cover in words", " · ".join(told)]))
+    for side in sides:
+        parts = sorted(zip(side.cover.shares, side.cover.names, strict=True), reverse=True)
+        print(f"{side.title}: {', '.join(f'{name} {100 * part:.0f} %' for part, name in parts if part >= LEAST)}")
+    print(f"{told[-1]}, where the images lie on each other" if same else "images of two sizes: maps not compared")
+    print(f"see {a.out}")
     return 0
 
 

@@ -10,12 +10,11 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 from PIL import Image, ImageDraw, ImageFont
 
-Picture = NDArray[np.uint8]
+from kornia_tar._sheet import GAP, GREY, INK, MARGIN, PAPER, Picture, fit, to_rgb
 
-_MARGIN, _GAP, _TITLE = 28, 16, 30
+_TITLE = 30
 _PANEL = 420  # side of the box of each of the three panels of the upper row
-_WIDTH = 2 * _MARGIN + 3 * _PANEL + 2 * _GAP
-_PAPER, _INK, _GREY = (250, 250, 248), (32, 36, 40), (112, 118, 124)
+_WIDTH = 2 * MARGIN + 3 * _PANEL + 2 * GAP
 _OUTLIER = (196, 72, 64)
 _LOW, _HIGH = np.array([232.0, 176, 72]), np.array([36.0, 168, 150])  # amber to teal, apart for the colour-blind too
 _MAX_LINES = 120
@@ -52,7 +51,7 @@ def draw_quicklook(
     Returns:
         (rows, columns, 3) uint8 RGB; the width is fixed, the height follows the shape of the images.
     """
-    image0, image1, warped = _rgb(optical), _rgb(sar), _rgb(registered)
+    image0, image1, warped = to_rgb(optical), to_rgb(sar), to_rgb(registered)
     if warped.shape != image0.shape:
         raise ValueError(
             f"registered is {registered.shape} and optical {optical.shape}; both need the same height and width"
@@ -72,25 +71,25 @@ def draw_quicklook(
         ("After", _overlay(image0, warped, shown)),
         ("Checkerboard", _checkerboard(image0, warped, shown)),
     ]
-    upper = [(title, _fit(panel, _PANEL, _PANEL)) for title, panel in panels]
+    upper = [(title, fit(panel, _PANEL, _PANEL)) for title, panel in panels]
     lines, drawn = _draw_matches(image0, image1, xy0, xy1, good, trust)
     legend = f"Matches · {good.sum()} inliers of {len(good)}" + (f", {drawn} drawn" if drawn < len(good) else "")
 
-    head = _MARGIN + (34 + 22 * (len(caption) - 1) + 14 if caption else 0)
+    head = MARGIN + (34 + 22 * (len(caption) - 1) + 14 if caption else 0)
     row = max(panel.shape[0] for _, panel in upper)
-    below = head + _TITLE + row + _GAP
-    sheet = Image.new("RGB", (_WIDTH, below + _TITLE + lines.shape[0] + _MARGIN), _PAPER)
+    below = head + _TITLE + row + GAP
+    sheet = Image.new("RGB", (_WIDTH, below + _TITLE + lines.shape[0] + MARGIN), PAPER)
     pen = ImageDraw.Draw(sheet)
     for number, text in enumerate(caption):
-        y = _MARGIN + (34 + 22 * (number - 1) if number else 0)
-        pen.text((_MARGIN, y), text, _INK if number == 0 else _GREY, ImageFont.load_default(15 if number else 24))
+        y = MARGIN + (34 + 22 * (number - 1) if number else 0)
+        pen.text((MARGIN, y), text, INK if number == 0 else GREY, ImageFont.load_default(15 if number else 24))
     for column, (title, panel) in enumerate(upper):
-        left = _MARGIN + column * (_PANEL + _GAP)
-        pen.text((left, head + 4), title, _INK, ImageFont.load_default(15))
+        left = MARGIN + column * (_PANEL + GAP)
+        pen.text((left, head + 4), title, INK, ImageFont.load_default(15))
         sheet.paste(Image.fromarray(panel), (left + (_PANEL - panel.shape[1]) // 2, head + _TITLE))
-    pen.text((_MARGIN, below + 4), legend, _INK, ImageFont.load_default(15))
-    _draw_key(pen, _WIDTH - _MARGIN, below + 4, confidence is not None, bool((~good).any()))
-    sheet.paste(Image.fromarray(lines), (_MARGIN, below + _TITLE))
+    pen.text((MARGIN, below + 4), legend, INK, ImageFont.load_default(15))
+    _draw_key(pen, _WIDTH - MARGIN, below + 4, confidence is not None, bool((~good).any()))
+    sheet.paste(Image.fromarray(lines), (MARGIN, below + _TITLE))
     return np.asarray(sheet).copy()
 
 
@@ -98,13 +97,13 @@ def _draw_matches(
     image0: Picture, image1: Picture, xy0: Any, xy1: Any, good: NDArray[np.bool_], trust: NDArray[np.float64]
 ) -> tuple[Picture, int]:
     """Both images side by side at one height, and lines between them; outliers below, the surest on top."""
-    inner = _WIDTH - 2 * _MARGIN - _GAP
+    inner = _WIDTH - 2 * MARGIN - GAP
     ratio = image0.shape[1] / image0.shape[0] + image1.shape[1] / image1.shape[0]
     height = max(1, min(int((inner - 1) / ratio), 2 * _PANEL))
-    left, right = _fit(image0, inner, height), _fit(image1, inner, height)
-    canvas = np.full((height, inner + _GAP, 3), _PAPER, np.uint8)
+    left, right = fit(image0, inner, height), fit(image1, inner, height)
+    canvas = np.full((height, inner + GAP, 3), PAPER, np.uint8)
     offset0 = (inner - left.shape[1] - right.shape[1]) // 2
-    offset1 = offset0 + left.shape[1] + _GAP
+    offset1 = offset0 + left.shape[1] + GAP
     canvas[: left.shape[0], offset0 : offset0 + left.shape[1]] = left
     canvas[: right.shape[0], offset1 : offset1 + right.shape[1]] = right
 
@@ -136,7 +135,7 @@ def _draw_key(pen: ImageDraw.ImageDraw, right: int, top: int, graded: bool, outl
     """What the colours of the lines mean, set flush right."""
     font = ImageFont.load_default(13)
 
-    def word(text: str, colour: tuple[int, int, int] = _GREY) -> None:
+    def word(text: str, colour: tuple[int, int, int] = GREY) -> None:
         nonlocal right
         right -= int(pen.textlength(text, font))
         pen.text((right, top + 1), text, colour, font)
@@ -180,16 +179,3 @@ def _pasted(image: Picture, size: tuple[int, int]) -> tuple[Picture, NDArray[np.
     height, width = min(size[0], image.shape[0]), min(size[1], image.shape[1])
     out[:height, :width], covered[:height, :width] = image[:height, :width], True
     return out, covered
-
-
-def _fit(image: Picture, width: int, height: int) -> Picture:
-    scale = min(width / image.shape[1], height / image.shape[0])
-    size = max(1, round(image.shape[1] * scale)), max(1, round(image.shape[0] * scale))
-    resized = cv2.resize(image, size, interpolation=cv2.INTER_AREA if scale < 1 else cv2.INTER_CUBIC)
-    return np.asarray(resized, np.uint8)
-
-
-def _rgb(image: NDArray[np.uint8]) -> Picture:
-    if image.dtype != np.uint8 or image.ndim not in (2, 3) or (image.ndim == 3 and image.shape[-1] != 3):
-        raise ValueError(f"an image is {image.dtype} {image.shape}; it must be uint8 (H, W) or (H, W, 3)")
-    return np.repeat(image[..., None], 3, axis=-1) if image.ndim == 2 else image

@@ -55,7 +55,7 @@ class RegistrarConfig:
     start_threshold: float = 6.0  # of an inlier to a start, wide, for a start knows neither shear nor perspective
     rotations: int = 8  # 1: nearly upright pairs; 4: any rotation; 8: the diagonals too, where the four leave doubt
     scales: tuple[float, ...] = (1.0, 1.4, 0.7)  # starts, image1's pixels for one of image0's; tried in turn
-    candidates: int = 2  # of one scale's rotations, that are aligned
+    candidates: int = 3  # of one scale's rotations, that are compared at half the overview's size
     sure_gain: float = 0.15  # nats per cell: no further start is tried
     overview: int = 384  # longest side of the first pass
     tile: int = 512  # side of the tiles at full resolution, in image0
@@ -272,22 +272,43 @@ class Registrar:
         small0, to_small0 = first.reduced(self.config.overview)
         small1, to_small1 = second.reduced(self.config.overview)
         model: TransformModel = "similarity" if self.config.model == "similarity" else "affine"
-        known: dict[tuple[int, int], Described] = {}
+        full: dict[tuple[int, int], Described] = {}
+        half: dict[tuple[int, int], Described] = {}
         best: tuple[float, float, _Start] | None = None
         for scale, rotations in self._searches():
-            for start in self._starts(small0, small1, scale, rotations):
-                pair = self._evidence(small0, small1, start.matrix, known)
-                if pair is None:
-                    continue
-                found = align(*pair, model, small0.size)
-                # A small overlap may fit by chance.
-                total = found.gain * found.cells if found.gain > 0 else found.gain
-                if best is None or total > best[0]:
-                    matrix = compose(compose(to_small0, compose(found.matrix, start.matrix)), invert(to_small1))
-                    best = total, found.gain, start._replace(matrix=matrix)
+            tried = [
+                self._nearer(small0, small1, start, half) for start in self._starts(small0, small1, scale, rotations)
+            ]
+            if not tried:
+                continue
+            _, start = max(tried, key=lambda one: one[0])
+            pair = self._evidence(small0, small1, start.matrix, full)
+            if pair is None:
+                continue
+            found = align(*pair, model, small0.size)
+            # A small overlap may fit by chance.
+            total = found.gain * found.cells if found.gain > 0 else found.gain
+            if best is None or total > best[0]:
+                matrix = compose(compose(to_small0, compose(found.matrix, start.matrix)), invert(to_small1))
+                best = total, found.gain, start._replace(matrix=matrix)
             if best is not None and best[1] >= self.config.sure_gain:
                 break
         return None if best is None else best[2]
+
+    def _nearer(
+        self, first: View, second: View, start: _Start, known: dict[tuple[int, int], Described]
+    ) -> tuple[float, _Start]:
+        """A start aligned at half the size, and what it gains there.
+
+        A cell sees some 8 px around it: at half the size twice as far, as starts may be off.
+        """
+        half, to_half = first.reduced(max(first.size) // 2)
+        pair = self._evidence(half, second, compose(invert(to_half), start.matrix), known, self.config.min_cells // 4)
+        if pair is None:
+            return -math.inf, start
+        found = align(*pair, "similarity", half.size)
+        step = compose(compose(to_half, found.matrix), invert(to_half))
+        return found.gain, start._replace(matrix=compose(step, start.matrix))
 
     def _searches(self) -> list[tuple[float, range]]:
         """Scales and rotations (degrees) to start from, the likeliest and cheapest first."""
@@ -337,11 +358,13 @@ class Registrar:
         return self.matcher.describe(*self._tensors(view), view.modality)
 
     def _evidence(
-        self, first: View, second: View, matrix: FloatArray, known: dict[tuple[int, int], Described]
-    ) -> tuple[Evidence, Evidence] | None:
-        """What the cells say after image1 is warped by ``matrix``, in image0's frame; None where too few see both.
+        self, first: View, second: View, matrix: FloatArray, known: dict[tuple[int, int], Described],
+        least: int | None = None,
+    ) -> tuple[Evidence, Evidence] | None:  # fmt: skip
+        """What the cells say after image1 is warped by ``matrix``, in image0's frame.
 
-        ``known`` holds the features of image0's tiles, by their corners.
+        None where fewer than ``least`` (``min_cells``) show both. ``known`` holds the features of image0's tiles, by
+        their corners.
         """
         warped = second.warped(matrix, first.size)
         parts: list[tuple[Evidence, Evidence]] = []
@@ -359,7 +382,8 @@ class Registrar:
             by = torch.tensor([columns.start, rows.start], dtype=torch.float32)
             some = torch.randperm(len(pair[0].points), generator=generator)[:quota].sort().values
             parts.append((pair[0].rows(some).moved(by), pair[1].rows(some).moved(by)))
-        if sum(len(in1.points) for in1, _ in parts) < min(self.config.min_cells, first.image.size / CELL**2 / 2):
+        least = self.config.min_cells if least is None else least
+        if sum(len(in1.points) for in1, _ in parts) < min(least, first.image.size / CELL**2 / 2):
             return None
         in1, in0 = (join(side) for side in zip(*parts, strict=True))
         return in1, in0

@@ -67,14 +67,15 @@ class View:
         """Turned counter-clockwise, nothing cut off, and the matrix from its pixels back to the upright ones."""
         (height, width), angle = self.size, math.radians(degrees)
         cos, sin = (0.0 if abs(part) < 1e-9 else part for part in (math.cos(angle), math.sin(angle)))
-        size = tuple(math.ceil(a * abs(cos) + b * abs(sin) - 1e-9) for a, b in ((height, width), (width, height)))
+        along = lambda a, b: math.ceil(a * abs(cos) + b * abs(sin) - 1e-9)  # noqa: E731
+        size = along(height, width), along(width, height)
         to_middle = np.array([[1, 0, -(size[1] - 1) / 2], [0, 1, -(size[0] - 1) / 2], [0, 0, 1]])
         from_middle = np.array([[1, 0, (width - 1) / 2], [0, 1, (height - 1) / 2], [0, 0, 1]])
         matrix = from_middle @ np.array([[cos, -sin, 0], [sin, cos, 0], [0, 0, 1]]) @ to_middle
         if degrees % 90:
             return self.warped(matrix, size), matrix
-        image, mask = (np.ascontiguousarray(np.rot90(part, degrees // 90)) for part in (self.image, self.mask))
-        return View(image, mask, self.modality), matrix
+        image, mask = np.rot90(self.image, degrees // 90), np.rot90(self.mask, degrees // 90)
+        return View(np.ascontiguousarray(image), np.ascontiguousarray(mask), self.modality), matrix
 
     def warped(self, matrix: FloatArray, size: tuple[int, int]) -> View:
         """In the frame that ``matrix`` leads from."""

@@ -10,7 +10,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from helpers import needs_weights
+from helpers import lively_net, needs_weights
 from PIL import Image
 
 from kornia_tar.checkpoint import save_checkpoint
@@ -19,6 +19,7 @@ from kornia_tar.demo import demo_pair
 from kornia_tar.geometry import corner_error
 from kornia_tar.net import TARNet
 from kornia_tar.raster import read_matches
+from kornia_tar.text import TextBank
 
 
 @pytest.fixture(scope="module")
@@ -105,6 +106,61 @@ def test_match_writes_h5_and_npz(pair, untrained, tmp_path):
     np.testing.assert_array_equal(a["keypoints1"], b["keypoints1"])
 
 
+@pytest.fixture(scope="module")
+def worded(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    path = tmp_path_factory.mktemp("worded") / "worded.safetensors"
+    info = {"text": {"encoder": "e", "names": ["forest", "river", "farmland", "port"], "templates": ["a {}"]}}
+    save_checkpoint(path, lively_net(), info)
+    return path
+
+
+def test_landcover_draws_a_picture_and_tells_the_shares(pair, worded, tmp_path, capsys):
+    out, told = tmp_path / "new" / "cover.png", tmp_path / "new" / "shares.json"
+    arguments = ["landcover", *map(str, pair[:2]), "--weights", str(worded), "-o", str(out), "--json", str(told)]
+    assert main(arguments) == 0
+    with Image.open(out) as sheet:
+        assert sheet.format == "PNG" and sheet.width == 1348 and np.asarray(sheet.convert("RGB")).std() > 10
+    report = json.loads(told.read_text())
+    assert list(report["shares"]) == ["forest", "river", "farmland", "port"]
+    np.testing.assert_allclose(np.sum(list(report["shares"].values()), axis=0), 1)
+    assert report["modalities"] == ["optical", "sar"]
+    assert 0 <= report["agreement"]["same"] <= 1 and 0 < report["agreement"]["chance"] <= 1
+    lines = capsys.readouterr().out.splitlines()
+    assert lines[0].startswith("optical · optical.png: ") and lines[1].startswith("SAR · sar.png: ")
+    assert "by chance" in lines[2] and lines[3] == f"see {out}"
+    assert sorted(p.name for p in out.parent.iterdir()) == ["cover.png", "shares.json"]
+
+
+def test_landcover_takes_other_words_and_sizes(pair, worded, tmp_path, capsys):
+    cut = tmp_path / "cut.png"
+    Image.open(pair[1]).crop((0, 0, 200, 150)).save(cut)
+    TextBank(("dam", "road", "orchard"), torch.eye(16)[:3], "e").save(tmp_path / "bank.npz")
+    told = tmp_path / "shares.json"
+    common = [str(pair[0]), str(cut), "--weights", str(worded), "-o", str(tmp_path / "c.png"), "--json", str(told)]
+    assert main(["landcover", *common, "--bank", str(tmp_path / "bank.npz"), "--names", "road, dam"]) == 0
+    report = json.loads(told.read_text())
+    assert list(report["shares"]) == ["road", "dam"] and report["agreement"] is None
+    assert "two sizes" in capsys.readouterr().out
+    assert main(["landcover", *common, "--names", "port,river", "--modality1", "auto"]) == 0
+    assert list(json.loads(told.read_text())["shares"]) == ["port", "river"]
+
+
+def test_landcover_reads_geotiffs(worded, tmp_path):
+    rasterio = pytest.importorskip("rasterio", reason="the geo extra is not installed")
+    optical, sar, _ = demo_pair(3)
+    decibels = sar[:96, :128].astype(np.float32) / 8 - 25
+    decibels[:, :40] = -9999
+    for name, pixels in (("o.tif", optical[:96, :128].transpose(2, 0, 1)), ("s.tif", decibels[None])):
+        with rasterio.open(tmp_path / name, "w", driver="GTiff", width=128, height=96, count=len(pixels),
+                           dtype=pixels.dtype, crs="EPSG:32632", nodata=-9999 if name == "s.tif" else None,
+                           transform=rasterio.transform.from_origin(5e5, 4.6e6, 10, 10)) as file:  # fmt: skip
+            file.write(pixels)
+    images = [str(tmp_path / "o.tif"), str(tmp_path / "s.tif")]
+    out = ["-o", str(tmp_path / "c.png"), "--json", str(tmp_path / "c.json")]
+    assert main(["landcover", *images, *out, "--weights", str(worded)]) == 0
+    assert json.loads((tmp_path / "c.json").read_text())["agreement"]["cells"] == 12 * 11
+
+
 def _bad_inputs(folder: Path, good: Path) -> dict[str, list[str]]:
     (folder / "text.png").write_text("this is no image")
     Image.new("L", (10, 10)).save(folder / "tiny.png")
@@ -114,6 +170,7 @@ def _bad_inputs(folder: Path, good: Path) -> dict[str, list[str]]:
     (folder / "cut.png").write_bytes(whole[: len(whole) // 2])
     torch.save({"a": torch.zeros(1)}, folder / "pickle.safetensors")
     save_checkpoint(folder / "whole.safetensors", TARNet(), {})
+    save_checkpoint(folder / "worded.safetensors", lively_net(), {"text": {"names": ["port", "sea", "road", "dam"]}})
     data = (folder / "whole.safetensors").read_bytes()
     (folder / "truncated.safetensors").write_bytes(data[: len(data) // 2])
     (folder / "file").write_text("not a folder")
@@ -134,6 +191,14 @@ def _bad_inputs(folder: Path, good: Path) -> dict[str, list[str]]:
         "unknown.bank": ["register", str(good), str(good), *out, *weights, "--bank", str(folder / "unknown.bank")],
         "nodevice": ["register", str(good), str(good), *out, *weights, "--device", "nodevice"],
         "matches.txt": ["match", str(good), str(good), "-o", str(folder / "matches.txt"), *weights],
+        "cover.jpg": ["landcover", str(good), str(good), "-o", str(folder / "cover.jpg"), *weights],
+        "no text": ["landcover", str(good), str(good), "-o", str(folder / "out" / "c.png"), *weights],
+        "--remoteclip": ["landcover", str(good), str(good), "-o", str(folder / "out" / "c.png"), *weights,
+                         "--bank", "a.npz", "--remoteclip", "b.pt"],
+        "absent.pt": ["landcover", str(good), str(good), "-o", str(folder / "out" / "c.png"), *weights,
+                      "--remoteclip", str(folder / "absent.pt")],
+        "'swamp'": ["landcover", str(good), str(good), "-o", str(folder / "out" / "c.png"), "--names", "swamp,port",
+                    "--weights", str(folder / "worded.safetensors")],
         "no train-*.tar": ["train", "--data", str(folder), "--steps", "1", *out],
     }  # fmt: skip
 

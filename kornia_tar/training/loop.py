@@ -13,6 +13,7 @@ from __future__ import annotations
 import json
 import pickle
 import time
+from collections.abc import Callable
 from copy import deepcopy
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
@@ -117,6 +118,7 @@ def train(
     device: str = "cpu",
     resume: bool = False,
     start: TARNet | None = None,
+    loss: Callable[..., tuple[Tensor, dict[str, Tensor]]] = step_loss,
     provenance: dict[str, Any] | None = None,
 ) -> Path:
     """Train and write ``out/checkpoint.safetensors``, ``out/state.pt`` (to resume) and ``out/log.jsonl``.
@@ -132,6 +134,7 @@ def train(
         device: "cpu" or "cuda".
         resume: go on from ``out/state.pt``.
         start: a trained network to go on from, of the sizes of ``model``: to polish it, or to tune it to other data.
+        loss: called as :func:`kornia_tar.training.losses.step_loss` is, and returns what that returns.
         provenance: kept in the checkpoint.
 
     Returns:
@@ -155,9 +158,8 @@ def train(
     where = torch.device(device)
     torch.manual_seed(config.seed)
     generator = torch.Generator(where).manual_seed(config.seed)
-    net = TARNet(model).to(where, memory_format=torch.channels_last).train()  # type: ignore[call-overload]
-    if start is not None:
-        net.load_state_dict(start.state_dict())
+    net = TARNet(model) if start is None else deepcopy(start).requires_grad_(True)
+    net = net.to(where, memory_format=torch.channels_last).train()  # type: ignore[call-overload]
     average = deepcopy(net).eval().requires_grad_(False)
     if config.only_fine:
         freeze_coarse(net)
@@ -180,7 +182,6 @@ def train(
             optimiser.load_state_dict(state["optimiser"])
             if isinstance(features, nn.Parameter):
                 features.data.copy_(state["features"])
-            generator.set_state(state["generator"].cpu())
             step, seconds = int(state["step"]), float(state["seconds"])
         except (pickle.UnpicklingError, EOFError, KeyError, TypeError, ValueError, RuntimeError) as error:
             reason = " ".join(str(error).split())[:120]
@@ -200,16 +201,18 @@ def train(
         save_checkpoint(checkpoint, average, info)
         with replacing(state_path) as temporary:
             torch.save({"net": net.state_dict(), "average": average.state_dict(), "optimiser": optimiser.state_dict(),
-                        "generator": generator.get_state(), "step": step, "seconds": seconds,
+                        "step": step, "seconds": seconds,
                         "features": torch.empty(0) if features is None else features.detach()}, temporary)  # fmt: skip
 
-    forward = torch.compile(step_loss) if config.compile and where.type == "cuda" else step_loss
+    forward = torch.compile(loss) if config.compile and where.type == "cuda" else loss
     bf16 = choose_bf16(config.precision, where)
     meter: dict[str, Tensor] = {}
     seen, summed, since, last_save = 0, 0, time.perf_counter(), time.perf_counter()
     with (out / "log.jsonl").open("a" if resume else "w") as log, tqdm(total=100, unit="%", bar_format=BAR) as bar:
         while (progress := (step if config.steps is not None else seconds) / total) < 1:
             started = time.perf_counter()
+            # What a step draws depends on seed and step alone: runs of one seed see the same data, whatever they learn.
+            generator.manual_seed(1_000_003 * config.seed + step)
             rate, ease, size, batch_size = schedule(progress, step, config)
             for group in optimiser.param_groups:
                 group["lr"] = rate
@@ -221,9 +224,9 @@ def train(
                 strength = replace(deformation.finished(), same_modality=0.4)
             batch = make_batch(pairs, index, size, strength, generator)
             with torch.autocast(where.type, torch.bfloat16, enabled=bf16):
-                loss, terms = forward(net, batch, features, weights, config.per_pair, generator)
+                total_loss, terms = forward(net, batch, features, weights, config.per_pair, generator)
             optimiser.zero_grad(set_to_none=True)
-            loss.backward()
+            total_loss.backward()
             norm = nn.utils.clip_grad_norm_(net.parameters(), config.clip)
             if torch.isfinite(norm):
                 optimiser.step()

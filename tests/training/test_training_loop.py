@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 import torch
-from helpers import SIDE, SMALL, picture
+from helpers import SIDE, SMALL, lively_net, picture
 
 from kornia_tar import TARMatcher
 from kornia_tar.checkpoint import load_checkpoint
@@ -17,6 +17,7 @@ from kornia_tar.net import TARConfig, TARNet
 from kornia_tar.text import TextBank
 from kornia_tar.training.data import find_shards, read_pairs
 from kornia_tar.training.loop import TrainConfig, choose_bf16, parameter_groups, schedule, train, update_ema
+from kornia_tar.training.losses import step_loss
 
 SHORT = {"batch": 2, "size": 48, "finish_size": 64, "warmup": 2, "per_pair": 4, "precision": "fp32"}
 
@@ -88,6 +89,22 @@ def test_equal_seeds_give_equal_weights(few, tmp_path, bank):
             for name, seed in (("a", 1), ("b", 1), ("c", 2))]  # fmt: skip
     torch.testing.assert_close(nets[0], nets[1], rtol=0, atol=0)
     assert not torch.equal(nets[0]["cfdm.descriptor.weight"], nets[2]["cfdm.descriptor.weight"])
+
+
+def test_runs_of_one_seed_see_the_same_data_whatever_they_learn(few, tmp_path, bank):
+    def seen(folder: str, start: TARNet, seed: int = 0) -> list[torch.Tensor]:
+        images = []
+
+        def loss(net, batch, *rest):
+            images.append(batch.image0)
+            return step_loss(net, batch, *rest)
+
+        run(few, tmp_path / folder, bank, 3, start=start, loss=loss, config={"seed": seed})
+        return images
+
+    one, two = seen("a", lively_net()), seen("b", TARNet(SMALL))
+    assert all(torch.equal(x, y) for x, y in zip(one, two, strict=True)) and not torch.equal(one[0], one[1])
+    assert not torch.equal(one[0], seen("c", lively_net(), seed=1)[0])
 
 
 def test_resume_without_state(few, tmp_path, bank):

@@ -1,0 +1,247 @@
+"""What text brings: the same small network from the same start on the same data, with words and without.
+
+Every run goes on from one base that was trained without text, with a TAFE of its own whose gate is opened a little, and
+trains all parameters for the same number of steps. Runs of one seed see the same crops in the same order and start from
+the same TAFE, so that rows are compared seed by seed. The row without text takes the same steps.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from safetensors.torch import load_file
+from torch import Tensor, nn
+from tqdm import tqdm
+
+from eval import ablation_uses as uses
+from eval.datasets import open_dataset
+from eval.exam import Question, examine, read_questions
+from kornia_tar._files import write_json
+from kornia_tar.checkpoint import load_checkpoint
+from kornia_tar.net import SIZES, TARConfig, TARNet
+from kornia_tar.tafe import TAFEConfig
+from kornia_tar.text import LearnedPrior, RandomPrior, TextBank
+from kornia_tar.training.data import Pairs, find_shards, read_optical, read_pairs
+from kornia_tar.training.loop import TrainConfig, train
+from kornia_tar.training.losses import LossWeights, step_loss
+
+SIZE = SIZES["XXS"]
+BASE = TrainConfig(batch=16, size=128, finish_size=192, finish=0.3, precision="bf16")
+# All of a run is what a base's last part is: pairs as in use, and a learning rate that falls to nothing.
+RUN = TrainConfig(
+    batch=8, size=128, finish_size=128, finish=1.0, ease=0.0, warmup=20, ema=0.98, learning_rate=1e-3, precision="bf16"
+)
+GATE = 0.2  # of TAFE at the start, as CFDM opens its own: from zero it would stay shut for most of a short run
+WIDTH = 512  # of a text feature
+EXAMS = (("val-000.tar", "tar"), ("val-000.tar", "hard"), ("bench/srif-opt-sar", "real"))
+PLAIN = "none"  # the row that all others are compared with
+
+REMOTECLIP = "remoteclip_vitb32_whurs19_mean.npz"
+PER_PROMPT = "remoteclip_vitb32_whurs19_106prompts.npz"
+
+
+def remoteclip(folder: Path, seed: int) -> TextBank:
+    """RemoteCLIP ViT-B-32's 19 names."""
+    return TextBank.load(folder / REMOTECLIP)
+
+
+def bank_of(file: str) -> Callable[[Path, int], TextBank]:
+    """A maker of the bank in ``file``, in :data:`WIDTH` dimensions."""
+    return lambda folder, seed: fit_width(TextBank.load(folder / file), WIDTH)
+
+
+def vectors(prior: type[RandomPrior]) -> Callable[[Path, int], TextBank]:
+    """A maker of random unit vectors in place of RemoteCLIP's, other ones for each seed."""
+
+    def make(folder: Path, seed: int) -> TextBank:
+        names = remoteclip(folder, seed).names
+        return TextBank(names, prior(WIDTH, seed).encode(names), prior.name)
+
+    return make
+
+
+def shuffled(folder: Path, seed: int) -> TextBank:
+    """RemoteCLIP's rows under each other's names: all move, by another number of places for each seed.
+
+    Attention does not care for the order of its tokens; names act by the loss that knows some scenes' names.
+    """
+    bank = remoteclip(folder, seed)
+    return TextBank(bank.names, bank.features.roll(1 + seed % (len(bank) - 1), 0), f"{bank.encoder}, names shuffled")
+
+
+def fit_width(bank: TextBank, width: int) -> TextBank:
+    """The bank's rows in fewer dimensions, all their similarities kept, so that TAFE has as many parameters.
+
+    Raises:
+        ValueError: more names than dimensions, or fewer dimensions than ``width``.
+    """
+    if bank.dim == width:
+        return bank
+    if bank.dim < width or len(bank) > width:
+        raise ValueError(f"{bank.encoder}: {len(bank)} features of {bank.dim} do not fit into {width} dimensions")
+    left, scale, _ = torch.linalg.svd(bank.features.double(), full_matrices=False)
+    turn = torch.linalg.qr(torch.randn(width, len(scale), generator=torch.Generator().manual_seed(0)).double())[0]
+    return TextBank(bank.names, ((left * scale) @ turn.T).float(), bank.encoder, bank.templates)
+
+
+@dataclass(frozen=True)
+class Row:
+    """One kind of run.
+
+    Args:
+        label: what the table calls it.
+        bank: from the folder of banks and the seed to the text; None for no text.
+        learn: let training move the text's features.
+        weights: of the losses.
+        build: from the sizes to a network.
+        loss: from the folder of banks to the loss.
+    """
+
+    label: str
+    bank: Callable[[Path, int], TextBank] | None = remoteclip
+    learn: bool = False
+    weights: LossWeights = LossWeights()
+    build: Callable[[TARConfig], TARNet] = TARNet
+    loss: Callable[[Path], uses.Loss] = lambda folder: step_loss
+
+
+ROWS = {
+    PLAIN: Row("no text", None),
+    "learned": Row("19 learned vectors", vectors(LearnedPrior), learn=True),
+    "random": Row("random unit vectors", vectors(RandomPrior)),
+    "shuffled": Row("RemoteCLIP ViT-B-32, names shuffled", shuffled),
+    "clip": Row("CLIP ViT-B-32", bank_of("clip_vitb32_whurs19_mean.npz")),
+    "georsclip": Row("GeoRSCLIP ViT-B-32", bank_of("georsclip_vitb32_whurs19_mean.npz")),
+    "remoteclip": Row("RemoteCLIP ViT-B-32, 19 names"),
+    "landcover40": Row("RemoteCLIP RN50, 40 names", bank_of("remoteclip_rn50_landcover40.npz")),
+    "templates": Row(
+        "RemoteCLIP ViT-B-32, one of 106 templates a step",
+        loss=lambda folder: uses.template_loss(np.load(folder / PER_PROMPT, allow_pickle=False)["per_prompt"]),
+    ),
+    "no-agreement": Row("RemoteCLIP, no loss on the maps", weights=LossWeights(text=0.0)),
+    "worth": Row("RemoteCLIP, maps weigh the matches", build=uses.with_worth),
+    "geometry": Row(
+        "RemoteCLIP, its geometry distilled",
+        build=uses.with_tafe(uses.GeometryTAFE), loss=lambda folder: uses.geometry_loss,
+    ),
+    "scene": Row("RemoteCLIP, the scene picks the prompts", build=uses.with_tafe(uses.SceneTAFE)),
+}  # fmt: skip
+
+
+def train_base(pairs: Pairs, folder: Path, steps: int) -> Path:
+    """Train the text-free network that every run starts from; one that was cut short goes on, a finished one stays.
+
+    Returns:
+        the checkpoint's path.
+
+    Raises:
+        ValueError: the folder holds a base of another length.
+    """
+    checkpoint = folder / "checkpoint.safetensors"
+    if checkpoint.is_file():
+        info = load_checkpoint(checkpoint)[1]
+        if (found := info["train"]["steps"]) != steps:
+            raise ValueError(f"{folder} holds a base of {found} steps, not {steps}: say so, or give other --runs")
+        if info["step"] == steps:
+            return checkpoint
+    folder.mkdir(parents=True, exist_ok=True)
+    resume = checkpoint.is_file() and (folder / "state.pt").is_file()
+    return train(pairs, folder, text=None, config=replace(BASE, steps=steps), model=_sizes(None), resume=resume)
+
+
+def run(row: Row, seed: int, steps: int, base: Path, pairs: Pairs, text: Path, folder: Path) -> TARNet:
+    """Train one run in ``folder``; returns its network in eval mode."""
+    bank = None if row.bank is None else row.bank(text, seed)
+    net = start(row, bank, base, seed)
+    config = replace(RUN, steps=steps, seed=seed, learn_text=row.learn)
+    folder.mkdir(parents=True, exist_ok=True)
+    path = train(
+        pairs, folder, text=bank, config=config, model=net.config, weights=row.weights, start=net, loss=row.loss(text)
+    )
+    net.load_state_dict({name: t.float() if t.is_floating_point() else t for name, t in load_file(path).items()})
+    (folder / "state.pt").unlink()
+    return net.eval()
+
+
+def start(row: Row, bank: TextBank | None, base: Path, seed: int) -> TARNet:
+    """The network that a run begins with: the base's weights, TAFE drawn by the seed, its gate a little open."""
+    torch.manual_seed(seed)
+    net = row.build(_sizes(bank))
+    common: dict[str, Tensor] = {k: v for k, v in load_checkpoint(base)[0].state_dict().items() if k[:5] != "tafe."}
+    _, unknown = net.load_state_dict(common, strict=False)
+    assert not unknown, f"{base}: {unknown[0]} is no part of the network"
+    nn.init.constant_(net.tafe.gate, GATE)
+    return net
+
+
+def measure(
+    rows: Sequence[str], seeds: int, steps: int, base_steps: int, data: Path, text: Path, runs: Path,
+    limit: int | None = None,
+) -> Iterator[dict[str, Any]]:  # fmt: skip
+    """Train the base and every row with every seed, and examine each run; what ``runs`` holds already is not repeated.
+
+    Args:
+        rows: keys of :data:`ROWS`; :data:`PLAIN` always runs.
+        seeds: 0, 1, …; all rows of one seed come before the next seed.
+        steps: of each run.
+        base_steps: of the base.
+        data: folder of the shards ``train-*.tar``, ``optical_only-*.tar``, and of :data:`EXAMS`.
+        text: folder of text banks.
+        runs: folder of the runs.
+        limit: pairs per exam.
+
+    Yields:
+        One entry per run, the base first: row, seed, settings, and figures by exam.
+
+    Raises:
+        ValueError: an unknown row, or ``runs`` holds a base of another length.
+        FileNotFoundError: data or banks that are not there.
+    """
+    rows = list(dict.fromkeys([PLAIN, *rows]))
+    if unknown := [key for key in rows if key not in ROWS]:
+        raise ValueError(f"--rows {unknown[0]!r} is unknown: choose from {', '.join(ROWS)}")
+    pairs = read_pairs(find_shards(data))
+    alone = sorted(data.glob("optical_only-*.tar"))
+    pairs = pairs + read_optical(alone, size=pairs.sar.shape[-1]) if alone else pairs
+    base = train_base(pairs, runs / "base", base_steps)
+    digest = hashlib.sha256(base.read_bytes()).hexdigest()[:12]
+    settings = {"steps": steps, "base_steps": base_steps, "base": digest, "limit": limit, "pairs": len(pairs)}
+    exams: dict[str, list[Question]] = {}
+    for place, rung in EXAMS:
+        (dataset,) = open_dataset(data / place)
+        exams[f"{dataset.name}, {rung}"] = read_questions(dataset, rung, limit)
+    todo = [("base", 0), *((key, seed) for seed in range(seeds) for key in rows)]
+    with tqdm(todo, desc="runs", unit="run") as bar:
+        for key, seed in bar:
+            bar.set_postfix_str(f"{key}, seed {seed}")
+            folder = runs / ("base" if key == "base" else f"{key}-{seed}")
+            result = _read(folder / "result.json", settings)
+            if result is None:
+                if key == "base":
+                    net = load_checkpoint(base)[0]
+                else:
+                    net = run(ROWS[key], seed, steps, base, pairs, text, folder)
+                figures = {name: examine(net, questions).figures() for name, questions in exams.items()}
+                result = {"row": key, "seed": seed, "settings": settings, "figures": figures}
+                write_json(folder / "result.json", result)
+            yield result
+
+
+def _read(path: Path, settings: dict[str, Any]) -> dict[str, Any] | None:
+    """A finished run's result, or None where there is none of these settings."""
+    if not path.is_file():
+        return None
+    result = json.loads(path.read_text())
+    return result if result["settings"] == settings else None
+
+
+def _sizes(bank: TextBank | None) -> TARConfig:
+    tafe = TAFEConfig(classes=0) if bank is None else TAFEConfig(text_dim=bank.dim, classes=len(bank))
+    return TARConfig(SIZE.msfl, tafe, SIZE.cfdm)
