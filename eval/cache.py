@@ -122,6 +122,8 @@ def _write(group: h5py.Group, prediction: Prediction) -> None:
     group["keypoints0"] = prediction.matches.points0.astype(np.float32)
     group["keypoints1"] = prediction.matches.points1.astype(np.float32)
     group["confidence"] = prediction.matches.confidence.astype(np.float32)
+    if prediction.matches.std is not None:
+        group["std"] = prediction.matches.std.astype(np.float32)
     if prediction.tie_points is not None:
         group["tie_points"] = prediction.tie_points
     group.attrs["truth"] = prediction.truth
@@ -133,7 +135,7 @@ def _write(group: h5py.Group, prediction: Prediction) -> None:
 def _read(group: h5py.Group) -> Prediction:
     height, width = (int(side) for side in group.attrs["shape0"])
     return Prediction(
-        matches=Matches(*(group[key][()] for key in ("keypoints0", "keypoints1", "confidence"))),
+        matches=Matches(*(group[key][()] for key in ("keypoints0", "keypoints1", "confidence", "std") if key in group)),
         truth=np.asarray(group.attrs["truth"], dtype=np.float64),
         shape0=(height, width),
         border=str(group.attrs["border"]),

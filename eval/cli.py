@@ -20,6 +20,7 @@ _EXAMPLES = """examples, from the checkout's root:
   python -m eval run --matchers sift --data ../shared/data/bench/srif-opt-sar --rung real --out eval/results
   python -m eval estimators --set val-000 --rung tar,hard --matcher tar --out eval/results
   python -m eval refusals --data ../shared/data/val-000.tar --rung tar --mismatched 500 --out eval/results
+  python -m eval calibration --data ../shared/data/val-000.tar --rung tar --out eval/results
   python -m eval starts --data ../shared/data/val-000.tar --rung hard --limit 60 --threads 1 --out eval/results
   python -m eval failures --data ../shared/data/val-000.tar --rung hard --matcher tar_registrar --count 4 --out runs
   python -m eval landcover --data ../shared/data/optical_only-000.tar --out eval/results
@@ -102,6 +103,26 @@ def _parser() -> argparse.ArgumentParser:
     refuse.add_argument("--checkpoint", type=Path, help="TAR's checkpoint instead of the shipped one")
     refuse.add_argument("--out", type=Path, required=True, help="folder of the results")
     refuse.set_defaults(do=_refusals)
+
+    calibrate = commands.add_parser("calibration", help="do TAR's confidence and std mean what they say?")
+    calibrate.add_argument("--data", required=True, help="an optical–SAR set with stored warps")
+    calibrate.add_argument("--rung", choices=tuple(protocol.RUNGS), default="tar", help="deformation (%(default)s)")
+    calibrate.add_argument(
+        "--limit", type=_positive, default=200, help="pairs matched in one pass, and a fourth as many of each modality "
+        "with itself (%(default)s)"
+    )  # fmt: skip
+    calibrate.add_argument("--registrations", type=_positive, default=80, help="likewise registered (%(default)s)")
+    calibrate.add_argument("--threads", type=_positive, default=1, help="CPU threads (%(default)s)")
+    weights = calibrate.add_mutually_exclusive_group()
+    weights.add_argument("--checkpoint", type=Path, help="TAR's checkpoint instead of the shipped one")
+    weights.add_argument(
+        "--store", type=Path, metavar="CHECKPOINT", help="the same, and write the fit into it, in place of any before"
+    )
+    calibrate.add_argument(
+        "--cache", type=Path, default=Path("runs/eval"), help="folder of cached matches, %(default)s"
+    )
+    calibrate.add_argument("--out", type=Path, required=True, help="folder of the results")
+    calibrate.set_defaults(do=_calibration)
 
     start = commands.add_parser("starts", help="accuracy and time of the registrar by where it starts")
     start.add_argument("--data", required=True, help="a set with stored warps")
@@ -255,6 +276,24 @@ def _refusals(args: argparse.Namespace) -> None:
     with tqdm(total=min(args.true, count) + min(args.mismatched, count), unit="pair") as bar:
         found = refusals.measure(dataset, args.rung, args.true, args.mismatched, args.checkpoint, bar.update)
     print(refusals.write(args.out, dataset.name, args.rung, *found).read_text())
+
+
+def _calibration(args: argparse.Namespace) -> None:
+    from tqdm import tqdm
+
+    from eval import calibration
+
+    run.set_threads(args.threads)
+    dataset, checkpoint = _one(args.data), args.store or args.checkpoint
+    todo = calibration.plans(dataset.names, args.limit, args.registrations)
+    with tqdm(total=sum(len(plan.names) for plan in todo), unit="pair") as bar:
+        found = calibration.collect(dataset, args.rung, todo, checkpoint, args.cache, bar.update)
+    rows, fits = calibration.judge(found)
+    print(calibration.write(args.out, dataset.name, args.rung, rows, fits).read_text())
+    if args.store is not None:
+        words = f"to {dataset.name}, rung {args.rung}, {args.limit} pairs, {args.registrations} of them registered"
+        calibration.store(args.store, fits, words)
+        print(f"stored in {args.store}", file=sys.stderr)
 
 
 def _starts(args: argparse.Namespace) -> None:

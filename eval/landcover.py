@@ -6,10 +6,10 @@ is the answer. "Prior-corrected" subtracts from each word's log score its mean o
 needed for that, but the whole set is. What the answers are held against: classes drawn evenly, the largest class
 always, the same answers dealt out to the images at random, and the text's names shuffled.
 
-The words are those of WHU-RS19, which the shipped weights read. Neither set is independent of their training: RSSCN7's
-optical images made up 6 % of the draws, without the names of their classes; SEN1-2's training folders did name their
-scenes, by the very five words (``kornia_tar.training.data.SCENES``), and its validation images may share scenes with
-the training's.
+The words are those of WHU-RS19, which the shipped weights read. Neither set is independent of their training: two
+thirds of RSSCN7's optical images taught the words of their classes (``kornia_tar.training.data.SCENES``), and only the
+others, which it saw without a name, are asked here; SEN1-2's training folders taught theirs, and its validation images
+may share scenes with the training's.
 """
 
 from __future__ import annotations
@@ -34,6 +34,7 @@ from kornia_tar._files import write_json
 from kornia_tar.landcover import Cover, read_cover
 from kornia_tar.matcher import TARMatcher
 from kornia_tar.raster import Raster, to_grey8
+from kornia_tar.training.data import unnamed
 
 SHUFFLES = 1000
 Modality = Literal["optical", "sar"]
@@ -133,7 +134,6 @@ class Row:
         shuffled: mean share of right answers over ``SHUFFLES`` shuffles of the text's names.
         shuffled_95: what 95 % of the shuffles stay below.
         confusion: per true class the number of answers of each class.
-        answers: per image its name, its class and the answer.
     """
 
     modality: str
@@ -148,7 +148,6 @@ class Row:
     shuffled: float
     shuffled_95: float
     confusion: dict[str, dict[str, int]]
-    answers: list[tuple[str, str, str]]
 
 
 def measure(
@@ -228,7 +227,6 @@ def score(scenes: Scenes, corrected: bool, seed: int = 0) -> Row:
         shuffled=float(np.mean(shuffled)), shuffled_95=float(np.quantile(shuffled, 0.95)),
         confusion={a: {b: int(n) for b, n in zip(names, row, strict=True)}
                    for a, row in zip(names, confusion, strict=True)},
-        answers=[(n, names[t], names[a]) for n, t, a in zip(scenes.names, truth, answers, strict=True)],
     )  # fmt: skip
 
 
@@ -286,7 +284,8 @@ def _labelled(
         kind = next((kind for kind in SETS if match["name"].startswith(kind)), None)
         rest = match["name"].partition("__")[2]
         index = next((k for k, label in enumerate(SETS.get(kind or "", ())) if rest.startswith(f"{label.mark}_")), None)
-        if kind is not None and index is not None:
+        taught = kind == "rsscn7" and not unnamed(match["name"])
+        if kind is not None and index is not None and not taught:
             sets.add(kind)
             found.setdefault(match["modality"], {})[match["name"]] = member, index
     if len(sets) != 1:

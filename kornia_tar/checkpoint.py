@@ -15,6 +15,7 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 
 from kornia_tar._files import replacing
+from kornia_tar.calibration import Calibration
 from kornia_tar.layers import RepConv
 from kornia_tar.net import TARConfig, TARNet
 
@@ -28,7 +29,8 @@ def save_checkpoint(path: str | Path, net: TARNet, info: dict[str, Any]) -> None
     Args:
         path: target, ``.safetensors``.
         net: an unfused network.
-        info: JSON-serialisable provenance: text prior, data, recipe, seed, …
+        info: JSON-serialisable provenance: text prior, data, recipe, seed, …; under "calibration" what
+            :meth:`kornia_tar.calibration.Calibration.to_metadata` gave, where there is a fit.
     """
     path = Path(path)
     tensors = {k: v.detach().to("cpu", torch.float16 if v.is_floating_point() else v.dtype).contiguous()
@@ -77,6 +79,7 @@ def load_checkpoint(path: str | Path) -> tuple[TARNet, dict[str, Any]]:
     try:
         net = TARNet(TARConfig.from_dict(json.loads(meta["config"])))
         info = json.loads(meta["info"])
+        Calibration.from_metadata(info.get("calibration"))
         net.load_state_dict({k: v.float() if v.is_floating_point() else v for k, v in tensors.items()})
         if broken := [name for name, t in net.state_dict().items() if not t.isfinite().all()]:
             raise ValueError(f"{broken[0]} holds NaN or Inf")

@@ -168,7 +168,8 @@ def _add_train(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--limit", type=int, help="use only so many pairs, e.g. 64 to see it overfit")
     parser.add_argument("--resume", action="store_true", help="go on from the folder's state")
     parser.add_argument("--from", dest="start", metavar="WEIGHTS", help="start from these weights, not random ones")
-    parser.add_argument("--only-fine", action="store_true", help="with --from: polish the fine stage alone")
+    parser.add_argument("--only", choices=("fine", "text"), help="with --from: train the fine stage alone, or what "
+                        "reads the text and compares cells")  # fmt: skip
     parser.add_argument("--val", type=Path, help="a validation shard, matched at the end under the stored warps")
     parser.add_argument("--val-warps", type=Path, help="JSON with one matrix per pair of --val")
 
@@ -366,7 +367,7 @@ def run_train(a: argparse.Namespace) -> int:
     pairs = read_pairs(shards, limit=a.limit)
     pairs = pairs + read_optical(alone, size=pairs.sar.shape[-1]) if alone else pairs
     config = TrainConfig(steps=a.steps, minutes=a.minutes, batch=a.batch, size=a.size, seed=a.seed,
-                         precision=a.precision, only_fine=a.only_fine, learn_text=a.text == "learned",
+                         precision=a.precision, only=a.only, learn_text=a.text == "learned",
                          compile=device.startswith("cuda"))  # fmt: skip
     path = train(
         pairs, out, text=bank, config=config, model=model, device=device, resume=a.resume,
@@ -398,6 +399,11 @@ def run_info(a: argparse.Namespace) -> int:
     print(f"{path.name}: {millions:.2f} M parameters, {path.stat().st_size / 2**20:.1f} MiB")
     text = matcher.info.get("text", {})
     print(f"  text: {text.get('encoder', 'none')}: {', '.join(text.get('names', [])) or 'no names'}")
+    fitted = matcher.info.get("calibration", {}).get("fitted", "none: confidence and std are the network's own")
+    print(f"  calibration: {fitted}")
+    if "calibration" in matcher.info:
+        for name, fits in (("a pass", matcher.calibration.matches), ("tie points", matcher.calibration.tie_points)):
+            print(f"    {name}: optical with SAR {fits.cross}; one modality {fits.same}")
     for key in ("step", "minutes", "pairs", "data", "device", "torch"):
         if key in matcher.info:
             print(f"  {key}: {matcher.info[key]}")

@@ -11,6 +11,7 @@ from kornia.color import rgb_to_grayscale
 from kornia.feature import LocalFeatureMatcher, laf_from_center_scale_ori
 from torch import Tensor, nn
 
+from kornia_tar.calibration import Calibration
 from kornia_tar.cfdm import CELL
 from kornia_tar.checkpoint import load_checkpoint
 from kornia_tar.msfl import MIN_SIDE, MODALITIES, standardise
@@ -92,6 +93,7 @@ class TARMatcher(LocalFeatureMatcher):
             self.net = TARNet(config or TARConfig())
         else:
             self.net, self.info = load_checkpoint(resolve_weights(pretrained))
+        self.calibration = Calibration.from_metadata(self.info.get("calibration"))
         self.eval()
 
     def fuse(self) -> TARMatcher:
@@ -196,7 +198,8 @@ class TARMatcher(LocalFeatureMatcher):
         Returns:
             ``keypoints0``, ``keypoints1`` (N, 2) px; ``confidence`` (N,) in [0, 1], the predicted probability that the
             match is within 3 px; ``std`` (N,) px, the predicted one-sigma error per axis; ``batch_indexes`` (N,) long;
-            ``lafs0``, ``lafs1`` (1, N, 2, 3), upright circles as large as a cell. All float32.
+            ``lafs0``, ``lafs1`` (1, N, 2, 3), upright circles as large as a cell. All float32. What the
+            checkpoint's calibration says, if it holds one, is applied to ``confidence`` and ``std``.
 
         Raises:
             TypeError: a missing key or something else than a float tensor.
@@ -221,8 +224,19 @@ class TARMatcher(LocalFeatureMatcher):
         }
 
     def _match(self, first: Side, second: Side) -> Matches:
-        """All matches of a checked batch."""
-        return self.net(first.image, second.image, first.modality, second.modality, first.mask, second.mask)  # type: ignore[no-any-return]
+        """All matches of a checked batch, their confidence and std calibrated."""
+        modality0, modality1 = (self._known_modality(side) for side in (first, second))
+        found: Matches = self.net(first.image, second.image, modality0, modality1, first.mask, second.mask)
+        same = (modality0.argmax(1) == modality1.argmax(1))[found.batch]
+        alike, cross = self.calibration.matches.same, self.calibration.matches.cross
+        confidence = torch.where(same, alike.confidence(found.confidence), cross.confidence(found.confidence))
+        return found._replace(confidence=confidence, std=torch.where(same, alike.std(found.std), cross.std(found.std)))
+
+    def _known_modality(self, side: Side) -> Tensor:
+        """(B, 2) weights, inferred where they were not told."""
+        if side.modality is not None:
+            return side.modality
+        return self.net.msfl.infer_modality(standardise(side.image, side.mask))
 
     def _side(self, data: Mapping[str, Any], k: int) -> Side:
         """Image ``k`` and what is told of it, checked."""

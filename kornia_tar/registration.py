@@ -226,8 +226,10 @@ class Registrar:
         rmse = float(np.sqrt(np.mean(residuals[inliers] ** 2))) if inliers.any() else math.inf
         std, disagreement = found.std * unit, found.disagreement * unit
         reasons = self._gates(matrix, found.gain, SHARED * max(std, disagreement), first.size)
+        fit = self.matcher.calibration.tie_points.of(first.modality, second.modality)
+        matches = replace(matches, confidence=fit.confidence(matches.confidence), std=fit.std(matches.std * unit))
         return Registration(
-            not reasons, reasons, matrix, self.config.model, replace(matches, std=matches.std * unit), inliers,
+            not reasons, reasons, matrix, self.config.model, matches, inliers,
             start.rotation, start.scale, found.gain, rmse, std, disagreement,
         )  # fmt: skip
 

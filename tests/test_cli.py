@@ -19,7 +19,7 @@ from kornia_tar.demo import demo_pair
 from kornia_tar.geometry import corner_error
 from kornia_tar.net import TARNet
 from kornia_tar.raster import read_matches
-from kornia_tar.text import TextBank
+from kornia_tar.text import RandomPrior, TextBank
 
 
 @pytest.fixture(scope="module")
@@ -143,6 +143,23 @@ def test_landcover_takes_other_words_and_sizes(pair, worded, tmp_path, capsys):
     assert "two sizes" in capsys.readouterr().out
     assert main(["landcover", *common, "--names", "port,river", "--modality1", "auto"]) == 0
     assert list(json.loads(told.read_text())["shares"]) == ["port", "river"]
+
+
+def test_landcover_asks_remoteclip_for_any_words(pair, worded, tmp_path, monkeypatch):
+    asked = []
+
+    def load(name: str, **options: object) -> RandomPrior:
+        asked.append((name, options))
+        prior = RandomPrior(16)
+        prior.info = {"encoder": "e"}
+        return prior
+
+    monkeypatch.setattr("kornia_tar.matcher.load_text_prior", load)  # the real one needs RemoteCLIP's 605 MB
+    arguments = ["landcover", *map(str, pair[:2]), "--weights", str(worded), "-o", str(tmp_path / "c.png"),
+                 "--json", str(tmp_path / "c.json"), "--remoteclip", "r.pt", "--names", "solar farm, dam"]  # fmt: skip
+    assert main(arguments) == 0
+    assert asked == [("remoteclip", {"checkpoint": Path("r.pt")})]
+    assert list(json.loads((tmp_path / "c.json").read_text())["shares"]) == ["solar farm", "dam"]
 
 
 def test_landcover_reads_geotiffs(worded, tmp_path):

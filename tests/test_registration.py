@@ -14,6 +14,7 @@ from hypothesis import strategies as st
 
 from kornia_tar import Registrar, RegistrarConfig, TARMatcher
 from kornia_tar._files import write_json
+from kornia_tar.calibration import Calibration, Correction, Corrections
 from kornia_tar.demo import demo_pair
 from kornia_tar.geometry import corner_error, invert, transform_points
 from kornia_tar.view import View, tiles
@@ -165,6 +166,22 @@ def test_any_transform_of_a_similarity_is_one(untrained):
 @pytest.fixture(scope="module")
 def registrar() -> Registrar:
     return Registrar(TARMatcher())
+
+
+@needs_weights
+def test_a_fit_corrects_the_tie_points_and_nothing_else():
+    optical, sar, _ = demo_pair(0)
+    optical, sar = optical[:160, :160], sar[:160, :160]
+    config = replace(RegistrarConfig(), rotations=1, scales=(1.0,), refinements=1)
+    plain, fitted = TARMatcher(), TARMatcher()
+    plain.calibration = Calibration()
+    fitted.calibration = Calibration(tie_points=Corrections(cross=Correction(2.0, 1.0, 0.5)))
+    before, after = (Registrar(matcher, config)(optical, sar) for matcher in (plain, fitted))
+    np.testing.assert_array_equal(before.matrix, after.matrix)
+    np.testing.assert_array_equal(before.inliers, after.inliers)
+    assert before.rmse == after.rmse and before.error_estimate == after.error_estimate and len(after.matches)
+    np.testing.assert_allclose(after.matches.std, before.matches.std / 2)
+    assert (after.matches.confidence > before.matches.confidence)[before.matches.confidence < 0.8].all()
 
 
 SLOW = pytest.mark.slow  # one registration of 512×512 px takes some ten seconds on one CPU thread

@@ -68,23 +68,29 @@ class Matches:
         points0: (N, 2) x, y in image0.
         points1: (N, 2) x, y in image1.
         confidence: (N,), higher is better; what it means is the matcher's own.
+        std: (N,) stated one-sigma error per axis, px; None where it is not asked for.
     """
 
     points0: NDArray[np.float32]
     points1: NDArray[np.float32]
     confidence: NDArray[np.float32]
+    std: NDArray[np.float32] | None = None
 
     @classmethod
-    def of(cls, points0: torch.Tensor, points1: torch.Tensor, confidence: torch.Tensor) -> Matches:
+    def of(
+        cls, points0: torch.Tensor, points1: torch.Tensor, confidence: torch.Tensor, std: torch.Tensor | None = None
+    ) -> Matches:
         """Build from tensors of any float type and device."""
-        return cls(*(part.detach().float().cpu().numpy() for part in (points0, points1, confidence.reshape(-1))))
+        parts = (points0, points1, confidence.reshape(-1), *(() if std is None else (std,)))
+        return cls(*(part.detach().float().cpu().numpy() for part in parts))
 
     def inside(self, image0: Image, image1: Image) -> Matches:
         """Keep the matches whose two ends lie on their images; those in padding do not."""
         kept = np.ones(len(self.points0), bool)
         for points, image in ((self.points0, image0), (self.points1, image1)):
             kept &= ((points > -0.5) & (points < np.array(image.shape[1::-1]) - 0.5)).all(axis=1)
-        return Matches(self.points0[kept], self.points1[kept], self.confidence[kept])
+        std = None if self.std is None else self.std[kept]
+        return Matches(self.points0[kept], self.points1[kept], self.confidence[kept], std)
 
 
 class Matcher(Protocol):

@@ -1,7 +1,8 @@
 """The training loop: plain, one process, the same on CPU and GPU.
 
-Two kinds of run. A full one trains everything. One that starts from trained weights with ``only_fine`` keeps the coarse
-stage as it is and polishes what comes after it, which is cheap: no gradient enters the trunk.
+Three kinds of run. A full one trains everything. One that starts from trained weights may train a part only, which is
+cheap, for no gradient enters the trunk: ``only="fine"`` keeps the coarse stage as it is and polishes what comes after
+it; ``only="text"`` keeps MSFL and with it the fine features, and trains what reads the text and compares cells.
 
 Curriculum: relative deformation eases in over the first part of the run, since a net that starts with hard pairs
 stays at the identity prior. Learning rate: warm-up, constant, linear to 2 %. Weights that are kept
@@ -53,18 +54,22 @@ class TrainConfig:
     seed: int = 0
     precision: str = "auto"  # "fp32", "bf16", or bf16 where the device computes it natively
     compile: bool = False
-    only_fine: bool = False  # train the fine stage and the modality classifier alone
+    only: str | None = None  # train this part alone, see PARTS
     learn_text: bool = False  # the text features are a start that training moves: the control of what words bring
 
 
-# What polishing trains; nothing of it feeds the coarse stage.
-FINE = ("msfl.top2", "msfl.merge2", "msfl.modality", "cfdm.fine_descriptor", "cfdm.fine_head")
+PARTS = {
+    # Nothing of it feeds the coarse stage.
+    "fine": ("msfl.top2", "msfl.merge2", "msfl.modality", "cfdm.fine_descriptor", "cfdm.fine_head"),
+    # The head reads coarse tokens, so it must follow them.
+    "text": ("tafe", "cfdm.self_attention", "cfdm.cross_attention", "cfdm.descriptor", "cfdm.fine_head"),
+}
 
 
-def freeze_coarse(net: TARNet) -> None:
-    """Leave only the parts in :data:`FINE` trainable and in training mode."""
+def freeze_all_but(net: TARNet, part: str) -> None:
+    """Leave only a part of :data:`PARTS` trainable and in training mode."""
     net.requires_grad_(False).eval()
-    for name in FINE:
+    for name in PARTS[part]:
         net.get_submodule(name).requires_grad_(True).train()
 
 
@@ -146,8 +151,8 @@ def train(
     """
     if (config.steps is None) == (config.minutes is None):
         raise ValueError("set exactly one of steps and minutes")
-    if config.only_fine and start is None:
-        raise ValueError("only_fine polishes a trained network: give one to start from")
+    if config.only is not None and (config.only not in PARTS or start is None):
+        raise ValueError(f"only is {config.only!r}: it names a part ({', '.join(PARTS)}) of a network to start from")
     if text is None and model.tafe.classes:
         raise ValueError(f"the model expects {model.tafe.classes} text classes, but there is no text")
     if text is not None and (len(text), text.dim) != (model.tafe.classes, model.tafe.text_dim):
@@ -161,8 +166,8 @@ def train(
     net = TARNet(model) if start is None else deepcopy(start).requires_grad_(True)
     net = net.to(where, memory_format=torch.channels_last).train()  # type: ignore[call-overload]
     average = deepcopy(net).eval().requires_grad_(False)
-    if config.only_fine:
-        freeze_coarse(net)
+    if config.only is not None:
+        freeze_all_but(net, config.only)
     features = None if text is None else text.features.to(where)
     groups = parameter_groups(net, config.weight_decay)
     if features is not None and config.learn_text:
@@ -220,7 +225,7 @@ def train(
                 net.cfdm.open_gates()
             index = torch.multinomial(pairs.weights, batch_size, replacement=True, generator=generator)
             strength = deformation.finished() if progress > 1 - config.finish else deformation.eased(ease)
-            if config.only_fine:  # sub-pixel offsets are learned best where both images show the same
+            if config.only == "fine":  # sub-pixel offsets are learned best where both images show the same
                 strength = replace(deformation.finished(), same_modality=0.4)
             batch = make_batch(pairs, index, size, strength, generator)
             with torch.autocast(where.type, torch.bfloat16, enabled=bf16):

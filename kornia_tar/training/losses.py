@@ -110,10 +110,14 @@ def offset_loss(found: Offset, wanted: Tensor) -> Tensor:
 
 
 def text_loss(map0: Tensor, map1: Tensor, truth: Truth, scene: Tensor) -> Tensor:
-    """What the land-cover maps must be: the same in both images, sharp, varied, and true to the scene's name.
+    """What the land-cover maps must be: the same in both images, sharp, about the image, and true to the scene's name.
 
-    Symmetric KL of the two maps under the true warp; conditional minus marginal entropy (else a uniform map agrees with
-    itself perfectly); and where the data name the scene, the quarter of an image that looks most like the name must.
+    - Agreement: KL of the two maps under the true warp to their middle (Jensen–Shannon). Between the two themselves it
+      has no bound, and the surest way to keep it small is a map that says nothing.
+    - Information: how much the map says of the *image*, given where in the frame a cell lies: the entropy of the
+      batch's mean map at that place, less the maps' own. Over all places at once, a map of the frame would do: it is
+      sharp, varied and nearly agrees with itself, and a matcher likes to know where in the frame a cell lies.
+    - Naming: where the data name the scene, its name has a larger share of the image than the batch's other names.
 
     Args:
         map0: (B, K, h, w) probabilities in image0.
@@ -126,16 +130,23 @@ def text_loss(map0: Tensor, map1: Tensor, truth: Truth, scene: Tensor) -> Tensor
         return map0.sum() * 0
     m0, m1 = (m.float().flatten(2).clamp_min(1e-6) for m in (map0, map1))  # (B, K, N)
     p, q = m0.transpose(1, 2)[b, i], m1.transpose(1, 2)[b, truth.target0[b, i]]  # (n, K)
-    agreement = ((p - q) * (p.log() - q.log())).sum(-1).mean()
-    mean = (p + q).mean(0) / 2
-    information = (mean * mean.log()).sum() - ((p * p.log()) + (q * q.log())).sum(-1).mean() / 2
-    named = (scene >= 0).nonzero().flatten()
+    middle = ((p + q) / 2).log()
+    agreement = (p * (p.log() - middle) + q * (q.log() - middle)).sum(-1).mean()
+
+    maps = torch.cat([m0, m1])  # (2B, K, N)
+    shown = torch.cat([truth.target0, truth.target1])[:, None] >= 0  # (2B, 1, N)
+    count = shown.sum(0, keepdim=True)  # (1, 1, N)
+    mean = ((maps * shown).sum(0, keepdim=True) / count.clamp_min(1)).clamp_min(1e-6)
+    information = (shown * (maps * (maps.log() - mean.log()))).sum() / count.sum()
+
     naming = p.new_zeros(())
-    if len(named):
-        for m in (m0, m1):
-            mass = m[named, scene[named]]  # (n, N)
-            naming = naming - mass.topk(mass.shape[1] // 4, dim=1).values.mean(1).log().mean() / 2
-    return agreement + information + naming
+    named = (scene >= 0).nonzero().flatten()
+    names, which = scene[named].unique(return_inverse=True)
+    if len(names) > 1:
+        for m, there in zip((m0, m1), shown.chunk(2), strict=True):
+            share = (m * there).sum(2)[named][:, names].clamp_min(1e-6)  # (n, names)
+            naming = naming + F.nll_loss((share / share.sum(1, keepdim=True)).log(), which) / 2
+    return agreement - information + naming
 
 
 def step_loss(

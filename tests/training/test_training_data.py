@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import tarfile
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -71,6 +72,15 @@ def test_scenes_are_named_by_the_bank(shards):
     named = pairs.with_scenes(["river", "desert", "farmland"])
     assert named.scene.tolist() == [2, -1, -1, -1, 0, -1]
     assert named.names == pairs.names
+
+
+def test_a_third_of_rsscn7_stays_unnamed(shards):
+    one = read_pairs(find_shards(shards), SIDE, progress=False, limit=1)
+    pairs = one
+    for _ in range(3):
+        pairs = pairs + one
+    names = ("rsscn7__eForest_e002", "rsscn7__eForest_e003", "rsscn7__eForest_e303", "rsscn7__gParking_g100")
+    assert replace(pairs, names=names).with_scenes(["parking", "forest"]).scene.tolist() == [1, -1, -1, -1]
 
 
 def test_no_shards(tmp_path):

@@ -16,7 +16,7 @@ from kornia_tar.checkpoint import load_checkpoint
 from kornia_tar.net import TARConfig, TARNet
 from kornia_tar.text import TextBank
 from kornia_tar.training.data import find_shards, read_pairs
-from kornia_tar.training.loop import TrainConfig, choose_bf16, parameter_groups, schedule, train, update_ema
+from kornia_tar.training.loop import PARTS, TrainConfig, choose_bf16, parameter_groups, schedule, train, update_ema
 from kornia_tar.training.losses import step_loss
 
 SHORT = {"batch": 2, "size": 48, "finish_size": 64, "warmup": 2, "per_pair": 4, "precision": "fp32"}
@@ -105,6 +105,18 @@ def test_runs_of_one_seed_see_the_same_data_whatever_they_learn(few, tmp_path, b
     one, two = seen("a", lively_net()), seen("b", TARNet(SMALL))
     assert all(torch.equal(x, y) for x, y in zip(one, two, strict=True)) and not torch.equal(one[0], one[1])
     assert not torch.equal(one[0], seen("c", lively_net(), seed=1)[0])
+
+
+@pytest.mark.parametrize("part", ["fine", "text"])
+def test_a_part_alone_moves_and_nothing_else(few, tmp_path, bank, part):
+    start = lively_net()
+    before = {name: value.clone() for name, value in start.named_parameters()}
+    run(few, tmp_path / "run", bank, 2, start=start, config={"only": part})
+    after = torch.load(tmp_path / "run" / "state.pt", weights_only=True)["net"]
+    moved = {name for name, value in before.items() if not torch.equal(value, after[name])}
+    assert moved and all(any(name.startswith(f"{mine}.") for mine in PARTS[part]) for name in moved)
+    for mine in PARTS[part]:
+        assert any(name.startswith(f"{mine}.") for name in moved), mine
 
 
 def test_resume_without_state(few, tmp_path, bank):

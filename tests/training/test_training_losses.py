@@ -72,9 +72,10 @@ def test_focal_by_hand():
     assert float(focal(torch.zeros(0), 1.0)) == 0
 
 
-def truth_of(target0: list[int], target1: list[int]) -> Truth:
-    nowhere = torch.zeros(1, len(target0), 2)
-    return Truth(nowhere, nowhere, torch.tensor([target0]), torch.tensor([target1]))
+def truth_of(target0: list[int], target1: list[int], batch: int = 1) -> Truth:
+    targets = [torch.tensor(target).view(batch, -1) for target in (target0, target1)]
+    nowhere = torch.zeros(*targets[0].shape, 2)
+    return Truth(nowhere, nowhere, *targets)
 
 
 def test_coarse_loss_falls_with_the_right_scores():
@@ -128,20 +129,33 @@ def test_offset_likelihood_is_best_where_the_scale_is_the_error():
     assert float(offset_loss(none, torch.zeros(0, 2))) == 0
 
 
+def land(*rows: list[int]) -> torch.Tensor:
+    """Maps (B, 2, 2, 2) that are nearly sure of one of two classes, cell by cell."""
+    return torch.nn.functional.one_hot(torch.tensor(rows), 2).float().transpose(1, 2).reshape(-1, 2, 2, 2) * 0.98 + 0.01
+
+
 def test_text_loss_prefers_maps_that_agree_vary_and_fit_the_name():
-    truth = truth_of([0, 1, 2, 3], [0, 1, 2, 3])
-    unknown = torch.tensor([-1])
-    one = torch.tensor([0, 0, 1, 1])
-    sharp = torch.nn.functional.one_hot(one, 2).float().T.reshape(1, 2, 2, 2) * 0.98 + 0.01
-    even = torch.full_like(sharp, 0.5)
-    good = text_loss(sharp, sharp, truth, unknown)
-    assert good < text_loss(even, even, truth, unknown)  # a map that says nothing agrees with itself perfectly
-    assert good < text_loss(sharp, sharp.flip(1), truth, unknown)
-    same = torch.cat([torch.full((1, 1, 2, 2), 0.99), torch.full((1, 1, 2, 2), 0.01)], 1)
-    assert good < text_loss(same, same, truth, unknown)  # nor one that says the same everywhere
-    assert text_loss(same, same, truth, torch.tensor([0])) < text_loss(same, same, truth, torch.tensor([1]))
-    assert float(text_loss(sharp[:, :0], sharp[:, :0], truth, unknown)) == 0
-    assert float(text_loss(sharp, sharp, truth_of([-1] * 4, [-1] * 4), unknown)) == 0
+    truth = truth_of([0, 1, 2, 3] * 2, [0, 1, 2, 3] * 2, batch=2)
+    unknown = torch.tensor([-1, -1])
+    good = land([0, 0, 1, 1], [1, 1, 0, 0])
+    even = torch.full_like(good, 0.5)
+    found = text_loss(good, good, truth, unknown)
+    assert found < text_loss(even, even, truth, unknown)  # a map that says nothing agrees with itself perfectly
+    assert found < text_loss(good, good.flip(1), truth, unknown)
+    same = land([0] * 4, [0] * 4)
+    assert found < text_loss(same, same, truth, unknown)  # nor one that says the same everywhere
+    named = land([0] * 4, [1] * 4)
+    right, wrong = (text_loss(named, named, truth, torch.tensor(names)) for names in ([0, 1], [1, 0]))
+    assert right < wrong
+    assert float(text_loss(good[:, :0], good[:, :0], truth, unknown)) == 0
+    assert float(text_loss(good, good, truth_of([-1] * 8, [-1] * 8, batch=2), unknown)) == 0
+
+
+def test_text_loss_gives_nothing_for_a_map_of_the_frame():
+    truth, unknown = truth_of([0, 1, 2, 3] * 2, [0, 1, 2, 3] * 2, batch=2), torch.tensor([-1, -1])
+    frame, image = land([0, 0, 1, 1], [0, 0, 1, 1]), land([0, 0, 1, 1], [1, 1, 0, 0])
+    assert float(text_loss(frame, frame, truth, unknown)) == pytest.approx(0, abs=1e-4)
+    assert float(text_loss(image, image, truth, unknown)) < -0.5
 
 
 def test_sampled_cells_are_true_or_own(batch):

@@ -1,0 +1,98 @@
+"""Calibration: what the network says of its own matches, corrected by what was measured on validation pairs.
+
+A stated probability p becomes sigmoid(logit(p) / T + b): Platt's scaling (1999), of which temperature scaling (Guo et
+al. 2017) is the case b = 0. A stated one-sigma error is multiplied by a factor. T > 0 keeps the order of the matches.
+``python -m eval calibration`` fits, a checkpoint's metadata keep the fit; where they hold none, nothing is changed. A
+fit belongs to its weights and their text.
+
+The paper publishes no confidence; this is ours.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass
+from math import exp, isfinite
+from typing import Any, TypeVar
+
+import numpy as np
+from numpy.typing import NDArray
+from torch import Tensor
+
+Values = TypeVar("Values", Tensor, NDArray[np.float64])
+
+EDGE = 1e-6  # a probability is taken to be no nearer to 0 and 1 than this: its logit stays finite
+
+
+@dataclass(frozen=True)
+class Correction:
+    """One fit; the default changes nothing.
+
+    Args:
+        temperature: T, above 0; above 1 it makes confidences more modest.
+        bias: b, in logits; above 0 it raises them.
+        std_factor: of the stated one-sigma errors, above 0.
+    """
+
+    temperature: float = 1.0
+    bias: float = 0.0
+    std_factor: float = 1.0
+
+    def __post_init__(self) -> None:
+        fine = isfinite(self.temperature + self.bias + self.std_factor)
+        if not (fine and self.temperature > 0 and self.std_factor > 0):
+            raise ValueError(f"{self}: needs finite numbers, a temperature and a std_factor above 0")
+
+    def confidence(self, stated: Values) -> Values:
+        """(N,) probabilities in [0, 1], corrected."""
+        if self.temperature == 1 and self.bias == 0:
+            return stated
+        p, slope = stated.clip(EDGE, 1 - EDGE), 1 / self.temperature
+        odds = (p / (1 - p)) ** slope * exp(self.bias)
+        return odds / (1 + odds)
+
+    def std(self, stated: Values) -> Values:
+        """(N,) one-sigma errors, corrected."""
+        return stated * self.std_factor
+
+    def __str__(self) -> str:
+        return f"temperature {self.temperature:.3g}, bias {self.bias:+.3g}, std × {self.std_factor:.3g}"
+
+
+@dataclass(frozen=True)
+class Corrections:
+    """Two fits, by the pair's modalities: where both images look alike, a stated confidence is worth more."""
+
+    cross: Correction = Correction()  # optical with SAR
+    same: Correction = Correction()  # two images of one modality
+
+    def of(self, modality0: str | None, modality1: str | None) -> Correction:
+        """The one for a pair of these modalities."""
+        return self.same if modality0 == modality1 else self.cross
+
+
+@dataclass(frozen=True)
+class Calibration:
+    """All fits of a checkpoint."""
+
+    matches: Corrections = Corrections()  # of a single pass
+    tie_points: Corrections = Corrections()  # of the registrar
+
+    @classmethod
+    def from_metadata(cls, values: Mapping[str, Any] | None) -> Calibration:
+        """Inverse of :meth:`to_metadata`; None, as of a checkpoint without a fit, changes nothing.
+
+        Raises:
+            KeyError, TypeError, ValueError: ``values`` are something else.
+        """
+        if values is None:
+            return cls()
+        parts = {
+            name: Corrections(*(Correction(**values[name][kind]) for kind in ("cross", "same")))
+            for name in ("matches", "tie_points")
+        }
+        return cls(**parts)
+
+    def to_metadata(self) -> dict[str, Any]:
+        """Plain dictionaries for the checkpoint."""
+        return asdict(self)
