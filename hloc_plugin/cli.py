@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any, get_args
 
 from hloc_plugin.confs import confs
-from hloc_plugin.registry import INSTALL, register
+from hloc_plugin.registry import how_to_install, register
 from kornia_tar._command import adder, run_command
 
 NOTHING_FOUND = 2
@@ -101,9 +101,11 @@ def _add_matcher(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--package", default="hloc", help="where hloc lives, e.g. imcui.hloc (default: hloc)")
     parser.add_argument("--weights", help="name of shipped weights or a .safetensors file (default: the conf's)")
     parser.add_argument("--text", help="text prior: none, a bank's path, a provider (default: the weights' own)")
-    parser.add_argument("--modality", choices=("auto", "optical", "sar"), default="auto",
-                        help="of all images; auto: told from each (default: auto)")  # fmt: skip
-    parser.add_argument("--rotations", type=int, choices=(1, 4), help="4: pairs turned by any angle (default: conf's)")
+    parser.add_argument("--modality", choices=("cross", "auto", "optical", "sar"),
+                        help="cross: each pair has an optical and a SAR image; auto: told from each image; else of all "
+                        "images (default: the conf's, cross for tar)")  # fmt: skip
+    parser.add_argument("--rotations", type=int, choices=(1, 4, 8),
+                        help="4: pairs turned by any angle; 8: diagonals too (default: the conf's)")  # fmt: skip
     parser.add_argument("--nodata", type=int, help="grey value of missing pixels, 0 after prepare (default: none)")
     parser.add_argument("--threshold", type=float, help="least confidence of a match (default: 0.1)")
     parser.add_argument("--resize-max", type=int, help="longest side the matcher sees, px (default: the conf's)")
@@ -165,9 +167,11 @@ def configured(a: argparse.Namespace) -> dict[str, Any]:
     conf = deepcopy(confs[a.conf])
     told = {
         "weights": a.weights, "text": a.text, "rotations": a.rotations, "nodata": a.nodata,
-        "match_threshold": a.threshold, "modality": None if a.modality == "auto" else a.modality,
+        "match_threshold": a.threshold, "modality": a.modality,
     }  # fmt: skip
     conf["model"] |= {key: value for key, value in told.items() if value is not None}
+    if a.modality == "auto":
+        conf["model"]["modality"] = None
     if a.resize_max is not None:
         if a.resize_max < 32:
             raise ValueError(f"--resize-max must be at least 32, got {a.resize_max}")
@@ -204,7 +208,7 @@ def run_reconstruct(a: argparse.Namespace) -> int:
     try:
         reconstruction = importlib.import_module(f"{a.package}.reconstruction")
     except ModuleNotFoundError as error:
-        raise ImportError(f"{a.package} is not installed or lacks {error.name}; {INSTALL}") from error
+        raise ImportError(f"{a.package} is not installed or lacks {error.name}; {how_to_install(a.package)}") from error
     model = reconstruction.main(
         output_folder(a.out), a.images, a.pairs, a.features, a.matches,
         camera_mode=pycolmap.CameraMode.__members__[a.camera_mode], verbose=a.verbose, image_list=names,

@@ -11,18 +11,22 @@ import torch
 from torch import Tensor
 
 from kornia_tar import GuidedMatcher, RegistrarConfig, TARMatcher
+from kornia_tar.msfl import MODALITIES
 
 #: Keys of ``conf["model"]``:
 #:
 #: - ``weights``: name of shipped weights, or the path of a checkpoint.
 #: - ``match_threshold``: least confidence, in [0, 1].
 #: - ``max_num_matches``: of a pair, or None.
-#: - ``modality``: "optical" or "sar" where all images are of one kind; None: told from each image.
+#: - ``modality``: "cross" where each pair has an optical image and a SAR one: which is which is told from the two
+#:   together, surer than from each alone; "optical" or "sar" where all images are of that kind; None: told from each
+#:   image.
 #: - ``text``: None: the weights' own text prior; "none"; a bank's path (.npz, .safetensors, .h5); a provider's name;
 #:   or a dict of the arguments of :meth:`kornia_tar.TARMatcher.set_text_prior`.
 #: - ``guided``: register each pair, by rotation and scale, and return the registration's tie points, or none where it
 #:   is refused; for overhead pairs, which one plane transform joins. Takes seconds on a CPU.
-#: - ``rotations``: 4 tries one image in four quarter turns, for pairs turned by any angle; 1 is faster.
+#: - ``rotations``: 4 tries one image in four quarter turns, for pairs turned by any angle; 8 the diagonals too, where
+#:   those leave doubt, guided only; 1 is faster.
 #: - ``repeatable``: see :func:`to_cells`.
 #: - ``nodata``: grey value in 0-255 that marks missing pixels (0 after ``tar-hloc prepare``), or None.
 DEFAULTS: dict[str, Any] = {
@@ -51,10 +55,10 @@ def load_matcher(conf: Mapping[str, Any]) -> TARMatcher:
     if unknown:  # front ends of hloc write keys of their own into every conf
         warnings.warn(f"the conf of tar does not know {', '.join(unknown)}: left aside", stacklevel=2)
     conf = {**DEFAULTS, **conf}
-    if conf["rotations"] not in (1, 4):
-        raise ValueError(f"rotations is {conf['rotations']!r}; it must be 1 or 4")
-    if conf["modality"] not in (None, "optical", "sar"):
-        raise ValueError(f"modality is {conf['modality']!r}; it must be optical, sar or None")
+    if conf["rotations"] not in ((1, 4, 8) if conf["guided"] else (1, 4)):
+        raise ValueError(f"rotations is {conf['rotations']!r}; it must be 1 or 4, or 8 where guided")
+    if conf["modality"] not in (None, "cross", *MODALITIES):
+        raise ValueError(f"modality is {conf['modality']!r}; it must be cross, optical, sar or None")
     if conf["guided"] and conf["repeatable"]:
         raise ValueError("guided matches are tie points of one pair: they cannot be repeatable")
     options = {"threshold": conf["match_threshold"], "max_keypoints": conf["max_num_matches"]}
@@ -93,6 +97,11 @@ def match(matcher: TARMatcher, data: Mapping[str, Tensor], conf: Mapping[str, An
     images = [data["image0"], data["image1"]]
     masks = [_mask(data.get(f"mask{k}"), image, conf["nodata"]) for k, image in enumerate(images)]
     turned = max((0, 1), key=lambda k: (-images[k].shape[2] * images[k].shape[3], -float(images[k].mean())))
+    modalities = [conf["modality"]] * 2
+    if conf["modality"] == "cross":
+        optical = [float(matcher.infer_modality(*side)[0, 0]) for side in zip(images, masks, strict=True)]
+        first = optical[0] > optical[1] or (optical[0] == optical[1] and turned == 1)
+        modalities = list(MODALITIES if first else MODALITIES[::-1])
     best: tuple[list[Tensor], Tensor] | None = None
     for quarters in range(1 if conf["guided"] else conf["rotations"]):  # a guided matcher turns by itself
         batch: dict[str, Any] = {}
@@ -101,8 +110,8 @@ def match(matcher: TARMatcher, data: Mapping[str, Tensor], conf: Mapping[str, An
             batch[f"image{k}"] = images[k].rot90(turns, (2, 3))
             if (mask := masks[k]) is not None:
                 batch[f"mask{k}"] = mask.rot90(turns, (1, 2))
-            if conf["modality"] is not None:
-                batch[f"modality{k}"] = conf["modality"]
+            if modalities[k] is not None:
+                batch[f"modality{k}"] = modalities[k]
         out = matcher(batch)
         keypoints, scores = [out["keypoints0"], out["keypoints1"]], out["confidence"]
         if conf["repeatable"]:

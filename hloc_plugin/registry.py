@@ -8,7 +8,12 @@ from pathlib import Path
 
 from hloc_plugin.confs import confs
 
-INSTALL = "pip install git+https://github.com/cvg/Hierarchical-Localization"
+
+def how_to_install(package: str) -> str:
+    """The command that installs hloc, or the package that ships a fork of it."""
+    if package.split(".")[0] == "imcui":
+        return "pip install imcui"
+    return "pip install git+https://github.com/cvg/Hierarchical-Localization"
 
 
 def register(package: str = "hloc") -> None:
@@ -30,7 +35,7 @@ def register(package: str = "hloc") -> None:
         match_dense = importlib.import_module(f"{package}.match_dense")
     except ImportError as error:
         missing = f"{package} is not installed" if error.name == package.split(".")[0] else f"{package}: {error}"
-        raise ImportError(f"{missing}; {INSTALL}", name=error.name) from error
+        raise ImportError(f"{missing}; {how_to_install(package)}", name=error.name) from error
     folder = str(Path(__file__).with_name("_matchers"))
     if folder not in matchers.__path__:
         matchers.__path__.append(folder)

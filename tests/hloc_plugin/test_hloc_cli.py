@@ -93,6 +93,14 @@ def test_options_enter_a_copy_of_the_conf():
 
 
 @pytest.mark.parametrize(
+    ("told", "modality"), [([], "cross"), (["--modality", "auto"], None), (["--modality", "optical"], "optical")]
+)
+def test_modality_is_the_confs_unless_told(told, modality):
+    arguments = cli.build_parser().parse_args(["match-dense", "--pairs", "p", "--images", "i", "-o", "o", *told])
+    assert cli.configured(arguments)["model"]["modality"] == modality
+
+
+@pytest.mark.parametrize(
     ("line", "message"),
     [
         ("match-dense --pairs none.txt --images . -o out", "none.txt: no such file of pairs"),

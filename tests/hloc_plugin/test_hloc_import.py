@@ -5,8 +5,11 @@ from __future__ import annotations
 import os
 import subprocess
 import sys
+from types import ModuleType
 
 import pytest
+
+from hloc_plugin import _pycolmap
 
 HEAVY = {"hloc", "pycolmap", "torchvision", "matplotlib", "rasterio", "open_clip", "scipy"}
 
@@ -53,3 +56,25 @@ order = list(sys.modules)
 assert order.index("torch") < order.index({stand_in!r} + ".matchers")
 """)
     assert done.returncode == 0, done.stderr[-2000:]
+
+
+@pytest.mark.parametrize("version", ["3.13.0", "4.2.0", "4.10.1", "dev"])
+def test_pycolmap_that_serves(monkeypatch, version, recwarn):
+    fake = ModuleType("pycolmap")
+    fake.__version__ = version
+    monkeypatch.setitem(sys.modules, "pycolmap", fake)
+    assert _pycolmap.load() is fake and not recwarn.list
+
+
+def test_pycolmap_that_does_not_serve_is_named(monkeypatch):
+    fake = ModuleType("pycolmap")
+    monkeypatch.setitem(sys.modules, "pycolmap", fake)
+    fake.__version__ = "3.12.6"
+    with pytest.raises(ImportError, match=r"pycolmap 3\.12\.6 is too old"):
+        _pycolmap.load()
+    fake.__version__ = "4.2.1"
+    with pytest.warns(UserWarning, match="triangulates no points"):
+        _pycolmap.load()
+    monkeypatch.setitem(sys.modules, "pycolmap", None)
+    with pytest.raises(ImportError, match=r"kornia-tar\[hloc\]"):
+        _pycolmap.load()

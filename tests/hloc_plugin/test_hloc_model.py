@@ -21,7 +21,10 @@ def rows(out: dict, first: int = 0) -> torch.Tensor:
     return torch.cat([out[f"keypoints{first}"], out[f"keypoints{1 - first}"], out["scores"][:, None]], 1)
 
 
-@pytest.mark.parametrize("model", [{}, {"rotations": 4}, {"repeatable": True}, {"rotations": 4, "modality": "optical"}])
+@pytest.mark.parametrize(
+    "model",
+    [{}, {"rotations": 4}, {"repeatable": True}, {"rotations": 4, "modality": "optical"}, {"modality": "cross"}],
+)
 @pytest.mark.parametrize("same_size", [False, True])
 def test_swapped_images_give_swapped_matches(matcher, model, same_size):
     one, two = picture(1, 64, 96), picture(2, 64, 96) if same_size else picture(2, 72, 64)
@@ -60,6 +63,17 @@ def test_to_cells_keeps_matches_of_an_affine_map_exact():
         assert torch.equal((on_cell - 3.5) % 8, torch.zeros_like(on_cell))
 
 
+@pytest.mark.parametrize("seeds", [(1, 2), (2, 1)])
+def test_cross_pairs_have_one_image_of_each_kind(matcher, seeds):
+    images = {f"image{k}": picture(seed, 64, 96) for k, seed in enumerate(seeds)}
+    optical = [float(matcher.infer_modality(image)[0, 0]) for image in images.values()]
+    names = ("optical", "sar") if optical[0] > optical[1] else ("sar", "optical")
+    told = matcher({**images, "modality0": names[0], "modality1": names[1]})
+    found = match(matcher, images, {"modality": "cross"})
+    torch.testing.assert_close(found["keypoints0"], told["keypoints0"])
+    torch.testing.assert_close(found["scores"], told["confidence"])
+
+
 def test_nodata_value_is_not_matched(matcher):
     image = picture(1, 64, 96).clamp(min=0.02)
     image[..., 48:] = 0
@@ -85,7 +99,7 @@ def test_text_prior_through_the_conf(weights, tmp_path):
 
 
 @pytest.mark.parametrize(
-    ("conf", "message"), [({"rotations": 3}, "rotations is 3"), ({"modality": "radar"}, "modality is 'radar'")]
+    ("conf", "message"), [({"rotations": 8}, "rotations is 8"), ({"modality": "radar"}, "modality is 'radar'")]
 )
 def test_wrong_values_are_named(weights, conf, message):
     with pytest.raises(ValueError, match=message):
@@ -110,10 +124,10 @@ def test_known_shift_is_found_at_integer_centres(quarters):
 
 
 def test_guided_matches_are_the_registrars_or_none(weights):
-    guided = load_matcher({"weights": weights, "guided": True, "rotations": 4})
-    assert isinstance(guided, GuidedMatcher) and guided.registrar.rotations == 4
+    guided = load_matcher({"weights": weights, "guided": True, "rotations": 8})
+    assert isinstance(guided, GuidedMatcher) and guided.registrar.rotations == 8
     image = picture(1, 64, 96)
-    out = match(guided, {"image0": image, "image1": picture(2, 64, 96)}, {"guided": True, "rotations": 4})
+    out = match(guided, {"image0": image, "image1": picture(2, 64, 96)}, {"guided": True, "rotations": 8})
     assert len(out["keypoints0"]) == len(out["scores"]) == 0  # untrained, and of different places
     with pytest.raises(ValueError, match="repeatable"):
         load_matcher({"weights": weights, "guided": True, "repeatable": True})

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import importlib
+from copy import deepcopy
 
 import pytest
 import torch
 from helpers import picture
 
 import hloc_plugin
+from hloc_plugin.formats import read_keypoints, read_matches, read_pairs
 
 
 def load(package: str, name: str) -> type:
@@ -64,6 +66,24 @@ def test_default_conf_fills_what_a_conf_leaves_out(hloc, weights):
         model({"image0": picture(1, 64, 64)})
 
 
-def test_missing_package_says_how_to_install_it():
-    with pytest.raises(ImportError, match=r"no_such_hloc is not installed; pip install git\+https"):
-        hloc_plugin.register("no_such_hloc")
+def test_imcuis_own_pipeline(views, conf, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)  # it writes a log there
+    match_dense = pytest.importorskip("imcui.hloc.match_dense", reason="imcui is not importable")
+    hloc_plugin.register("imcui.hloc")
+    assert load("imcui.hloc", "tar").__module__ == "imcui.hloc.matchers.tar"
+    assert match_dense.confs["tar_sfm"] == hloc_plugin.confs["tar_sfm"]
+    pairs = views / "pairs.txt"
+    features, matches = match_dense.main(deepcopy(conf), pairs, views / "images", tmp_path)
+    names = read_pairs(pairs)
+    keypoints = read_keypoints(features, {name for pair in names for name in pair})
+    for pair, indices in read_matches(matches, names).items():
+        assert len(indices) and all(indices[:, k].max() < len(keypoints[pair[k]]) for k in (0, 1))
+
+
+@pytest.mark.parametrize(
+    ("package", "command"),
+    [("no_such_hloc", r"no_such_hloc is not installed; pip install git\+https"), ("imcui.no", "; pip install imcui$")],
+)
+def test_missing_package_says_how_to_install_it(package, command):
+    with pytest.raises(ImportError, match=command):
+        hloc_plugin.register(package)

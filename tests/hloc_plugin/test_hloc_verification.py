@@ -134,6 +134,20 @@ def test_database_holds_what_was_verified(images, tmp_path, pair):
     np.testing.assert_allclose(there, transform_points(outcome.matrix, points[0]), atol=1e-6)
 
 
+def test_epipolar_geometry_enters_the_database_in_colmaps_pixels(images, tmp_path):
+    pair = ("a.png", "b.png")
+    *points, _ = views_of_depth()
+    outcome = verify(*points, SIZE, SIZE, "fundamental")
+    keypoints = {name: p.astype(np.float32) for name, p in zip(pair, points, strict=True)}
+    matches = {pair: np.repeat(np.arange(len(points[0]))[:, None], 2, axis=1)}
+    write_database(tmp_path / "d.db", images, keypoints, matches, {pair: outcome})
+    with pycolmap.Database.open(tmp_path / "d.db") as database:
+        geometry = database.read_two_view_geometry(*(image.image_id for image in database.read_all_images()))
+    assert geometry.config == pycolmap.TwoViewGeometryConfiguration.UNCALIBRATED
+    there, here = sampson(geometry.F, points[0] + 0.5, points[1] + 0.5), sampson(outcome.matrix, *points)
+    np.testing.assert_allclose(there, here, atol=1e-6)
+
+
 def test_rejected_pairs_are_in_the_database_without_inliers(images, tmp_path):
     pair = ("a.png", "c.png")
     points = planar_matches(AFFINE, good=0, bad=50)
