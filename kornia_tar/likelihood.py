@@ -28,7 +28,7 @@ from kornia_tar._least_squares import FloatArray, TransformModel
 
 KNOW_NOTHING = 0.1  # ε
 BLOCKS = 4  # on a side: cells of one block share what they see, so their errors count as one
-JUDGED_WIDTH = 1.5  # of the splines that tell how sharp a top is
+JUDGED_WIDTHS = (1.5, 2.5)  # of the splines that tell how sharp a top is; the next where the sharper ones have none
 WITHIN = 3.0  # px, of a tie point's confidence
 
 
@@ -123,7 +123,8 @@ def align(
         std = disagreement = math.nan
         if judge is not None:
             points = torch.from_numpy(judge).float()
-            std = _std(frame, theta, (in1, in0), points)
+            stds = (_std(frame, theta, (in1, in0), points, width) for width in JUDGED_WIDTHS)
+            std = next((std for std in stds if math.isfinite(std)), math.inf)
             alone = [_climb(frame, theta, pair) for pair in ((in1, None), (None, in0))]
             places = [_transform(frame.matrix(one), points) for one in alone]
             disagreement = float((places[0] - places[1]).norm(dim=1).mean())
@@ -202,21 +203,24 @@ def _climb(frame: _Frame, start: Tensor, pair: tuple[Evidence | None, Evidence |
     return found if found.isfinite().all() else start
 
 
-def _std(frame: _Frame, theta: Tensor, pair: tuple[Evidence, Evidence], points: Tensor) -> float:
-    """Mean one-sigma error of where (P, 2) ``points`` lie, px: covariance H⁻¹ (Σ_b g_b g_bᵀ) H⁻¹ over blocks b."""
+def _std(frame: _Frame, theta: Tensor, pair: tuple[Evidence, Evidence], points: Tensor, width: float) -> float:
+    """Mean one-sigma error of where (P, 2) ``points`` lie, px: covariance H⁻¹ (Σ_b g_b g_bᵀ) H⁻¹ over blocks b.
+
+    Infinite where too few blocks are seen, or L through splines of ``width`` has no top at ``theta``.
+    """
     theta = theta.clone().requires_grad_()
     points0 = torch.cat([e.points for e in pair])
     low, high = points0.amin(0), points0.amax(0)
     tile = ((points0 - low) / (high - low + 1) * BLOCKS).long()  # (K, 2)
     block = tile[:, 1] * BLOCKS + tile[:, 0]
-    gains = _gains(frame.matrix(theta), pair, JUDGED_WIDTH)
+    gains = _gains(frame.matrix(theta), pair, width)
     sums = gains.new_zeros(BLOCKS**2).index_add(0, block, gains)
     seen = [b for b in range(BLOCKS**2) if (block == b).any()]
     if len(seen) <= len(theta):
         return math.inf
     scores = torch.stack([torch.autograd.grad(sums[b], theta, retain_graph=True)[0] for b in seen])  # (b, P)
 
-    total = lambda values: -_gains(frame.matrix(values), pair, JUDGED_WIDTH).sum()  # noqa: E731
+    total = lambda values: -_gains(frame.matrix(values), pair, width).sum()  # noqa: E731
     hessian = torch.autograd.functional.hessian(total, theta.detach()).double()
     if not hessian.isfinite().all():
         return math.inf
