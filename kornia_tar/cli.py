@@ -144,8 +144,8 @@ def _add_registrar(parser: argparse.ArgumentParser) -> None:
     _add_threshold(parser)
     parser.add_argument("--model", choices=("affine", "similarity", "homography"), default="affine",
                         help="transform to fit (default: affine)")  # fmt: skip
-    parser.add_argument("--rotations", type=int, choices=(1, 4), default=4,
-                        help="4: any rotation; 1: nearly upright pairs, faster (default: 4)")  # fmt: skip
+    parser.add_argument("--rotations", type=int, choices=(1, 4, 8), default=8, help="8: any rotation; 4: quarter "
+                        "turns alone, faster where it refuses; 1: nearly upright pairs (default: 8)")  # fmt: skip
 
 
 def _add_train(parser: argparse.ArgumentParser) -> None:

@@ -65,7 +65,8 @@ def test_demo_shows_its_error(tmp_path, capsys):
 def test_an_untrained_net_is_honestly_not_registered(pair, untrained, tmp_path, capsys):
     optical, sar, _ = pair
     (tmp_path / "registered.png").write_bytes(b"stale")
-    assert main(["register", str(optical), str(sar), "-o", str(tmp_path), "--weights", str(untrained)]) == 2
+    words = ["-o", str(tmp_path), "--weights", str(untrained), "--rotations", "1"]
+    assert main(["register", str(optical), str(sar), *words]) == 2
     assert "not registered" in capsys.readouterr().err
     assert not (tmp_path / "registered.png").exists()
     report = json.loads((tmp_path / "report.json").read_text())

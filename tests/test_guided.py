@@ -77,7 +77,7 @@ def test_wrong_input_is_named_as_by_tarmatcher(data):
 
 @needs_weights
 def test_the_demo_pair_and_a_mismatched_one():
-    matcher = GuidedMatcher(registrar=RegistrarConfig(scales=(1.0,)))
+    matcher = GuidedMatcher(registrar=RegistrarConfig(rotations=1, scales=(1.0,)))
     (optical, sar, truth), (_, other, _) = demo_pair(0), demo_pair(1)
 
     def tensor(image: np.ndarray) -> torch.Tensor:

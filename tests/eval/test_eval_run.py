@@ -140,6 +140,7 @@ def test_a_foreign_file_in_the_cache_is_named(command, tmp_path, capsys):
     assert "not a cache of matches" in capsys.readouterr().err
 
 
+@pytest.mark.slow  # toys take the same path in test_run_writes_tables_with_an_identity_row
 def test_real_pairs(shared, tmp_path, capsys):
     words = ["--data", str(shared / "data" / "val-000.tar"), "--out", str(tmp_path), "--cache", str(tmp_path / "cache")]
     matchers = "identity,sift,xfeat"
