@@ -101,6 +101,7 @@ def _parser() -> argparse.ArgumentParser:
     refuse.add_argument("--mismatched", type=_positive, default=500, help="mismatched pairs (%(default)s)")
     refuse.add_argument("--threads", type=_positive, default=2, help="CPU threads (%(default)s)")
     refuse.add_argument("--checkpoint", type=Path, help="TAR's checkpoint instead of the shipped one")
+    refuse.add_argument("--cache", type=Path, default=Path("runs/eval"), help="folder of kept outcomes (%(default)s)")
     refuse.add_argument("--out", type=Path, required=True, help="folder of the results")
     refuse.set_defaults(do=_refusals)
 
@@ -274,7 +275,9 @@ def _refusals(args: argparse.Namespace) -> None:
     dataset = _one(args.data)
     count = len(dataset.names)
     with tqdm(total=min(args.true, count) + min(args.mismatched, count), unit="pair") as bar:
-        found = refusals.measure(dataset, args.rung, args.true, args.mismatched, args.checkpoint, bar.update)
+        found = refusals.measure(
+            dataset, args.rung, args.true, args.mismatched, args.checkpoint, args.cache, bar.update
+        )
     print(refusals.write(args.out, dataset.name, args.rung, *found).read_text())
 
 

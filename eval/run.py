@@ -59,8 +59,8 @@ def predict(
     if warps is not None and (lacking := [name for name in names if name not in warps]):
         raise ValueError(f"{dataset.name}: {len(lacking)} pairs have no stored warp, first {lacking[0]!r}; draw again")
     about = {
-        "key": f"{matcher.settings} | warps {_hash(warps)}",
-        "warps": _hash(warps),
+        "key": f"{matcher.settings} | warps {hash_warps(warps)}",
+        "warps": hash_warps(warps),
         "matcher": matcher.name,
         "settings": matcher.settings,
         "parameters": matcher.parameters,
@@ -122,7 +122,7 @@ def score(
         FileNotFoundError: when nothing is cached.
     """
     model = model_of(rung)
-    wanted = _hash(_warps(dataset, rung, warps_folder))
+    wanted = hash_warps(_warps(dataset, rung, warps_folder))
     rows, missing = [], dict(not_run)
     ceiling: dict[str, float] = {}
     borders: Counter[str] = Counter()
@@ -150,6 +150,16 @@ def score(
     rotations, scales = np.array(motions).reshape(-1, 2).T
     detail = report.PairErrors(list(names), rotations, scales, errors)
     return report.Table(dataset, rung, drawn, model, len(names), dict(borders), rows, ceiling, missing, detail)
+
+
+def hash_warps(warps: dict[str, Matrix] | None) -> str:
+    """Hash drawn warps, so that what was matched under others is not taken for theirs; None is the set's own truth."""
+    if warps is None:
+        return REAL
+    digest = hashlib.sha256()
+    for name in sorted(warps):
+        digest.update(name.encode() + warps[name].tobytes())
+    return digest.hexdigest()[:16]
 
 
 def set_threads(threads: int) -> None:
@@ -188,12 +198,3 @@ def _perfect(prediction: Prediction, model: metrics.Model) -> metrics.PairScore:
     height, width = prediction.shape0
     grid = np.stack(np.meshgrid(np.arange(4, width, 8), np.arange(4, height, 8)), -1).reshape(-1, 2)
     return metrics.score_pair(grid, metrics.transform(prediction.truth, grid), prediction.truth, (height, width), model)
-
-
-def _hash(warps: dict[str, Matrix] | None) -> str:
-    if warps is None:
-        return REAL
-    digest = hashlib.sha256()
-    for name in sorted(warps):
-        digest.update(name.encode() + warps[name].tobytes())
-    return digest.hexdigest()[:16]
