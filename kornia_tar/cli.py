@@ -37,7 +37,8 @@ from kornia_tar.raster import (
     write_json,
     write_matches,
 )
-from kornia_tar.registration import Registrar, RegistrarConfig, Registration
+from kornia_tar.registrar_config import RegistrarConfig
+from kornia_tar.registration import Registrar, Registration
 from kornia_tar.results import write_results
 from kornia_tar.text import TextBank, available_text_priors, embed_classes, load_text_prior
 

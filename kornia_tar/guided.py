@@ -17,7 +17,8 @@ from torch import Tensor
 from kornia_tar.matcher import Side, TARMatcher
 from kornia_tar.msfl import MODALITIES
 from kornia_tar.net import Matches, TARConfig
-from kornia_tar.registration import Correspondences, Registrar, RegistrarConfig
+from kornia_tar.registrar_config import RegistrarConfig
+from kornia_tar.registration import Correspondences, Registrar
 
 
 class GuidedMatcher(TARMatcher):

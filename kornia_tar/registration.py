@@ -1,10 +1,10 @@
 """Registrar: two images in, one trustworthy transform out, or an honest "not registered".
 
-1. Overview: both images reduced to a few hundred pixels, image1 tried at four rotations and, where that is not enough,
-   at other scales and at the diagonals. A robust similarity through the matches of each start gives candidates.
+1. Overview (:mod:`kornia_tar.overview`): both images reduced to a few hundred pixels, image1 tried at four rotations
+   and, where that is not enough, at other scales and at the diagonals. The likeliest start wins.
 2. Alignment: image1 warped into image0's frame by what is known so far; then all cells of both images vote for the
-   small transform that remains (:mod:`kornia_tar.likelihood`). First the candidates at overview size, of which the most
-   likely wins; then the winner at doubling sizes up to the full one, tile by tile, which bounds the network's memory.
+   small transform that remains (:mod:`kornia_tar.likelihood`); at doubling sizes up to the full one, tile by tile,
+   which bounds the network's memory (:mod:`kornia_tar.observer`).
 3. Gates. What fails one is reported as not registered, with the reason.
 
 The paper publishes no registration procedure; this one is ours.
@@ -14,71 +14,31 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass, replace
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from kornia_tar.cfdm import CELL
 from kornia_tar.geometry import (
     FloatArray,
     TransformModel,
     compose,
     decompose,
     fit_least_squares,
-    fit_transform,
     image_corners,
     invert,
     transform_points,
 )
-from kornia_tar.likelihood import Alignment, Evidence, align, join, tie_points
+from kornia_tar.likelihood import Alignment, Evidence, align, tie_points
 from kornia_tar.matcher import TARMatcher
-from kornia_tar.msfl import MIN_SIDE, MODALITIES
-from kornia_tar.net import Described
-from kornia_tar.view import Mask, View, scale_at, tiles
+from kornia_tar.observer import Known, Observer
+from kornia_tar.overview import Start, find_start
+from kornia_tar.registrar_config import RegistrarConfig
+from kornia_tar.view import Mask, View, scale_at
 
 FINER = 1.25  # image1's pixels for one of image0's, from which image1's frame is the one to align in
 SHARED = 2.5  # see Registration.error_estimate
-KNOWN_PIXELS = 2**22  # of image0, up to which its features are kept from pass to pass
-
-
-@dataclass(frozen=True)
-class RegistrarConfig:
-    """How to register, and what to trust.
-
-    Lengths are pixels of image1 where nothing else is said.
-    """
-
-    model: TransformModel = "affine"
-    start_confidence: float = 0.1  # least, of the matches that a start is fitted to
-    start_threshold: float = 6.0  # of an inlier to a start, wide, for a start knows neither shear nor perspective
-    rotations: int = 8  # 1: nearly upright pairs; 4: any rotation; 8: the diagonals too, where the four leave doubt
-    scales: tuple[float, ...] = (1.0, 1.4, 0.7)  # starts, image1's pixels for one of image0's; tried in turn
-    candidates: int = 3  # of one scale's rotations, that are compared at half the overview's size
-    sure_gain: float = 0.15  # nats per cell: no further start is tried
-    overview: int = 384  # longest side of the first pass
-    tile: int = 512  # side of the tiles at full resolution, in image0
-    refinements: int = 2
-    max_cells: int = 20_000  # that vote, of both images, drawn evenly
-    threshold: float = 3.0  # of an inlier
-    prior: float = 2.5  # px of the coarser image, how far the ground may depart from the model: steers the tie points
-    min_gain: float = 0.1  # nats per cell over knowing nothing
-    min_cells: int = 60  # that both images show; of small images half of all
-    max_scale: float = 4.0  # either way
-    max_anisotropy: float = 1.6
-    max_perspective: float = 0.3  # change of depth over half the image
-    max_error: float = 5.0  # px of the estimated error; like threshold, for equal scale
-
-    def __post_init__(self) -> None:
-        if self.rotations not in (1, 4, 8):
-            raise ValueError(f"rotations must be 1, 4 or 8, got {self.rotations}")
-        if not self.scales or min(self.scales) <= 0:
-            raise ValueError(f"scales must be one or more positive numbers, got {self.scales}")
-        if min(self.overview, self.tile) < MIN_SIDE:
-            raise ValueError(f"overview and tile must be at least {MIN_SIDE} px")
-        if min(self.candidates, self.refinements, self.min_cells, self.max_cells) < 1:
-            raise ValueError("candidates, refinements, min_cells and max_cells must be at least 1")
 
 
 @dataclass(frozen=True)
@@ -178,6 +138,7 @@ class Registrar:
     def __init__(self, matcher: TARMatcher, config: RegistrarConfig = RegistrarConfig()) -> None:
         self.matcher = matcher
         self.config = config
+        self._observer = Observer(matcher, config.tile, config.max_cells)
 
     @torch.no_grad()
     def __call__(
@@ -202,9 +163,9 @@ class Registrar:
         Raises:
             TypeError, ValueError: an image or mask that does not fit, named.
         """
-        first = self._told(View.of(image0, mask0, modality0, "image0"))
-        second = self._told(View.of(image1, mask1, modality1, "image1"))
-        start = self._overview(first, second)
+        first = self._observer.told(View.of(image0, mask0, modality0, "image0"), self.config.overview)
+        second = self._observer.told(View.of(image1, mask1, modality1, "image1"), self.config.overview)
+        start = find_start(first, second, self._observer, self.config)
         if start is None:
             return self._failed(None, "no start has matches that agree, or ground enough in common")
         corners = image_corners(first.size)
@@ -240,7 +201,7 @@ class Registrar:
         model, side = self.config.model, 2 * self.config.overview
         while side < max(first.size):  # the cells see a few pixels: an overview's error must not outgrow them
             small, to_small = first.reduced(side)
-            pair = self._evidence(small, second, compose(invert(to_small), matrix), {})
+            pair = self._observer.evidence(small, second, compose(invert(to_small), matrix), {}, self.config.min_cells)
             if pair is None:
                 return None
             step = align(*pair, model, small.size).matrix
@@ -250,9 +211,9 @@ class Registrar:
             corners = image_corners(first.size)
             nearest = fit_least_squares(corners, transform_points(matrix, corners), model)
             matrix = matrix if nearest is None else nearest
-        known: dict[tuple[int, int], Described] = {}
+        known: Known = {}
         for left in reversed(range(self.config.refinements)):
-            pair = self._evidence(first, second, matrix, known)
+            pair = self._observer.evidence(first, second, matrix, known, self.config.min_cells)
             if pair is None:
                 return None
             found = align(*pair, model, first.size, judge=None if left else judge)
@@ -261,134 +222,13 @@ class Registrar:
             matrix = compose(found.matrix, matrix)
         return found, matrix, matches
 
-    def _failed(self, start: _Start | None, reason: str) -> Registration:
+    def _failed(self, start: Start | None, reason: str) -> Registration:
         rotation, scale = (0, 1.0) if start is None else (start.rotation, start.scale)
         inf, nothing = math.inf, Correspondences.none()
         return Registration(
             False, (reason,), start and start.matrix, self.config.model, nothing, np.zeros(0, bool), rotation, scale,
             -inf, inf, inf, inf,
         )  # fmt: skip
-
-    def _overview(self, first: View, second: View) -> _Start | None:
-        """The most likely of all starts, on reduced images; its matrix is in full pixels."""
-        small0, to_small0 = first.reduced(self.config.overview)
-        small1, to_small1 = second.reduced(self.config.overview)
-        model: TransformModel = "similarity" if self.config.model == "similarity" else "affine"
-        full: dict[tuple[int, int], Described] = {}
-        half: dict[tuple[int, int], Described] = {}
-        best: tuple[float, float, _Start] | None = None
-        for scale, rotations in self._searches():
-            tried = [
-                self._nearer(small0, small1, start, half) for start in self._starts(small0, small1, scale, rotations)
-            ]
-            if not tried:
-                continue
-            _, start = max(tried, key=lambda one: one[0])
-            pair = self._evidence(small0, small1, start.matrix, full)
-            if pair is None:
-                continue
-            found = align(*pair, model, small0.size)
-            # A small overlap may fit by chance.
-            total = found.gain * found.cells if found.gain > 0 else found.gain
-            if best is None or total > best[0]:
-                matrix = compose(compose(to_small0, compose(found.matrix, start.matrix)), invert(to_small1))
-                best = total, found.gain, start._replace(matrix=matrix)
-            if best is not None and best[1] >= self.config.sure_gain:
-                break
-        return None if best is None else best[2]
-
-    def _nearer(
-        self, first: View, second: View, start: _Start, known: dict[tuple[int, int], Described]
-    ) -> tuple[float, _Start]:
-        """A start aligned at half the size, and what it gains there.
-
-        A cell sees some 8 px around it: at half the size twice as far, as starts may be off.
-        """
-        half, to_half = first.reduced(max(first.size) // 2)
-        pair = self._evidence(half, second, compose(invert(to_half), start.matrix), known, self.config.min_cells // 4)
-        if pair is None:
-            return -math.inf, start
-        found = align(*pair, "similarity", half.size)
-        step = compose(compose(to_half, found.matrix), invert(to_half))
-        return found.gain, start._replace(matrix=compose(step, start.matrix))
-
-    def _searches(self) -> list[tuple[float, range]]:
-        """Scales and rotations (degrees) to start from, the likeliest and cheapest first."""
-        quarters = range(0, 360, 90) if self.config.rotations >= 4 else range(1)
-        searches = [(scale, quarters) for scale in self.config.scales]
-        if self.config.rotations == 8:
-            searches += [(scale, range(45, 360, 90)) for scale in self.config.scales]
-        return searches
-
-    def _starts(self, first: View, second: View, scale: float, rotations: range) -> list[_Start]:
-        """Fits to the matches at each rotation, those with the most inliers first; the finer image is shrunk."""
-        side0, side1 = max(first.size) * min(1.0, scale), max(second.size) * min(1.0, 1 / scale)
-        if min(*first.size, *second.size) * min(scale, 1 / scale) < MIN_SIDE:
-            return []
-        shrunk0, to_shrunk0 = first.reduced(round(side0))
-        shrunk1, to_shrunk1 = second.reduced(round(side1))
-        described0, found = self._describe(shrunk0), []
-        for degrees in rotations:
-            turned, upright = shrunk1.turned(degrees)
-            matches = self.matcher.net.match(described0, self._describe(turned))
-            keep = matches.confidence >= self.config.start_confidence
-            points0, points1 = (t[keep].cpu().double().numpy() for t in (matches.points0, matches.points1))
-            points1 = transform_points(upright, points1)
-            fit = fit_transform(points0, points1, model="similarity", threshold=self.config.start_threshold)
-            if fit is None or self._implausible(fit.matrix, shrunk0.size):
-                continue
-            matrix = compose(compose(to_shrunk0, fit.matrix), invert(to_shrunk1))
-            found.append(_Start(int(fit.inliers.sum()), degrees, scale, matrix))
-        found.sort(key=lambda start: -start.support)
-        return found[: self.config.candidates]
-
-    def _told(self, view: View) -> View:
-        """With its modality inferred once and for all, where it is not told."""
-        if view.modality is not None:
-            return view
-        small, _ = view.reduced(self.config.overview)
-        weights = self.matcher.infer_modality(*self._tensors(small))
-        return replace(view, modality=MODALITIES[int(weights[0].argmax())])
-
-    def _tensors(self, view: View) -> tuple[torch.Tensor, torch.Tensor | None]:
-        """Image and mask as the matcher takes them."""
-        weight = next(self.matcher.parameters())
-        image = torch.from_numpy(view.image)[None, None].to(weight.device, weight.dtype)
-        return image, None if view.mask.all() else torch.from_numpy(view.mask)[None].to(weight.device)
-
-    def _describe(self, view: View) -> Described:
-        return self.matcher.describe(*self._tensors(view), view.modality)
-
-    def _evidence(
-        self, first: View, second: View, matrix: FloatArray, known: dict[tuple[int, int], Described],
-        least: int | None = None,
-    ) -> tuple[Evidence, Evidence] | None:  # fmt: skip
-        """What the cells say after image1 is warped by ``matrix``, in image0's frame.
-
-        None where fewer than ``least`` (``min_cells``) show both. ``known`` holds the features of image0's tiles, by
-        their corners.
-        """
-        warped = second.warped(matrix, first.size)
-        parts: list[tuple[Evidence, Evidence]] = []
-        cuts, generator = tiles(first.size, self.config.tile), torch.Generator().manual_seed(0)
-        quota = -(-self.config.max_cells // (2 * len(cuts)))
-        for rows, columns in cuts:
-            tile0, tile1 = first.cut(rows, columns), warped.cut(rows, columns)
-            if not (tile0.mask & tile1.mask).any():
-                continue
-            corner = rows.start, columns.start
-            described0 = known[corner] if corner in known else self._describe(tile0)
-            if first.image.size <= KNOWN_PIXELS:
-                known[corner] = described0
-            pair = self.matcher.net.evidence(described0, self._describe(tile1))
-            by = torch.tensor([columns.start, rows.start], dtype=torch.float32)
-            some = torch.randperm(len(pair[0].points), generator=generator)[:quota].sort().values
-            parts.append((pair[0].rows(some).moved(by), pair[1].rows(some).moved(by)))
-        least = self.config.min_cells if least is None else least
-        if sum(len(in1.points) for in1, _ in parts) < min(least, first.image.size / CELL**2 / 2):
-            return None
-        in1, in0 = (join(side) for side in zip(*parts, strict=True))
-        return in1, in0
 
     def _tie_points(self, pair: tuple[Evidence, Evidence], found: Alignment, before: FloatArray) -> Correspondences:
         """One tie point of each cell of both images; ``before`` is the matrix that image1 was warped by."""
@@ -409,24 +249,4 @@ class Registrar:
             (gain >= c.min_gain, f"the images agree by {gain:.3f} nats a cell, need {c.min_gain}"),
             (error <= allowed, f"the estimated error is {error:.1f} px, allowed are {allowed:.1f}"),
         )
-        return tuple(reason for passed, reason in checks if not passed) + self._implausible(matrix, size)
-
-    def _implausible(self, matrix: FloatArray, size: tuple[int, int]) -> tuple[str, ...]:
-        """What no pair of overhead images does to each other."""
-        c, parts = self.config, decompose(matrix, at=(size[1] / 2, size[0] / 2))
-        checks = (
-            (1 / c.max_scale <= parts.scale <= c.max_scale, f"scale {parts.scale:.2f} is implausible"),
-            (parts.anisotropy <= c.max_anisotropy, f"axes stretched by {parts.anisotropy:.2f} to one are implausible"),
-            (not parts.mirrored, "the transform mirrors the image"),
-            (parts.perspective * max(size) / 2 <= c.max_perspective, "the perspective is implausible"),
-        )  # fmt: skip
-        return tuple(reason for passed, reason in checks if not passed)
-
-
-class _Start(NamedTuple):
-    """Where an alignment begins."""
-
-    support: int  # matches that agree
-    rotation: int  # degrees
-    scale: float
-    matrix: FloatArray  # (3, 3), image0 → image1
+        return tuple(reason for passed, reason in checks if not passed) + c.implausible(matrix, size)

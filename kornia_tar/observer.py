@@ -1,0 +1,91 @@
+"""The network's look at views: an image's features, and what two images' cells say of each other, tile by tile."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import torch
+
+from kornia_tar.cfdm import CELL
+from kornia_tar.geometry import FloatArray
+from kornia_tar.likelihood import Evidence, join
+from kornia_tar.matcher import TARMatcher
+from kornia_tar.msfl import MODALITIES
+from kornia_tar.net import Described, Matches
+from kornia_tar.view import View, tiles
+
+KNOWN_PIXELS = 2**22  # of an image, up to which its features are kept from look to look
+Known = dict[tuple[int, int], Described]  # features of an image's tiles, by their corners (row, column)
+
+
+class Observer:
+    """Looks at views with a matcher's network.
+
+    Args:
+        matcher: whose network, device and dtype are used.
+        tile: longest side that the network sees at once, px; it bounds the memory.
+        max_cells: of both images together, that speak; more are drawn from evenly.
+    """
+
+    def __init__(self, matcher: TARMatcher, tile: int, max_cells: int) -> None:
+        self._matcher = matcher
+        self._tile, self._max_cells = tile, max_cells
+
+    def told(self, view: View, side: int) -> View:
+        """With its modality inferred once and for all, where it is not told, from at most ``side`` px."""
+        if view.modality is not None:
+            return view
+        small, _ = view.reduced(side)
+        weights = self._matcher.infer_modality(*self._tensors(small))
+        return replace(view, modality=MODALITIES[int(weights[0].argmax())])
+
+    def describe(self, view: View) -> Described:
+        """Features of a whole view."""
+        return self._matcher.describe(*self._tensors(view), view.modality)
+
+    def match(self, described0: Described, described1: Described) -> Matches:
+        """Matches of two described views."""
+        return self._matcher.net.match(described0, described1)
+
+    def evidence(
+        self, first: View, second: View, matrix: FloatArray, known: Known, least: int
+    ) -> tuple[Evidence, Evidence] | None:
+        """What the cells say after image1 is warped by ``matrix``, in image0's frame.
+
+        Args:
+            first: image0.
+            second: image1.
+            matrix: (3, 3), image0 → image1, right to within some 8 px of image0.
+            known: features of image0's tiles, which this call uses and adds to; one for each image0.
+            least: cells of either image that must show both.
+
+        Returns:
+            what image0's cells say, and image1's; None where fewer than ``least`` show both, of small images half of
+            all.
+        """
+        warped = second.warped(matrix, first.size)
+        parts: list[tuple[Evidence, Evidence]] = []
+        cuts, generator = tiles(first.size, self._tile), torch.Generator().manual_seed(0)
+        quota = -(-self._max_cells // (2 * len(cuts)))
+        for rows, columns in cuts:
+            tile0, tile1 = first.cut(rows, columns), warped.cut(rows, columns)
+            if not (tile0.mask & tile1.mask).any():
+                continue
+            corner = rows.start, columns.start
+            described0 = known[corner] if corner in known else self.describe(tile0)
+            if first.image.size <= KNOWN_PIXELS:
+                known[corner] = described0
+            pair = self._matcher.net.evidence(described0, self.describe(tile1))
+            by = torch.tensor([columns.start, rows.start], dtype=torch.float32)
+            some = torch.randperm(len(pair[0].points), generator=generator)[:quota].sort().values
+            parts.append((pair[0].rows(some).moved(by), pair[1].rows(some).moved(by)))
+        if sum(len(in1.points) for in1, _ in parts) < min(least, first.image.size / CELL**2 / 2):
+            return None
+        in1, in0 = (join(side) for side in zip(*parts, strict=True))
+        return in1, in0
+
+    def _tensors(self, view: View) -> tuple[torch.Tensor, torch.Tensor | None]:
+        """Image and mask as the matcher takes them."""
+        weight = next(self._matcher.parameters())
+        image = torch.from_numpy(view.image)[None, None].to(weight.device, weight.dtype)
+        return image, None if view.mask.all() else torch.from_numpy(view.mask)[None].to(weight.device)

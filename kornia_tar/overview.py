@@ -1,0 +1,132 @@
+"""Where an alignment begins: both images small, image1 turned and scaled, the likeliest of all that match.
+
+Each rotation and scale is a start: one pass of the matcher, and a robust similarity through its matches, a wide one,
+for a start knows neither shear nor perspective. The best of a scale are aligned at half the size, where a cell sees
+twice as far, and the likeliest of those at the overview's own size. What each choice brought: ``weights/RECIPE.md``.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator
+from typing import NamedTuple
+
+from kornia_tar.geometry import FloatArray, TransformModel, compose, fit_transform, invert, transform_points
+from kornia_tar.likelihood import align
+from kornia_tar.msfl import MIN_SIDE
+from kornia_tar.observer import Known, Observer
+from kornia_tar.registrar_config import RegistrarConfig
+from kornia_tar.view import View
+
+
+class Start(NamedTuple):
+    """Where an alignment begins."""
+
+    support: int  # matches that agree
+    rotation: int  # degrees
+    scale: float
+    matrix: FloatArray  # (3, 3), image0 → image1
+
+
+def find_start(first: View, second: View, observer: Observer, config: RegistrarConfig) -> Start | None:
+    """The likeliest of all starts, or None where no matches agree or there is no ground in common.
+
+    Args:
+        first: image0, at full size.
+        second: image1.
+        observer: looks at them.
+        config: which starts to try.
+
+    Returns:
+        the start, its matrix aligned at overview size and in full pixels.
+    """
+    return _Overview(first, second, observer, config).best()
+
+
+class _Overview:
+    """The search for one pair."""
+
+    def __init__(self, first: View, second: View, observer: Observer, config: RegistrarConfig) -> None:
+        self._observer, self._config = observer, config
+        self._small0, self._to_small0 = first.reduced(config.overview)
+        self._small1, self._to_small1 = second.reduced(config.overview)
+        self._half0, self._to_half0 = self._small0.reduced(max(self._small0.size) // 2)
+        self._known: Known = {}  # of small0
+        self._known_half: Known = {}
+
+    def best(self) -> Start | None:
+        model: TransformModel = "similarity" if self._config.model == "similarity" else "affine"
+        best: tuple[float, float, Start] | None = None
+        for starts in self._searches():
+            if not starts:
+                continue
+            _, start = max((self._nearer(start) for start in starts), key=lambda one: one[0])
+            pair = self._observer.evidence(
+                self._small0, self._small1, start.matrix, self._known, self._config.min_cells
+            )
+            if pair is None:
+                continue
+            found = align(*pair, model, self._small0.size)
+            # A small overlap may fit by chance.
+            total = found.gain * found.cells if found.gain > 0 else found.gain
+            if best is None or total > best[0]:
+                there = compose(found.matrix, start.matrix)
+                matrix = compose(compose(self._to_small0, there), invert(self._to_small1))
+                best = total, found.gain, start._replace(matrix=matrix)
+            if best[1] >= self._config.sure_gain:
+                break
+        return None if best is None else best[2]
+
+    def _searches(self) -> Iterator[list[Start]]:
+        """Starts of all quarter turns at one scale after the other, then of the diagonals, which are seldom needed."""
+        quarters = range(0, 360, 90) if self._config.rotations >= 4 else range(1)
+        sides = min(*self._small0.size, *self._small1.size)
+        scales = [scale for scale in self._config.scales if sides * min(scale, 1 / scale) >= MIN_SIDE]
+        shrunk: dict[float, _Shrunk] = {}
+        for scale in scales:
+            shrunk[scale] = _Shrunk(self._small0, self._small1, scale, self._observer)
+            yield self._starts(shrunk[scale], quarters)
+        if self._config.rotations == 8:
+            for scale in scales:
+                yield self._starts(shrunk[scale], range(45, 360, 90))
+
+    def _starts(self, shrunk: _Shrunk, rotations: range) -> list[Start]:
+        """Fits to the matches at each rotation, those with the most inliers first."""
+        found = []
+        for degrees in rotations:
+            turned, upright = shrunk.view1.turned(degrees)
+            matches = self._observer.match(shrunk.described0, self._observer.describe(turned))
+            keep = matches.confidence >= self._config.start_confidence
+            points0, points1 = (t[keep].cpu().double().numpy() for t in (matches.points0, matches.points1))
+            points1 = transform_points(upright, points1)
+            fit = fit_transform(points0, points1, model="similarity", threshold=self._config.start_threshold)
+            if fit is None or self._config.implausible(fit.matrix, shrunk.view0.size):
+                continue
+            matrix = compose(compose(shrunk.to_view0, fit.matrix), invert(shrunk.to_view1))
+            found.append(Start(int(fit.inliers.sum()), degrees, shrunk.scale, matrix))
+        found.sort(key=lambda start: -start.support)
+        return found[: self._config.candidates]
+
+    def _nearer(self, start: Start) -> tuple[float, Start]:
+        """A start aligned at half the size, and what it gains there.
+
+        A cell sees some 8 px around it: at half the size twice as far, as starts may be off.
+        """
+        matrix = compose(invert(self._to_half0), start.matrix)
+        least = self._config.min_cells // 4
+        pair = self._observer.evidence(self._half0, self._small1, matrix, self._known_half, least)
+        if pair is None:
+            return -math.inf, start
+        found = align(*pair, "similarity", self._half0.size)
+        step = compose(compose(self._to_half0, found.matrix), invert(self._to_half0))
+        return found.gain, start._replace(matrix=compose(step, start.matrix))
+
+
+class _Shrunk:
+    """Both images with the finer one shrunk to the other's pixels, if ``scale`` is right; image0 looked at once."""
+
+    def __init__(self, first: View, second: View, scale: float, observer: Observer) -> None:
+        self.scale = scale
+        self.view0, self.to_view0 = first.reduced(round(max(first.size) * min(1.0, scale)))
+        self.view1, self.to_view1 = second.reduced(round(max(second.size) * min(1.0, 1 / scale)))
+        self.described0 = observer.describe(self.view0)
