@@ -31,6 +31,7 @@ _EXAMPLES = """examples, from the checkout's root:
   python -m eval swap --data ../shared/data/val-000.tar --text ../shared/text --limit 200 --out eval/results
   python -m eval score --set val-000 --rung tar --out eval/results
 """
+_KEPT = "what is matched is kept, the same command goes on from here"
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -42,7 +43,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         print(f"eval: {error}", file=sys.stderr)
         return 2
     except KeyboardInterrupt:
-        print("eval: interrupted; the same command goes on from here", file=sys.stderr)
+        print(f"eval: interrupted; {args.kept}", file=sys.stderr)
         return 130
     return 0
 
@@ -54,6 +55,7 @@ def _parser() -> argparse.ArgumentParser:
         epilog=_EXAMPLES,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
+    parser.set_defaults(kept="nothing is kept, the same command starts over")
     commands = parser.add_subparsers(required=True, metavar="command")
     data = argparse.ArgumentParser(add_help=False)
     data.add_argument(
@@ -75,7 +77,7 @@ def _parser() -> argparse.ArgumentParser:
     warps.add_argument("--rung", type=_words, default=list(protocol.RUNGS), help="comma-separated; default: all")
     warps.add_argument("--seed", type=int, default=0, help="seed of the draw (%(default)s)")
     warps.add_argument("--warps", type=Path, default=protocol.WARPS, help="folder to store them in (eval/warps)")
-    warps.set_defaults(do=_warps)
+    warps.set_defaults(do=_warps, kept="finished files stay, the same command draws all again, alike")
 
     match = commands.add_parser(
         "run", parents=[data, tables], help="match, cache, score", epilog=f"matchers:\n{peers.describe()}",
@@ -92,7 +94,7 @@ def _parser() -> argparse.ArgumentParser:
         "--weights", type=Path, default=_ROOT.parent / "shared" / "weights", help="peers' weights (../shared/weights)"
     )
     match.add_argument("--download", action="store_true", help="let peers' libraries fetch their weights")
-    match.set_defaults(do=_run)
+    match.set_defaults(do=_run, kept=_KEPT)
 
     refuse = commands.add_parser("refusals", help="does the registrar refuse images of different places?")
     refuse.add_argument("--data", required=True, help="a set with stored warps")
@@ -103,7 +105,7 @@ def _parser() -> argparse.ArgumentParser:
     refuse.add_argument("--checkpoint", type=Path, help="TAR's checkpoint instead of the shipped one")
     refuse.add_argument("--cache", type=Path, default=Path("runs/eval"), help="folder of kept outcomes (%(default)s)")
     refuse.add_argument("--out", type=Path, required=True, help="folder of the results")
-    refuse.set_defaults(do=_refusals)
+    refuse.set_defaults(do=_refusals, kept=_KEPT)
 
     calibrate = commands.add_parser("calibration", help="do TAR's confidence and std mean what they say?")
     calibrate.add_argument("--data", required=True, help="an optical–SAR set with stored warps")
@@ -123,7 +125,7 @@ def _parser() -> argparse.ArgumentParser:
         "--cache", type=Path, default=Path("runs/eval"), help="folder of cached matches, %(default)s"
     )
     calibrate.add_argument("--out", type=Path, required=True, help="folder of the results")
-    calibrate.set_defaults(do=_calibration)
+    calibrate.set_defaults(do=_calibration, kept=_KEPT)
 
     start = commands.add_parser("starts", help="accuracy and time of the registrar by where it starts")
     start.add_argument("--data", required=True, help="a set with stored warps")
@@ -175,7 +177,10 @@ def _parser() -> argparse.ArgumentParser:
     learn.add_argument("--limit", type=_positive, help="use only so many pairs, such as 16 to see it overfit")
     learn.add_argument("--resume", action="store_true", help="go on from the folder's state")
     learn.add_argument("-o", "--out", type=Path, required=True, help="folder for weights, state and log")
-    learn.set_defaults(do=_train_loftr)
+    learn.set_defaults(
+        do=_train_loftr,
+        kept="--resume goes on from the last state, one is saved every two minutes; without it the run starts over",
+    )
 
     ablate = commands.add_parser(
         "ablation", help="what text brings: a small network trained and examined, row by row; goes on where it stopped",
@@ -194,7 +199,10 @@ def _parser() -> argparse.ArgumentParser:
     ablate.add_argument("--threads", type=_positive, default=1, help="CPU threads (%(default)s)")
     ablate.add_argument("--runs", type=Path, default=Path("runs/ablation"), help="folder of the runs (%(default)s)")
     ablate.add_argument("--out", type=Path, required=True, help="folder of text-ablation.md, .json and .png")
-    ablate.set_defaults(do=_ablation)
+    ablate.set_defaults(
+        do=_ablation,
+        kept="finished runs and the last state of their common start are kept, the same command goes on from there",
+    )
 
     other = commands.add_parser(
         "swap", help="what text does in a checkpoint: other words, no training",
@@ -214,7 +222,7 @@ def _parser() -> argparse.ArgumentParser:
     score.add_argument("--split", help="as in run")
     score.add_argument("--set", dest="sets", type=_words, required=True, help="names of sets, such as val-000")
     score.add_argument("--rung", type=_words, default=["tar"], help=f"{rungs} (tar)")
-    score.set_defaults(do=_score)
+    score.set_defaults(do=_score, kept="finished tables stay, the same command scores all again")
 
     estimate = commands.add_parser("estimators", parents=[tables], help="compare robust estimators on cached matches")
     estimate.add_argument("--set", dest="sets", type=_words, required=True, help="names of sets, such as val-000")

@@ -65,6 +65,7 @@ def test_one_command_trains_examines_and_goes_on_where_it_was_stopped(toy, monke
 
     monkeypatch.setattr(ablation, "run", stop_at)
     assert command(toy) == 130
+    assert "finished runs" in capsys.readouterr().err
     plain, words, worth = (ablation.ROWS[key].label for key in ("none", "remoteclip", "worth"))
     assert trained == [plain, words, worth]
     table = (toy / "out" / "text-ablation.md").read_text()
@@ -188,7 +189,7 @@ def test_worth_of_classes_starts_at_nothing_and_moves_confidence_alone():
     images = picture(0, 64, 64), picture(1, 64, 64), modality_weights(["optical"]), modality_weights(["sar"])
     plain, same = lively_net()(*images), net.eval()(*images)
     assert torch.equal(plain.confidence, same.confidence)
-    net.cfdm.worth.fill_(0.1)
+    net.cfdm.fine_head.worth.fill_(0.1)
     more = net(*images)
     assert torch.equal(more.points0, plain.points0)
     torch.testing.assert_close(more.confidence.logit() - plain.confidence.logit(), torch.ones(len(plain.confidence)))

@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import re
+import signal
 
 import numpy as np
 import pytest
 import torch
 from toys import texture
 
-from eval import peers
+from eval import loftr_training, peers
+from eval.cli import main
 from eval.loftr_training import OWN, step_loss, train, truth_on_cells
 from eval.peers.loftr import build
 from kornia_tar.training.augment import Deformation, make_batch
@@ -91,3 +93,10 @@ def test_a_few_steps_lower_the_loss(pairs):
 def test_without_weights_the_reason_says_how_to_train_them(tmp_path):
     with pytest.raises(peers.NotRun, match="python -m eval train-loftr"):
         peers.create("loftr_ours", tmp_path)
+
+
+def test_an_interrupted_command_says_how_to_go_on(tar, tmp_path, monkeypatch, capsys):
+    tar.rename(tmp_path / "train-000.tar")
+    monkeypatch.setattr(loftr_training, "step_loss", lambda *_: signal.raise_signal(signal.SIGINT))
+    assert main(["train-loftr", "--data", str(tmp_path), "--minutes", "1", "-o", str(tmp_path / "run")]) == 130
+    assert "--resume goes on" in capsys.readouterr().err

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import json
+import signal
 from types import SimpleNamespace
 
 import numpy as np
 import pytest
+import tqdm
 from helpers import small_matcher
 
 from eval import protocol, starts
@@ -107,3 +109,15 @@ def test_the_command_registers_from_every_start(toy, tmp_path, monkeypatch, caps
     rows = json.loads((tmp_path / "out" / "toy-000.tar.starts.limit1.json").read_text())["rows"]
     assert [row["key"] for row in rows] == [starts.SINGLE, "upright"]
     assert all(row["CPU seconds"] > 0 for row in rows)
+
+
+def test_an_interrupted_command_says_that_it_keeps_nothing(toy, tmp_path, monkeypatch, capsys):
+    class Interrupted(tqdm.tqdm):
+        def update(self, n=1):
+            signal.raise_signal(signal.SIGINT)
+
+    monkeypatch.setattr(tqdm, "tqdm", Interrupted)
+    words = ["--rung", "tar", "--warps", str(toy[1]), "--limit", "1", "--out", str(tmp_path / "out")]
+    assert main(["starts", "--data", str(toy[0]), *words]) == 130
+    assert capsys.readouterr().err.endswith("interrupted; nothing is kept, the same command starts over\n")
+    assert not (tmp_path / "out").exists()
