@@ -1,8 +1,9 @@
 """What text brings: the same small network from the same start on the same data, with words and without.
 
-Every run goes on from one base that was trained without text, with a TAFE of its own whose gate is opened a little, and
-trains all parameters for the same number of steps. Runs of one seed see the same crops in the same order and start from
-the same TAFE, so that rows are compared seed by seed. The row without text takes the same steps.
+Every run goes on from one base, with a TAFE of its own whose gate is opened a little, for the same number of steps.
+Runs of one seed see the same crops in the same order and start from the same TAFE, so that rows are compared seed by
+seed. The row without text takes the same steps. Two bases: a small network trained here without text, of which the runs
+train all parameters; or a finished checkpoint, of which they train what reads the text and compares cells.
 """
 
 from __future__ import annotations
@@ -38,6 +39,8 @@ BASE = TrainConfig(batch=16, size=128, finish_size=192, finish=0.3, precision="b
 RUN = TrainConfig(
     batch=8, size=128, finish_size=128, finish=1.0, ease=0.0, warmup=20, ema=0.98, learning_rate=1e-3, precision="bf16"
 )
+FINISHED = replace(RUN, only="text", warmup=50, learning_rate=2e-3)  # as the shipped TAFE was trained
+FINISHED_TEXT = 1.0  # weight of the losses on the maps, likewise
 GATE = 0.2  # of TAFE at the start, as CFDM opens its own: from zero it would stay shut for most of a short run
 WIDTH = 512  # of a text feature
 EXAMS = (("val-000.tar", "tar"), ("val-000.tar", "hard"), ("bench/srif-opt-sar", "real"))
@@ -153,17 +156,18 @@ def train_base(pairs: Pairs, folder: Path, steps: int) -> Path:
             return checkpoint
     folder.mkdir(parents=True, exist_ok=True)
     resume = checkpoint.is_file() and (folder / "state.pt").is_file()
-    return train(pairs, folder, text=None, config=replace(BASE, steps=steps), model=_sizes(None), resume=resume)
+    model = _with_tafe(SIZE, None)
+    return train(pairs, folder, text=None, config=replace(BASE, steps=steps), model=model, resume=resume)
 
 
-def run(row: Row, seed: int, steps: int, base: Path, pairs: Pairs, text: Path, folder: Path) -> TARNet:
-    """Train one run in ``folder``; returns its network in eval mode."""
+def run(row: Row, seed: int, steps: int, base: Path, finished: bool, pairs: Pairs, text: Path, folder: Path) -> TARNet:
+    """Train one run in ``folder``, which is there; returns its network in eval mode."""
     bank = None if row.bank is None else row.bank(text, seed)
     net = start(row, bank, base, seed)
-    config = replace(RUN, steps=steps, seed=seed, learn_text=row.learn)
-    folder.mkdir(parents=True, exist_ok=True)
+    config = replace(FINISHED if finished else RUN, steps=steps, seed=seed, learn_text=row.learn)
+    weights = replace(row.weights, text=FINISHED_TEXT) if finished and row.weights.text else row.weights
     path = train(
-        pairs, folder, text=bank, config=config, model=net.config, weights=row.weights, start=net, loss=row.loss(text)
+        pairs, folder, text=bank, config=config, model=net.config, weights=weights, start=net, loss=row.loss(text)
     )
     net.load_state_dict({name: t.float() if t.is_floating_point() else t for name, t in load_file(path).items()})
     (folder / "state.pt").unlink()
@@ -173,8 +177,9 @@ def run(row: Row, seed: int, steps: int, base: Path, pairs: Pairs, text: Path, f
 def start(row: Row, bank: TextBank | None, base: Path, seed: int) -> TARNet:
     """The network that a run begins with: the base's weights, TAFE drawn by the seed, its gate a little open."""
     torch.manual_seed(seed)
-    net = row.build(_sizes(bank))
-    common: dict[str, Tensor] = {k: v for k, v in load_checkpoint(base)[0].state_dict().items() if k[:5] != "tafe."}
+    trained = load_checkpoint(base)[0]
+    net = row.build(_with_tafe(trained.config, bank))
+    common: dict[str, Tensor] = {k: v for k, v in trained.state_dict().items() if k[:5] != "tafe."}
     _, unknown = net.load_state_dict(common, strict=False)
     assert not unknown, f"{base}: {unknown[0]} is no part of the network"
     nn.init.constant_(net.tafe.gate, GATE)
@@ -182,7 +187,7 @@ def start(row: Row, bank: TextBank | None, base: Path, seed: int) -> TARNet:
 
 
 def measure(
-    rows: Sequence[str], seeds: int, steps: int, base_steps: int, data: Path, text: Path, runs: Path,
+    rows: Sequence[str], seeds: int, steps: int, base: int | Path, data: Path, text: Path, runs: Path,
     limit: int | None = None,
 ) -> Iterator[dict[str, Any]]:  # fmt: skip
     """Train the base and every row with every seed, and examine each run; what ``runs`` holds already is not repeated.
@@ -191,7 +196,7 @@ def measure(
         rows: keys of :data:`ROWS`; :data:`PLAIN` always runs.
         seeds: 0, 1, …; all rows of one seed come before the next seed.
         steps: of each run.
-        base_steps: of the base.
+        base: steps of the small base to train, or a finished checkpoint.
         data: folder of the shards ``train-*.tar``, ``optical_only-*.tar``, and of :data:`EXAMS`.
         text: folder of text banks.
         runs: folder of the runs.
@@ -210,9 +215,16 @@ def measure(
     pairs = read_pairs(find_shards(data))
     alone = sorted(data.glob("optical_only-*.tar"))
     pairs = pairs + read_optical(alone, size=pairs.sar.shape[-1]) if alone else pairs
-    base = train_base(pairs, runs / "base", base_steps)
-    digest = hashlib.sha256(base.read_bytes()).hexdigest()[:12]
-    settings = {"steps": steps, "base_steps": base_steps, "base": digest, "limit": limit, "pairs": len(pairs)}
+    begin = base if isinstance(base, Path) else train_base(pairs, runs / "base", base)
+    digest = hashlib.sha256(begin.read_bytes()).hexdigest()[:12]
+    finished = isinstance(base, Path)
+    settings = {
+        "steps": steps,
+        "base_steps": None if finished else base,
+        "base": digest,
+        "limit": limit,
+        "pairs": len(pairs),
+    }
     exams: dict[str, list[Question]] = {}
     for place, rung in EXAMS:
         (dataset,) = open_dataset(data / place)
@@ -224,10 +236,11 @@ def measure(
             folder = runs / ("base" if key == "base" else f"{key}-{seed}")
             result = _read(folder / "result.json", settings)
             if result is None:
+                folder.mkdir(parents=True, exist_ok=True)
                 if key == "base":
-                    net = load_checkpoint(base)[0]
+                    net = load_checkpoint(begin)[0]
                 else:
-                    net = run(ROWS[key], seed, steps, base, pairs, text, folder)
+                    net = run(ROWS[key], seed, steps, begin, finished, pairs, text, folder)
                 figures = {name: examine(net, questions).figures() for name, questions in exams.items()}
                 result = {"row": key, "seed": seed, "settings": settings, "figures": figures}
                 write_json(folder / "result.json", result)
@@ -242,6 +255,6 @@ def _read(path: Path, settings: dict[str, Any]) -> dict[str, Any] | None:
     return result if result["settings"] == settings else None
 
 
-def _sizes(bank: TextBank | None) -> TARConfig:
+def _with_tafe(config: TARConfig, bank: TextBank | None) -> TARConfig:
     tafe = TAFEConfig(classes=0) if bank is None else TAFEConfig(text_dim=bank.dim, classes=len(bank))
-    return TARConfig(SIZE.msfl, tafe, SIZE.cfdm)
+    return replace(config, tafe=tafe)

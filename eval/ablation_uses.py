@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 import torch
@@ -57,17 +57,20 @@ def geometry_loss(
 
 
 class WorthCFDM(CFDM):
-    """What the land-cover maps show at both ends of a match has a say in its worth."""
+    """What the land-cover maps show at both ends of a match has a say in its worth.
 
-    worth: nn.Parameter  # (K,) logits per class, divided by SCALE
+    ``fine_head.worth`` (K,) holds the logits per class, divided by SCALE.
+    """
+
     maps: tuple[Tensor, Tensor]  # (B, K, h, w) of image0 and image1
     SCALE = 10.0  # Adam moves a weight by some 0.1 in a short run: too little for a logit
 
     def refine(self, cells: Cells, coarse: Coarse, fine0: Tensor, fine1: Tensor) -> tuple[Offset, Offset]:
         """As CFDM; the logits of "this match is right" get the ends' classes' own."""
         ends = zip(super().refine(cells, coarse, fine0, fine1), self.maps, (cells.cell0, cells.cell1), strict=True)
+        worth = self.SCALE * cast(Tensor, self.fine_head.worth)
         in0, in1 = (
-            found._replace(logit=found.logit + self.SCALE * (m.flatten(2)[cells.batch, :, cell].float() @ self.worth))
+            found._replace(logit=found.logit + m.flatten(2)[cells.batch, :, cell].float() @ worth)
             for found, m, cell in ends
         )
         return in0, in1
@@ -107,7 +110,7 @@ def with_worth(config: TARConfig) -> TARNet:
     """A network whose land-cover maps have a say in the worth of matches, none at the start."""
     net: Any = TARNet(config)
     net.__class__, net.cfdm.__class__ = WorthNet, WorthCFDM
-    net.cfdm.worth = nn.Parameter(torch.zeros(config.tafe.classes))
+    net.cfdm.fine_head.worth = nn.Parameter(torch.zeros(config.tafe.classes))
     return net  # type: ignore[no-any-return]
 
 
