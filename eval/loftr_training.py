@@ -24,7 +24,6 @@ import torch
 from kornia.feature import LoFTR
 from safetensors.torch import save_file
 from torch import Tensor, nn
-from tqdm import tqdm
 
 from eval.peers.loftr import build
 from eval.peers.loftr_ours import FILE, FORMAT
@@ -32,14 +31,16 @@ from kornia_tar._files import one_line, replacing
 from kornia_tar.cfdm import CELL, cell_centres
 from kornia_tar.training.augment import Batch, Deformation, make_batch
 from kornia_tar.training.data import Pairs
-from kornia_tar.training.loop import BAR, TrainConfig, choose_bf16, parameter_groups, schedule, update_ema
+from kornia_tar.training.loop import TrainConfig, choose_bf16, parameter_groups, schedule, update_ema
 from kornia_tar.training.losses import Truth, focal, ground_truth
+from kornia_tar.training.progress import Progress
 
-# A step of 16 pairs of 128² takes it 15 s on a core that our network steps in 2 s: 120 steps in half an hour would be
-# most of the warm-up. Steps of 4 bring four times as many; the rate is LoFTR's 8e-3 for 64 pairs, scaled as it does.
+# Measured in steps of 4: 0.5 to 1.3 pairs a second on one core (RECIPE.md). Extrapolated to our 16, which was not run:
+# 60 to 150 steps in half an hour, fewer than our warm-up has. The rate is LoFTR's 8e-3 for 64 pairs, scaled as it does.
 OWN: dict[str, Any] = {"batch": 4, "warmup": 50, "learning_rate": 5e-4}
 ALPHA, GAMMA = 0.25, 2.0  # of the focal loss, LoFTR's
 SAVE_EVERY, LOG_EVERY = 120.0, 20  # seconds, steps
+SAYS = "fine error {fine_px:.2f} px"
 
 
 def truth_on_cells(batch: Batch) -> Truth:
@@ -179,9 +180,8 @@ def train(
 
     bf16 = choose_bf16(config.precision, where)
     total = 60 * config.minutes
-    meter: dict[str, Tensor] = {}
-    seen, summed, since, last_save = 0, 0, time.perf_counter(), time.perf_counter()
-    with (out / "log.jsonl").open("a" if resume else "w") as log, tqdm(total=100, unit="%", bar_format=BAR) as bar:
+    last_save = time.perf_counter()
+    with Progress(out / "log.jsonl", LOG_EVERY, SAYS, resume) as log:
         while (progress := seconds / total) < 1:
             started = time.perf_counter()
             rate, ease, size, batch_size = schedule(progress, step, config)
@@ -198,23 +198,11 @@ def train(
             if torch.isfinite(norm):
                 optimiser.step()
             update_ema(average, net, min(config.ema, (step + 1) / (step + 10)))
-            for name, value in terms.items():
-                meter[name] = meter.get(name, torch.zeros((), device=where)) + value
-            step, drawn, seen, summed = step + 1, drawn + batch_size, seen + batch_size, summed + 1
+            step, drawn = step + 1, drawn + batch_size
             seconds += time.perf_counter() - started
-            if step % LOG_EVERY == 0:
-                line = {k: round(float(v) / summed, 4) for k, v in meter.items()}
-                speed = round(seen / (time.perf_counter() - since), 1)
-                line |= {"step": step, "minutes": round(seconds / 60, 2), "lr": rate, "size": size}
-                line |= {"ease": round(ease, 3), "pairs_per_s": speed}
-                log.write(json.dumps(line) + "\n")
-                log.flush()
-                bar.set_postfix_str(
-                    f"{speed} pairs/s · coarse accuracy {line['accuracy']:.3f} "
-                    f"(identity {line['identity']:.3f}) · fine error {line['fine_px']:.2f} px"
-                )
-                bar.update(min(100, round(100 * progress)) - bar.n)
-                meter, seen, summed, since = {}, 0, 0, time.perf_counter()
+            log.add(
+                terms, pairs=batch_size, progress=progress, step=step, seconds=seconds, lr=rate, size=size, ease=ease
+            )
             if time.perf_counter() - last_save > SAVE_EVERY:
                 save()
                 last_save = time.perf_counter()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import re
 import signal
 
@@ -57,7 +58,8 @@ def test_the_backbone_sees_cell_x_y_around_pixel_8x_8y():
     assert (centre - torch.tensor([72.0, 56.0])).abs().max() < 1.5  # the middle of the cell's pixels is 3.5 px away
 
 
-def test_a_run_is_read_by_the_matcher_and_goes_on(pairs, tmp_path):
+def test_a_run_is_read_by_the_matcher_and_goes_on(pairs, tmp_path, monkeypatch):
+    monkeypatch.setattr(loftr_training, "LOG_EVERY", 1)
     options = OWN | {"batch": 2}
     path = train(pairs, tmp_path, TrainConfig(minutes=1e-4, seed=1, **options), data=("toy-000.tar",))
     matcher = peers.create("loftr_ours", tmp_path)
@@ -67,6 +69,8 @@ def test_a_run_is_read_by_the_matcher_and_goes_on(pairs, tmp_path):
     minutes = state["seconds"] / 60 + 1e-4
     train(pairs, tmp_path, TrainConfig(minutes=minutes, seed=1, **options), resume=True)
     assert torch.load(tmp_path / "state.pt", weights_only=True)["step"] == 2
+    log = [json.loads(line) for line in (tmp_path / "log.jsonl").read_text().splitlines()]
+    assert [line["step"] for line in log] == [1, 2] and all(line["fine_px"] >= 0 for line in log)
     assert peers.create("loftr_ours", tmp_path).settings != matcher.settings
     path.write_bytes(path.read_bytes()[:1000])
     with pytest.raises(peers.NotRun, match="cannot be read"):
