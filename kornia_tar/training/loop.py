@@ -11,7 +11,6 @@ are an exponential moving average. Progress is counted in steps or, with ``minut
 
 from __future__ import annotations
 
-import json
 import pickle
 import time
 from collections.abc import Callable
@@ -22,7 +21,6 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
-from tqdm import tqdm
 
 from kornia_tar._files import replacing
 from kornia_tar.checkpoint import save_checkpoint
@@ -31,6 +29,7 @@ from kornia_tar.text import TextBank
 from kornia_tar.training.augment import Deformation, make_batch
 from kornia_tar.training.data import Pairs
 from kornia_tar.training.losses import LossWeights, step_loss
+from kornia_tar.training.progress import Progress
 
 
 @dataclass(frozen=True)
@@ -162,7 +161,7 @@ def train(
         )
     where = torch.device(device)
     torch.manual_seed(config.seed)
-    generator = torch.Generator(where).manual_seed(config.seed)
+    generator = torch.Generator(where)
     net = TARNet(model) if start is None else deepcopy(start).requires_grad_(True)
     net = net.to(where, memory_format=torch.channels_last).train()  # type: ignore[call-overload]
     average = deepcopy(net).eval().requires_grad_(False)
@@ -211,9 +210,8 @@ def train(
 
     forward = torch.compile(loss) if config.compile and where.type == "cuda" else loss
     bf16 = choose_bf16(config.precision, where)
-    meter: dict[str, Tensor] = {}
-    seen, summed, since, last_save = 0, 0, time.perf_counter(), time.perf_counter()
-    with (out / "log.jsonl").open("a" if resume else "w") as log, tqdm(total=100, unit="%", bar_format=BAR) as bar:
+    last_save = time.perf_counter()
+    with Progress(out / "log.jsonl", 50, "precision@3 {precision:.3f}", resume) as log:
         while (progress := (step if config.steps is not None else seconds) / total) < 1:
             started = time.perf_counter()
             # What a step draws depends on seed and step alone: runs of one seed see the same data, whatever they learn.
@@ -236,28 +234,13 @@ def train(
             if torch.isfinite(norm):
                 optimiser.step()
             update_ema(average, net, min(config.ema, (step + 1) / (step + 10)))
-            for name, value in terms.items():
-                meter[name] = meter.get(name, torch.zeros((), device=where)) + value
-            step, seen, summed = step + 1, seen + batch_size, summed + 1
+            step += 1
             seconds += time.perf_counter() - started
-            if step % 50 == 0:
-                line = {k: round(float(v) / summed, 4) for k, v in meter.items()}
-                speed = round(seen / (time.perf_counter() - since), 1)
-                line |= {"step": step, "minutes": round(seconds / 60, 2), "lr": rate, "size": size}
-                line |= {"ease": round(ease, 3), "pairs_per_s": speed}
-                log.write(json.dumps(line) + "\n")
-                log.flush()
-                bar.set_postfix_str(
-                    f"{speed} pairs/s · coarse accuracy {line['accuracy']:.3f} "
-                    f"(identity {line['identity']:.3f}) · precision@3 {line['precision']:.3f}"
-                )
-                bar.update(min(100, round(100 * progress)) - bar.n)
-                meter, seen, summed, since = {}, 0, 0, time.perf_counter()
+            log.add(
+                terms, pairs=batch_size, progress=progress, step=step, seconds=seconds, lr=rate, size=size, ease=ease
+            )
             if time.perf_counter() - last_save > 120:
                 save()
                 last_save = time.perf_counter()
     save()
     return checkpoint
-
-
-BAR = "{percentage:3.0f}%|{bar:20}| {elapsed} {postfix}"
