@@ -1,0 +1,51 @@
+"""Options and their values that several subcommands share."""
+
+from __future__ import annotations
+
+import argparse
+from collections.abc import Callable
+from pathlib import Path
+
+from eval import protocol
+from eval.datasets import Dataset, open_dataset
+
+AddParser = Callable[..., argparse.ArgumentParser]  # a subparsers action's add_parser
+
+ROOT = Path(__file__).resolve().parents[2]  # of the checkout
+RUNGS_OR_REAL = f"{', '.join(protocol.RUNGS)}, or {protocol.REAL} for the truth a set brings; commas between several"
+GOES_ON = "what is matched is kept, the same command goes on from here"  # told after an interrupt
+
+
+def data_options() -> argparse.ArgumentParser:
+    """Which sets to open; a parent of parsers."""
+    data = argparse.ArgumentParser(add_help=False)
+    data.add_argument(
+        "--data",
+        nargs="+",
+        required=True,
+        help="sets: a path whose layout tells the kind, or KIND:PATH (webdataset, srif, sen12, osdataset, qxs, "
+        "spacenet9, pairs); a folder of sets opens them all",
+    )
+    data.add_argument("--split", help="the part to take of sets that have official ones; default: the one to test on")
+    return data
+
+
+def one_set(data: str) -> Dataset:
+    """Open a set, or raise ValueError where ``data`` holds several."""
+    datasets = open_dataset(data)
+    if len(datasets) != 1:
+        raise ValueError(f"--data {data} holds {len(datasets)} sets, name one: {', '.join(d.name for d in datasets)}")
+    return datasets[0]
+
+
+def words(text: str) -> list[str]:
+    """Words between commas."""
+    return [word for word in text.split(",") if word]
+
+
+def positive(text: str) -> int:
+    """A whole number above 0."""
+    number = int(text)
+    if number < 1:
+        raise argparse.ArgumentTypeError(f"{text} is not a positive number")
+    return number

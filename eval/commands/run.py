@@ -1,0 +1,53 @@
+"""``python -m eval run``, see :mod:`eval.run`."""
+
+from __future__ import annotations
+
+import argparse
+from pathlib import Path
+
+from eval import jobs, peers, protocol, run
+from eval.commands.options import GOES_ON, ROOT, RUNGS_OR_REAL, AddParser, data_options, positive, words
+from eval.commands.tables import table_options, write_report, write_table
+from eval.datasets import open_dataset
+
+
+def add(add_parser: AddParser) -> None:
+    """Add the subcommand."""
+    parser = add_parser(
+        "run", parents=[data_options(), table_options()], help="match, cache, score",
+        epilog=f"matchers:\n{peers.describe()}", formatter_class=argparse.RawDescriptionHelpFormatter,
+    )  # fmt: skip
+    parser.add_argument(
+        "--matchers", type=words, required=True, help="comma-separated, of those listed below; identity always runs"
+    )
+    parser.add_argument("--rung", type=words, default=["tar"], help=f"{RUNGS_OR_REAL} (tar)")
+    parser.add_argument("--jobs", type=positive, default=1, help="matchers to run at the same time (%(default)s)")
+    parser.add_argument("--threads", type=positive, default=1, help="threads of torch and OpenCV, each (%(default)s)")
+    parser.add_argument("--checkpoint", type=Path, help="TAR's checkpoint instead of the shipped one")
+    parser.add_argument(
+        "--weights", type=Path, default=ROOT.parent / "shared" / "weights", help="peers' weights (../shared/weights)"
+    )
+    parser.add_argument("--download", action="store_true", help="let peers' libraries fetch their weights")
+    parser.set_defaults(do=_do, kept=GOES_ON)
+
+
+def _do(args: argparse.Namespace) -> None:
+    places = {dataset.name: (dataset, path) for path in args.data for dataset in open_dataset(path, args.split)}
+    keys = list(dict.fromkeys(["identity", *args.matchers]))
+    planned = {name: run.thin(dataset.names, args.limit) for name, (dataset, _) in places.items()}
+    rungs = {name: protocol.rungs_for(dataset, args.rung) for name, (dataset, _) in places.items()}
+    todo = [
+        jobs.Job(
+            matcher=key, data=path, split=args.split, dataset=name, names=tuple(planned[name]),
+            rungs=tuple(rungs[name]), threads=args.threads, cache=args.cache, warps=args.warps,
+            weights=args.weights, checkpoint=args.checkpoint, download=args.download,
+        )
+        for name, (_, path) in places.items() for key in keys
+    ]  # fmt: skip
+    reasons = jobs.run_jobs(todo, args.jobs)
+    tables = []
+    for name in places:
+        not_run = {job.matcher: reason for job, reason in reasons.items() if job.dataset == name}
+        for rung in rungs[name]:
+            tables.append(write_table(name, rung, args, planned[name], not_run))
+    write_report(tables, args, [dataset for dataset, _ in places.values()])

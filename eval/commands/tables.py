@@ -1,0 +1,43 @@
+"""The tables that subcommands write, and the options that all of these share."""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from pathlib import Path
+
+from eval import protocol, report, run
+from eval.commands.options import positive
+from eval.datasets import Dataset
+
+
+def table_options() -> argparse.ArgumentParser:
+    """Where matches and tables are, and of how many pairs; a parent of parsers."""
+    tables = argparse.ArgumentParser(add_help=False)
+    tables.add_argument("--out", type=Path, required=True, help="folder of the tables <set>.<rung>.md and .json")
+    tables.add_argument("--cache", type=Path, default=Path("runs/eval"), help="folder of cached matches (%(default)s)")
+    tables.add_argument("--warps", type=Path, default=protocol.WARPS, help="folder of the stored warps (eval/warps)")
+    tables.add_argument("--limit", type=positive, help="only this many pairs, spread evenly over the set")
+    return tables
+
+
+def write_table(
+    dataset: str, rung: str, args: argparse.Namespace, names: list[str], not_run: dict[str, str]
+) -> report.Table:
+    """Score what is cached of these pairs, write it and print it."""
+    table = run.score(dataset, rung, args.cache, names, not_run, args.warps)
+    path = report.write(table, args.out, args.limit)
+    written = f"{path} and {path.with_suffix('.json').name}"
+    if rung in protocol.RUNGS:
+        from eval import deformation  # it needs matplotlib, which no table needs
+
+        written += f", {deformation.draw(table, path.with_suffix('.png')).name}"
+    print(path.read_text())
+    print(f"written: {written}", file=sys.stderr)
+    return table
+
+
+def write_report(tables: list[report.Table], args: argparse.Namespace, datasets: list[Dataset]) -> None:
+    """Join tables in a report."""
+    page = report.write_report(tables, args.out, args.cache, datasets, args.limit)
+    print(f"written: {page} and report.md beside it", file=sys.stderr)
