@@ -11,6 +11,7 @@ from eval.commands import (
     calibration,
     estimators,
     failures,
+    labels,
     landcover,
     refusals,
     run,
@@ -25,7 +26,7 @@ from eval.commands import (
 # As --help lists them.
 _COMMANDS = (
     warps, run, refusals, calibration, starts, failures, landcover, speed, train_loftr, ablation, swap, score,
-    estimators,
+    estimators, labels,
 )  # fmt: skip
 _EXAMPLES = """examples, from the checkout's root:
   python -m eval warps --data ../shared/data/val-000.tar --rung tar,hard --seed 0
@@ -43,6 +44,7 @@ _EXAMPLES = """examples, from the checkout's root:
   python -m eval run --matchers loftr_ours --weights runs/loftr --data ../shared/data/val-000.tar --out eval/results
   python -m eval ablation --data ../shared/data --text ../shared/text --runs runs/ablation --out eval/results
   python -m eval swap --data ../shared/data/val-000.tar --text ../shared/text --limit 200 --out eval/results
+  python -m eval labels --set val-000 --rung tar,hard --out eval/results
   python -m eval score --set val-000 --rung tar --out eval/results
 """
 

@@ -1,0 +1,33 @@
+"""``python -m eval labels``, see :mod:`eval.labels`."""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from pathlib import Path
+
+from eval import labels, report
+from eval.commands.options import AddParser, words
+
+
+def add(add_parser: AddParser) -> None:
+    """Add the subcommand."""
+    parser = add_parser(
+        "labels", help="how much of the error is the labels', from cached matches under two rungs",
+        epilog="example: python -m eval labels --set val-000 --rung tar,hard --out eval/results",
+    )  # fmt: skip
+    parser.add_argument("--set", required=True, help="name of a set, such as val-000")
+    parser.add_argument("--rung", type=words, default=["tar", "hard"], help="two; the second is scored (tar,hard)")
+    parser.add_argument("--matcher", default="tar_registrar", help="whose matches (%(default)s)")
+    parser.add_argument("--cache", type=Path, default=Path("runs/eval"), help="folder of cached matches (%(default)s)")
+    parser.add_argument("--out", type=Path, required=True, help="folder of <set>.labels.md")
+    parser.set_defaults(do=_do)
+
+
+def _do(args: argparse.Namespace) -> None:
+    if len(args.rung) != 2:
+        raise ValueError(f"--rung {','.join(args.rung)}: name two")
+    found = labels.measure(args.set, (args.rung[0], args.rung[1]), args.matcher, args.cache)
+    path = report.write_text(args.out / f"{args.set}.labels.md", labels.markdown(found, args.set, args.matcher))
+    print(path.read_text())
+    print(f"written: {path}", file=sys.stderr)
