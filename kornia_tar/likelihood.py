@@ -29,7 +29,6 @@ from kornia_tar._least_squares import FloatArray, TransformModel
 KNOW_NOTHING = 0.1  # ε
 BLOCKS = 4  # on a side: cells of one block share what they see, so their errors count as one
 JUDGED_WIDTHS = (1.5, 2.5)  # of the splines that tell how sharp a top is; the next where the sharper ones have none
-WITHIN = 3.0  # px, of a tie point's confidence
 
 
 class Evidence(NamedTuple):
@@ -132,15 +131,15 @@ def align(
     return Alignment(matrix / matrix[2, 2], float(gains.mean()), len(gains), std, disagreement)
 
 
-def tie_points(evidence: Evidence, matrix: FloatArray, sigma: float) -> tuple[Tensor, Tensor, Tensor]:
+def tie_points(evidence: Evidence, matrix: FloatArray, sigma: float, within: float) -> tuple[Tensor, Tensor, Tensor]:
     """Where each cell lies, given what it says and that ``matrix`` is right to within ``sigma`` px.
 
     The mean of the posterior: the cell's map times a normal distribution around T x_k.
 
     Returns:
         places (K, 2) px; one-sigma errors per axis (K,) px; confidences (K,) in [0, 1], the posterior probability that
-        the place is right to 3 px and the cell no outlier. A cell that tells nothing lies on the transform with a
-        confidence of a half: the prior's own.
+        the place is right to ``within`` px and the cell no outlier. A cell that tells nothing lies on the transform
+        with a confidence of a half: the prior's own.
     """
     T = torch.from_numpy(np.asarray(matrix)).float()
     with torch.autocast("cpu", enabled=False):
@@ -154,7 +153,7 @@ def tie_points(evidence: Evidence, matrix: FloatArray, sigma: float) -> tuple[Te
     mean = (weight[..., None] * places).sum(1)
     offset = places - mean[:, None]
     std = ((weight * offset.square().sum(-1)).sum(1) / 2 + evidence.step**2 / 12).sqrt()
-    close = (weight * (offset.norm(dim=-1) < WITHIN)).sum(1)
+    close = (weight * (offset.norm(dim=-1) < within)).sum(1)
     known = (1 - KNOW_NOTHING) * total * evidence.area
     return mean, std, close * known / (known + KNOW_NOTHING)
 

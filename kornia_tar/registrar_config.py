@@ -24,7 +24,8 @@ class RegistrarConfig:
     sure_gain: float = 0.15  # nats per cell: no further start is tried
     overview: int = 384  # longest side of the first pass
     tile: int = 512  # side of the tiles at full resolution, in image0
-    refinements: int = 2
+    refinements: int = 2  # alignments at full size
+    magnify: float = 2.0  # of the one after them: cells of fewer pixels of ground, and more of them
     max_cells: int = 20_000  # that vote, of both images, drawn evenly
     threshold: float = 3.0  # of an inlier
     prior: float = 2.5  # px of the coarser image, how far the ground may depart from the model: steers the tie points
@@ -42,6 +43,8 @@ class RegistrarConfig:
             raise ValueError(f"scales must be one or more positive numbers, got {self.scales}")
         if min(self.overview, self.tile) < MIN_SIDE:
             raise ValueError(f"overview and tile must be at least {MIN_SIDE} px")
+        if self.magnify < 1:
+            raise ValueError(f"magnify must be at least 1, got {self.magnify}")
         if min(self.candidates, self.refinements, self.min_cells, self.max_cells) < 1:
             raise ValueError("candidates, refinements, min_cells and max_cells must be at least 1")
 

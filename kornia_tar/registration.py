@@ -4,7 +4,7 @@
    and, where that is not enough, at other scales and at the diagonals. The likeliest start wins.
 2. Alignment: image1 warped into image0's frame by what is known so far; then all cells of both images vote for the
    small transform that remains (:mod:`kornia_tar.likelihood`); at doubling sizes up to the full one, tile by tile,
-   which bounds the network's memory (:mod:`kornia_tar.observer`).
+   which bounds the network's memory (:mod:`kornia_tar.observer`), and small images magnified at last.
 3. Gates. What fails one is reported as not registered, with the reason.
 
 The paper publishes no registration procedure; this one is ours.
@@ -20,6 +20,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
+from kornia_tar.cfdm import CELL
 from kornia_tar.geometry import (
     FloatArray,
     TransformModel,
@@ -39,6 +40,8 @@ from kornia_tar.view import Mask, View, scale_at
 
 FINER = 1.25  # image1's pixels for one of image0's, from which image1's frame is the one to align in
 SHARED = 2.5  # see Registration.error_estimate
+WITHIN = 3.0  # px, of a tie point's confidence
+WORTHWHILE = 1.2  # times, least magnification
 
 
 @dataclass(frozen=True)
@@ -197,21 +200,13 @@ class Registrar:
     def _refined(
         self, first: View, second: View, matrix: FloatArray, judge: FloatArray
     ) -> tuple[Alignment, FloatArray, Correspondences] | None:
-        """Align in ``first``'s frame and pixels, up to its full size; None where there is no ground in common."""
-        model, side = self.config.model, 2 * self.config.overview
-        while side < max(first.size):  # the cells see a few pixels: an overview's error must not outgrow them
-            small, to_small = first.reduced(side)
-            pair = self._observer.evidence(small, second, compose(invert(to_small), matrix), {}, self.config.min_cells)
-            if pair is None:
-                return None
-            step = align(*pair, model, small.size).matrix
-            matrix = compose(compose(compose(to_small, step), invert(to_small)), matrix)
-            side *= 2
-        if model == "similarity":  # reduced images have whole sides, so their frames are a little stretched
-            corners = image_corners(first.size)
-            nearest = fit_least_squares(corners, transform_points(matrix, corners), model)
-            matrix = matrix if nearest is None else nearest
+        """Align in ``first``'s frame and pixels, up to its full size and beyond; None without ground in common."""
+        model, matches = self.config.model, Correspondences.none()
         known: Known = {}
+        rough = self._up_to_full_size(first, second, matrix)
+        if rough is None:
+            return None
+        matrix = rough
         for left in reversed(range(self.config.refinements)):
             pair = self._observer.evidence(first, second, matrix, known, self.config.min_cells)
             if pair is None:
@@ -220,7 +215,57 @@ class Registrar:
             if not left:
                 matches = self._tie_points(pair, found, matrix)
             matrix = compose(found.matrix, matrix)
-        return found, matrix, matches
+        if found.gain < self.config.min_gain:  # it will not be trusted
+            return found, matrix, matches
+        return self._magnified(first, second, matrix, judge, found) or (found, matrix, matches)
+
+    def _up_to_full_size(self, first: View, second: View, matrix: FloatArray) -> FloatArray | None:
+        """Align at doubling sizes short of the full one: cells see a few pixels, which no error must outgrow."""
+        side = 2 * self.config.overview
+        while side < max(first.size):
+            small, to_small = first.reduced(side)
+            pair = self._observer.evidence(small, second, compose(invert(to_small), matrix), {}, self.config.min_cells)
+            if pair is None:
+                return None
+            step = align(*pair, self.config.model, small.size).matrix
+            matrix = compose(compose(compose(to_small, step), invert(to_small)), matrix)
+            side *= 2
+        if self.config.model == "similarity":  # reduced images have whole sides: their frames are a little stretched
+            corners = image_corners(first.size)
+            nearest = fit_least_squares(corners, transform_points(matrix, corners), "similarity")
+            matrix = matrix if nearest is None else nearest
+        return matrix
+
+    def _magnified(
+        self, first: View, second: View, matrix: FloatArray, judge: FloatArray, found: Alignment
+    ) -> tuple[Alignment, FloatArray, Correspondences] | None:
+        """Align once more in ``first``'s frame magnified; None where that is not worth it.
+
+        A magnified cell stands for less ground, so that more of them vote, and their maps are finer. It looks for
+        itself in less ground, too, and has less to tell: the gain stays that of ``found``, at full size.
+        """
+        factor = self._magnification(first.size)
+        if factor < WORTHWHILE:
+            return None
+        large, to_large = first.enlarged(factor)
+        before = compose(invert(to_large), matrix)
+        pair = self._observer.evidence(large, second, before, {}, self.config.min_cells)
+        if pair is None:
+            return None
+        closer = align(*pair, self.config.model, large.size, judge=transform_points(to_large, judge))
+        matches = self._tie_points(pair, closer, before, factor)
+        matches = replace(
+            matches, points0=transform_points(invert(to_large), matches.points0), std=matches.std / factor
+        )
+        matrix = compose(compose(to_large, closer.matrix), before)
+        return (
+            found._replace(std=closer.std / factor, disagreement=closer.disagreement / factor), matrix, matches,
+        )  # fmt: skip
+
+    def _magnification(self, size: tuple[int, int]) -> float:
+        """How far to magnify an image of ``size``: no further than all cells can vote."""
+        cells = 2 * size[0] * size[1] / CELL**2
+        return min(self.config.magnify, math.sqrt(self.config.max_cells / cells))
 
     def _failed(self, start: Start | None, reason: str) -> Registration:
         rotation, scale = (0, 1.0) if start is None else (start.rotation, start.scale)
@@ -230,11 +275,17 @@ class Registrar:
             -inf, inf, inf, inf,
         )  # fmt: skip
 
-    def _tie_points(self, pair: tuple[Evidence, Evidence], found: Alignment, before: FloatArray) -> Correspondences:
-        """One tie point of each cell of both images; ``before`` is the matrix that image1 was warped by."""
+    def _tie_points(
+        self, pair: tuple[Evidence, Evidence], found: Alignment, before: FloatArray, factor: float = 1.0
+    ) -> Correspondences:
+        """One tie point of each cell of both images, in pixels of a frame magnified by ``factor``.
+
+        ``before`` is the matrix that image1 was warped by.
+        """
         in1, in0 = pair
-        places1, std1, confidence1 = tie_points(in1, found.matrix, self.config.prior)
-        places0, std0, confidence0 = tie_points(in0, invert(found.matrix), self.config.prior)
+        sigma, within = factor * self.config.prior, factor * WITHIN
+        places1, std1, confidence1 = tie_points(in1, found.matrix, sigma, within)
+        places0, std0, confidence0 = tie_points(in0, invert(found.matrix), sigma, within)
         return Correspondences(
             torch.cat([in1.points, places0]).double().numpy(),
             transform_points(before, torch.cat([places1, in0.points]).double().numpy()),

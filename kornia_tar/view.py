@@ -10,7 +10,7 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-from kornia_tar.geometry import FloatArray, decompose, valid_mask, warp_image
+from kornia_tar.geometry import FloatArray, decompose, invert, valid_mask, warp_image
 from kornia_tar.msfl import MIN_SIDE
 
 Mask = NDArray[np.bool_] | None
@@ -62,6 +62,12 @@ class View:
         image = cv2.resize(self.image, target, interpolation=cv2.INTER_AREA)
         mask = cv2.resize(self.mask.astype(np.float32), target, interpolation=cv2.INTER_AREA) > 0.99
         return View(image.astype(np.float32), mask, self.modality), matrix
+
+    def enlarged(self, factor: float) -> tuple[View, FloatArray]:
+        """``factor`` times as large, and the matrix from its own to the enlarged pixels, a similarity."""
+        size = math.ceil(self.size[0] * factor), math.ceil(self.size[1] * factor)
+        matrix = np.array([[factor, 0, (factor - 1) / 2], [0, factor, (factor - 1) / 2], [0, 0, 1]])
+        return self.warped(invert(matrix), size), matrix
 
     def turned(self, degrees: int) -> tuple[View, FloatArray]:
         """Turned counter-clockwise, nothing cut off, and the matrix from its pixels back to the upright ones."""

@@ -119,8 +119,8 @@ def test_tie_points_follow_the_cells_that_know_and_the_model_elsewhere():
     model = truth @ np.array([[1, 0, 1.5], [0, 1, 0], [0, 0, 1]])  # 1.5 px off
     inner = (sure.points - 128).abs().amax(1) < 80
     expected = transform_points(truth, sure.points.numpy())[inner]
-    near, near_std, near_confidence = (t[inner] for t in tie_points(sure, model, 2.5))
-    far, far_std, far_confidence = (t[inner] for t in tie_points(blank, model, 2.5))
+    near, near_std, near_confidence = (t[inner] for t in tie_points(sure, model, 2.5, 3.0))
+    far, far_std, far_confidence = (t[inner] for t in tie_points(blank, model, 2.5, 3.0))
     assert np.linalg.norm(near.numpy() - expected, axis=1).mean() < 0.4
     assert np.linalg.norm(far.numpy() - expected, axis=1).mean() > 1
     assert (near_std < far_std).all() and (near_confidence > far_confidence).all()
@@ -151,7 +151,7 @@ def test_a_density_integrates_to_one():
 def test_far_outside_its_map_a_cell_takes_the_nearest_place_it_knows():
     one = saying(np.eye(3), sigma=(0.5, 0.5))
     far = np.array([[1, 0, 30.0], [0, 1, 0], [0, 0, 1]])
-    places, std, confidence = tie_points(one, far, 2.5)
+    places, std, confidence = tie_points(one, far, 2.5, 3.0)
     assert ((places - one.points).norm(dim=1) < 12).all()
     assert (confidence < 0.01).all() and std.isfinite().all()
 
