@@ -39,7 +39,7 @@ from kornia_tar.registrar_config import RegistrarConfig
 from kornia_tar.view import Mask, View, scale_at
 
 FINER = 1.25  # image1's pixels for one of image0's, from which image1's frame is the one to align in
-SHARED = 2.5  # see Registration.error_estimate
+SHARED = 3.0  # see estimated_error
 WITHIN = 3.0  # px, of a tie point's confidence
 WORTHWHILE = 1.2  # times, least magnification
 
@@ -95,11 +95,8 @@ class Registration:
 
     @property
     def error_estimate(self) -> float:
-        """Estimated error at the corners, px: the larger of the two, each of which sees what the other does not.
-
-        Neither sees an error that all cells share; ``SHARED`` makes up for it in the mean of the validation pairs.
-        """
-        return SHARED * max(self.corner_std, self.disagreement)
+        """Estimated error at the corners, px, see :func:`estimated_error`."""
+        return estimated_error(self.corner_std, self.disagreement)
 
     def report(self) -> dict[str, Any]:
         """The outcome as plain values for JSON; lengths in pixels of image1."""
@@ -121,6 +118,16 @@ class Registration:
             "rotation_start_degrees": self.rotation_start,
             "scale_start": self.scale_start,
         }
+
+
+def estimated_error(corner_std: float, disagreement: float) -> float:
+    """Estimated error at the corners, px, from two noisy measures of it: how far blocks, and the images, disagree.
+
+    Their geometric mean, for either may be several times off, both ways. Neither sees an error that all cells share:
+    with the factor ``SHARED`` half of the true errors lie below it, as 79 validation pairs showed that are in no table.
+    """
+    product = corner_std * disagreement
+    return SHARED * math.sqrt(product) if math.isfinite(product) else math.inf
 
 
 class Registrar:
@@ -189,7 +196,7 @@ class Registrar:
         inliers = (residuals < self.config.threshold * scale) & (matches.confidence >= 0.5)
         rmse = float(np.sqrt(np.mean(residuals[inliers] ** 2))) if inliers.any() else math.inf
         std, disagreement = found.std * unit, found.disagreement * unit
-        reasons = self._gates(matrix, found.gain, SHARED * max(std, disagreement), first.size)
+        reasons = self._gates(matrix, found.gain, estimated_error(std, disagreement), first.size)
         fit = self.matcher.calibration.tie_points.of(first.modality, second.modality)
         matches = replace(matches, confidence=fit.confidence(matches.confidence), std=fit.std(matches.std * unit))
         return Registration(
