@@ -9,10 +9,11 @@ from collections.abc import Callable, Sequence
 from kornia_tar._files import one_line
 
 Run = Callable[[argparse.Namespace], int]
+AddCommand = Callable[[str, Run, str, str], argparse.ArgumentParser]  # what adder returns
 ERRORS: tuple[type[Exception], ...] = (ValueError, TypeError, ImportError, OSError, MemoryError, RuntimeError)
 
 
-def adder(parser: argparse.ArgumentParser) -> Callable[[str, Run, str, str], argparse.ArgumentParser]:
+def adder(parser: argparse.ArgumentParser) -> AddCommand:
     """A function (name, what runs, what it does, example) that adds a subcommand to ``parser`` and returns it."""
     commands = parser.add_subparsers(dest="command", required=True, metavar="command")
 

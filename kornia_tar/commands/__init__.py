@@ -1,0 +1,1 @@
+"""The subcommands of ``kornia-tar``, a file each: its options, and what it does with them."""

@@ -1,0 +1,47 @@
+"""``kornia-tar demo``."""
+
+from __future__ import annotations
+
+import argparse
+import time
+from pathlib import Path
+
+import numpy as np
+
+from kornia_tar import __version__
+from kornia_tar._command import AddCommand
+from kornia_tar.commands.options import add_matcher, add_registrar, make_matcher, make_registrar
+from kornia_tar.commands.outcome import tell
+from kornia_tar.geometry import corner_error
+from kornia_tar.raster import Raster, output_folder, write_image
+from kornia_tar.results import write_results
+
+
+def add(command: AddCommand) -> None:
+    """Add the subcommand."""
+    parser = command("demo", _do, "register the synthetic demo scene and compare with its truth", "kornia-tar demo")
+    parser.add_argument("-o", "--out", type=Path, default=Path("demo"), help="folder for the results (default: demo)")
+    parser.add_argument("--seed", type=int, default=0, help="which scene is drawn (default: 0)")
+    add_matcher(parser)
+    add_registrar(parser)
+
+
+def _do(a: argparse.Namespace) -> int:
+    from kornia_tar.demo import demo_pair
+
+    matcher, out = make_matcher(a, a.threshold), output_folder(a.out)
+    optical, sar, truth = demo_pair(a.seed)
+    write_image(out / "optical.png", optical)
+    write_image(out / "sar.png", sar)
+    started = time.perf_counter()
+    outcome = make_registrar(matcher, a)(optical, sar)
+    seconds = time.perf_counter() - started
+    error = corner_error(outcome.matrix, truth, optical.shape[:2])
+    report = {"scene": f"synthetic, seed {a.seed}", "truth": truth, "corner_error_px": error, **outcome.report(),
+              "seconds": round(seconds, 2), "weights": str(a.weights), "kornia_tar": __version__}  # fmt: skip
+    first = Raster(optical, np.ones(optical.shape[:2], bool), None, out / "optical.png")
+    second = Raster(sar, np.ones(sar.shape, bool), None, out / "sar.png")
+    headline = f"synthetic scene, seed {a.seed}: mean corner error {error:.2f} px against the known truth"
+    write_results(out, outcome, report, first, second, sar, headline)
+    print(f"mean corner error against the known truth: {error:.2f} px")
+    return tell(outcome, out, seconds)

@@ -1,0 +1,48 @@
+"""``kornia-tar info``."""
+
+from __future__ import annotations
+
+import argparse
+import importlib.util
+import sys
+
+import torch
+
+from kornia_tar import __version__
+from kornia_tar._command import AddCommand
+from kornia_tar.commands.options import add_weights, choose_device
+from kornia_tar.matcher import WEIGHTS, TARMatcher, resolve_weights
+from kornia_tar.text import available_text_priors
+
+
+def add(command: AddCommand) -> None:
+    """Add the subcommand."""
+    parser = command("info", _do, "show version, weights, text prior, devices", "kornia-tar info")
+    add_weights(parser)
+
+
+def _do(a: argparse.Namespace) -> int:
+    import kornia
+
+    print(f"kornia-tar {__version__} · torch {torch.__version__} · kornia {kornia.__version__} · python "
+          f"{sys.version.split()[0]}")  # fmt: skip
+    print(f"device auto: {choose_device('auto')} · {torch.get_num_threads()} CPU threads")
+    extras = {"text": "open_clip", "geo": "rasterio", "hloc": "pycolmap", "onnx": "onnx"}
+    print("extras: " + ", ".join(f"{k} {'yes' if importlib.util.find_spec(v) else 'no'}" for k, v in extras.items()))
+    print(f"text priors: {', '.join(available_text_priors())}")
+    print(f"shipped weights: {', '.join(sorted(p.stem for p in WEIGHTS.glob('*.safetensors'))) or 'none'}")
+    path = resolve_weights(a.weights)
+    matcher = TARMatcher(path)
+    millions = sum(p.numel() for p in matcher.parameters()) / 1e6
+    print(f"{path.name}: {millions:.2f} M parameters, {path.stat().st_size / 2**20:.1f} MiB")
+    text = matcher.info.get("text", {})
+    print(f"  text: {text.get('encoder', 'none')}: {', '.join(text.get('names', [])) or 'no names'}")
+    fitted = matcher.info.get("calibration", {}).get("fitted", "none: confidence and std are the network's own")
+    print(f"  calibration: {fitted}")
+    if "calibration" in matcher.info:
+        for name, fits in (("a pass", matcher.calibration.matches), ("tie points", matcher.calibration.tie_points)):
+            print(f"    {name}: optical with SAR {fits.cross}; one modality {fits.same}")
+    for key in ("step", "minutes", "pairs", "data", "device", "torch"):
+        if key in matcher.info:
+            print(f"  {key}: {matcher.info[key]}")
+    return 0

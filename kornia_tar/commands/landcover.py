@@ -1,0 +1,74 @@
+"""``kornia-tar landcover``."""
+
+from __future__ import annotations
+
+import argparse
+from dataclasses import asdict
+from pathlib import Path
+
+from kornia_tar import __version__
+from kornia_tar._command import AddCommand
+from kornia_tar.commands.options import add_pair, known_modality, make_matcher, to_greys
+from kornia_tar.landcover import compare_covers, read_cover
+from kornia_tar.landcover_sheet import LEAST, Side, draw_landcover
+from kornia_tar.raster import output_folder, read_image, to_rgb8, write_image, write_json
+
+
+def add(command: AddCommand) -> None:
+    """Add the subcommand."""
+    parser = command(
+        "landcover", _do, "draw what the text's words say of two images, cell by cell",
+        "kornia-tar landcover optical.png sar.png -o landcover.png\n"
+        "  kornia-tar landcover optical.tif sar.tif --names river,forest,farmland --json shares.json\n"
+        "  kornia-tar landcover optical.png sar.png --bank my_words.npz --names dam,road",
+    )  # fmt: skip
+    add_pair(parser)
+    parser.add_argument("-o", "--out", type=Path, default=Path("landcover.png"),
+                        help="picture to write, .png (default: landcover.png)")  # fmt: skip
+    parser.add_argument("--json", type=Path, help="also write each word's share of both images, and their agreement")
+    parser.add_argument("--names", help="choose among these words of the text alone, separated by commas; with "
+                        "--remoteclip any words")  # fmt: skip
+    parser.add_argument("--remoteclip", type=Path, metavar="FILE",
+                        help="RemoteCLIP's checkpoint, to read words that no bank holds (needs [text])")  # fmt: skip
+
+
+def _do(a: argparse.Namespace) -> int:
+    if a.out.suffix.lower() != ".png":
+        raise ValueError(f"{a.out}: the picture is a .png")
+    if a.bank is not None and a.remoteclip is not None:
+        raise ValueError("--bank and --remoteclip: give one of them")
+    names = None if a.names is None else [name.strip() for name in a.names.split(",") if name.strip()]
+    rasters = read_image(a.image0), read_image(a.image1)
+    matcher = make_matcher(a)
+    if a.remoteclip is not None:
+        matcher.set_text_prior("remoteclip", checkpoint=a.remoteclip, names=names)
+    output_folder(a.out.parent)
+    sides = []
+    for raster, grey, modality in zip(rasters, to_greys(*rasters, a), (a.modality0, a.modality1), strict=True):
+        cover = read_cover(matcher, grey, raster.mask, known_modality(modality))
+        kind = "SAR" if cover.modality == "sar" else cover.modality
+        shown = to_rgb8(raster) if cover.modality == "optical" else grey
+        sides.append(
+            Side(shown, grey, cover if names is None else cover.only(names), f"{kind} · {raster.path.name}", kind)
+        )
+    covers = [side.cover for side in sides]
+    same = compare_covers(covers[0], covers[1]) if rasters[0].size == rasters[1].size else None
+    encoder = matcher.info.get("text", {}).get("encoder", "unknown encoder")
+    told = [f"{len(covers[0].names)} words of {encoder}"]
+    if same is not None:
+        told.append(f"same word in {100 * same.same:.0f} % of the cells, {100 * same.chance:.0f} % by chance")
+    if a.json is not None:
+        output_folder(a.json.parent)
+        write_json(a.json, {
+            "image0": str(a.image0), "image1": str(a.image1), "modalities": [c.modality for c in covers],
+            "shares": {name: [c.shares[k] for c in covers] for k, name in enumerate(covers[0].names)},
+            "agreement": None if same is None else asdict(same),
+            "text": encoder, "weights": str(a.weights), "kornia_tar": __version__,
+        })  # fmt: skip
+    write_image(a.out, draw_landcover(sides[0], sides[1], ["Land cover in words", " · ".join(told)]))
+    for side in sides:
+        parts = sorted(zip(side.cover.shares, side.cover.names, strict=True), reverse=True)
+        print(f"{side.title}: {', '.join(f'{name} {100 * part:.0f} %' for part, name in parts if part >= LEAST)}")
+    print(f"{told[-1]}, where the images lie on each other" if same else "images of two sizes: maps not compared")
+    print(f"see {a.out}")
+    return 0

@@ -1,0 +1,44 @@
+"""``kornia-tar match``."""
+
+from __future__ import annotations
+
+import argparse
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from kornia_tar._command import AddCommand
+from kornia_tar.commands.options import add_pair, add_threshold, make_matcher, to_greys
+from kornia_tar.raster import output_folder, read_image, write_matches
+
+
+def add(command: AddCommand) -> None:
+    """Add the subcommand."""
+    parser = command(
+        "match", _do, "match two images and write the matches", "kornia-tar match a.png b.png -o matches.h5"
+    )
+    add_pair(parser)
+    parser.add_argument("-o", "--out", type=Path, required=True, help="file to write, .h5 or .npz")
+    add_threshold(parser)
+
+
+def _do(a: argparse.Namespace) -> int:
+    if a.out.suffix.lower() not in (".h5", ".hdf5", ".npz"):
+        raise ValueError(f"{a.out}: matches are kept in .h5 or .npz")
+    first, second = read_image(a.image0), read_image(a.image1)
+    matcher = make_matcher(a, a.threshold)
+    output_folder(a.out.parent)
+    device = next(matcher.parameters()).device
+    data: dict[str, Any] = {}
+    for k, (raster, grey) in enumerate(zip((first, second), to_greys(first, second, a), strict=True)):
+        data[f"image{k}"] = torch.from_numpy(grey).to(device)[None, None].float() / 255
+        if not raster.mask.all():
+            data[f"mask{k}"] = torch.from_numpy(raster.mask).to(device)[None]
+    data |= {f"modality{k}": m for k, m in enumerate((a.modality0, a.modality1)) if m != "auto"}
+    with torch.inference_mode():
+        found = matcher(data)
+    keep = ("keypoints0", "keypoints1", "confidence", "std")
+    write_matches(a.out, {k: found[k].cpu().numpy() for k in keep} | {"image0": str(a.image0), "image1": str(a.image1)})
+    print(f"{len(found['confidence'])} matches in {a.out}")
+    return 0

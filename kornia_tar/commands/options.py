@@ -1,0 +1,105 @@
+"""Options that several subcommands share, and what is made of them."""
+
+from __future__ import annotations
+
+import argparse
+from pathlib import Path
+
+import numpy as np
+import torch
+
+from kornia_tar._files import one_line
+from kornia_tar.matcher import TARMatcher
+from kornia_tar.raster import Raster, to_grey8
+from kornia_tar.registrar_config import RegistrarConfig
+from kornia_tar.registration import Registrar
+
+MODALITIES = ("optical", "sar", "auto")
+
+
+def add_weights(parser: argparse.ArgumentParser) -> None:
+    """Whose weights."""
+    parser.add_argument("--weights", default="optical-sar", help="name of shipped weights or a .safetensors file")
+
+
+def add_matcher(parser: argparse.ArgumentParser) -> None:
+    """Which matcher, and where it runs; see :func:`make_matcher`."""
+    add_weights(parser)
+    parser.add_argument("--device", default="auto", help="auto, cpu, cuda, cuda:1, mps (default: auto)")
+    parser.add_argument("--threads", type=int, help="CPU threads (default: torch's choice)")
+    parser.add_argument(
+        "--bank", type=Path, help="text bank (.npz, .safetensors, .h5) instead of the weights' own text"
+    )
+
+
+def add_pair(parser: argparse.ArgumentParser) -> None:
+    """Two images, and the matcher for them; see :func:`to_greys`."""
+    parser.add_argument("image0", type=Path, help="reference image, usually optical")
+    parser.add_argument("image1", type=Path, help="image to bring onto it, usually SAR")
+    for k, default in enumerate(("optical", "sar")):
+        parser.add_argument(f"--modality{k}", choices=MODALITIES, default=default,
+                            help=f"of image{k}; auto: told from the image (default: {default})")  # fmt: skip
+    add_matcher(parser)
+
+
+def add_threshold(parser: argparse.ArgumentParser) -> None:
+    """Which matches count."""
+    parser.add_argument(
+        "--threshold", type=float, default=0.1, help="least confidence of a match, or of a start's (default: 0.1)"
+    )
+
+
+def add_registrar(parser: argparse.ArgumentParser) -> None:
+    """How to register; see :func:`make_registrar`."""
+    add_threshold(parser)
+    parser.add_argument("--model", choices=("affine", "similarity", "homography"), default="affine",
+                        help="transform to fit (default: affine)")  # fmt: skip
+    parser.add_argument("--rotations", type=int, choices=(1, 4, 8), default=8, help="8: any rotation; 4: quarter "
+                        "turns alone, faster where it refuses; 1: nearly upright pairs (default: 8)")  # fmt: skip
+
+
+def choose_device(name: str) -> str:
+    """Resolve "auto", and refuse a device that is not there in one line."""
+    if name == "auto":
+        return "cuda" if torch.cuda.is_available() else "mps" if torch.backends.mps.is_available() else "cpu"
+    try:
+        torch.zeros(1, device=name)
+    except (RuntimeError, AssertionError, NotImplementedError) as error:
+        raise ValueError(f"--device {name}: not available here ({one_line(error)})") from None
+    return name
+
+
+def make_matcher(a: argparse.Namespace, threshold: float = 0.1) -> TARMatcher:
+    """The matcher that the options name."""
+    if a.threads is not None:
+        if a.threads < 1:
+            raise ValueError(f"--threads must be at least 1, got {a.threads}")
+        torch.set_num_threads(a.threads)
+    matcher = TARMatcher(a.weights, threshold=threshold)
+    if a.bank is not None:
+        matcher.set_text_prior("bank", path=a.bank)
+    return matcher.to(choose_device(a.device)).fuse()
+
+
+def make_registrar(matcher: TARMatcher, a: argparse.Namespace) -> Registrar:
+    """The registrar that the options describe."""
+    config = RegistrarConfig(model=a.model, rotations=a.rotations, start_confidence=a.threshold)
+    return Registrar(matcher, config)
+
+
+def known_modality(name: str) -> str | None:
+    """None for "auto", which is told from the image."""
+    return None if name == "auto" else name
+
+
+def to_greys(first: Raster, second: Raster, a: argparse.Namespace) -> list[np.ndarray]:
+    """Both images in 8-bit grey, each stretched as its modality needs."""
+
+    def looks_like_sar(raster: Raster) -> bool:
+        # "auto" decides the network's stem later; here only the stretch, which is the same for 8-bit images.
+        return raster.pixels.ndim == 2 and raster.pixels.dtype != np.uint8
+
+    return [
+        to_grey8(r, "sar" if m == "sar" or (m == "auto" and looks_like_sar(r)) else "optical")
+        for r, m in ((first, a.modality0), (second, a.modality1))
+    ]

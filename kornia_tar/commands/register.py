@@ -1,0 +1,40 @@
+"""``kornia-tar register``."""
+
+from __future__ import annotations
+
+import argparse
+import time
+from pathlib import Path
+
+from kornia_tar import __version__
+from kornia_tar._command import AddCommand
+from kornia_tar.commands.options import add_pair, add_registrar, known_modality, make_matcher, make_registrar, to_greys
+from kornia_tar.commands.outcome import tell
+from kornia_tar.raster import output_folder, read_image
+from kornia_tar.results import write_results
+
+
+def add(command: AddCommand) -> None:
+    """Add the subcommand."""
+    parser = command(
+        "register", _do, "lay the second image exactly onto the first",
+        "kornia-tar register optical.png sar.png -o out/",
+    )  # fmt: skip
+    add_pair(parser)
+    parser.add_argument("-o", "--out", type=Path, required=True, help="folder for the results; made when missing")
+    add_registrar(parser)
+
+
+def _do(a: argparse.Namespace) -> int:
+    first, second = read_image(a.image0), read_image(a.image1)
+    matcher, out = make_matcher(a, a.threshold), output_folder(a.out)
+    grey0, grey1 = to_greys(first, second, a)
+    started = time.perf_counter()
+    outcome = make_registrar(matcher, a)(
+        grey0, grey1, first.mask, second.mask, known_modality(a.modality0), known_modality(a.modality1)
+    )
+    seconds = time.perf_counter() - started
+    report = {"image0": str(a.image0), "image1": str(a.image1), **outcome.report(), "seconds": round(seconds, 2),
+              "weights": str(a.weights), "kornia_tar": __version__}  # fmt: skip
+    write_results(out, outcome, report, first, second, grey1)
+    return tell(outcome, out, seconds)

@@ -1,0 +1,100 @@
+"""``kornia-tar train``."""
+
+from __future__ import annotations
+
+import argparse
+import importlib.util
+from dataclasses import replace
+from pathlib import Path
+
+from kornia_tar import __version__
+from kornia_tar._command import AddCommand
+from kornia_tar.commands.options import choose_device
+from kornia_tar.matcher import TARMatcher, resolve_weights
+from kornia_tar.net import SIZES
+from kornia_tar.raster import output_folder, write_json
+from kornia_tar.text import TextBank, available_text_priors, embed_classes, load_text_prior
+
+
+def add(command: AddCommand) -> None:
+    """Add the subcommand."""
+    parser = command(
+        "train", _do, "train a checkpoint from WebDataset shards of aligned pairs",
+        "kornia-tar train --data shards/ --text bank.npz --minutes 60 -o run/",
+    )  # fmt: skip
+    parser.add_argument("--data", type=Path, required=True, help="folder with train-*.tar (and optical_only-*.tar)")
+    parser.add_argument("-o", "--out", type=Path, required=True, help="folder for checkpoint, state and log")
+    parser.add_argument(
+        "--text", metavar="BANK|PRIOR", help="a text bank (.npz, .safetensors, .h5), or a prior by its name, with our "
+        "prompts: random, learned (training moves it); without it a model without text"
+    )  # fmt: skip
+    length = parser.add_mutually_exclusive_group(required=True)
+    length.add_argument("--minutes", type=float, help="length of the run in minutes of stepping")
+    length.add_argument("--steps", type=int, help="length of the run in steps")
+    parser.add_argument("--batch", type=int, default=16, help="pairs per step (default: 16)")
+    parser.add_argument("--size", type=int, default=128, help="side of the crops, a multiple of 16 (default: 128)")
+    parser.add_argument("--net", choices=tuple(SIZES), help="size of the network: 0.8, 3.0, 5.3 or 10.9 million "
+                        "parameters (default: XS; with --from, that of the weights)")  # fmt: skip
+    parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--device", default="auto")
+    parser.add_argument("--precision", choices=("auto", "fp32", "bf16"), default="auto")
+    parser.add_argument("--limit", type=int, help="use only so many pairs, e.g. 64 to see it overfit")
+    parser.add_argument("--resume", action="store_true", help="go on from the folder's state")
+    parser.add_argument("--from", dest="start", metavar="WEIGHTS", help="start from these weights, not random ones")
+    parser.add_argument("--only", choices=("fine", "text"), help="with --from: train the fine stage alone, or what "
+                        "reads the text and compares cells")  # fmt: skip
+    parser.add_argument("--val", type=Path, help="a validation shard, matched at the end under the stored warps")
+    parser.add_argument("--val-warps", type=Path, help="JSON with one matrix per pair of --val")
+
+
+def _do(a: argparse.Namespace) -> int:
+    from kornia_tar.checkpoint import load_checkpoint
+    from kornia_tar.tafe import TAFEConfig
+
+    if importlib.util.find_spec("tqdm") is None:
+        raise ImportError('training shows its progress with tqdm: pip install "kornia-tar[train]"')
+    from kornia_tar.training.data import find_shards, read_optical, read_pairs
+    from kornia_tar.training.loop import TrainConfig, train
+    from kornia_tar.training.validate import validate
+
+    if a.size < 64 or a.size % 16:
+        raise ValueError(f"--size must be a multiple of 16 and at least 64, got {a.size}")
+    if (a.val is None) != (a.val_warps is None):
+        raise ValueError("--val and --val-warps go together")
+    for path in (a.val, a.val_warps):
+        if path is not None and not path.is_file():
+            raise FileNotFoundError(f"{path}: no such file")
+    for name in ("minutes", "steps", "batch", "limit"):
+        if getattr(a, name) is not None and not getattr(a, name) > 0:
+            raise ValueError(f"--{name} must be positive, got {getattr(a, name)}")
+    if a.net is not None and a.start is not None:
+        raise ValueError("--net and --from exclude each other: the weights say how large the network is")
+    start = None if a.start is None else load_checkpoint(resolve_weights(a.start))[0]
+    shards, device = find_shards(a.data), choose_device(a.device)
+    bank = None if a.text is None else _text_bank(a.text)
+    tafe = TAFEConfig(classes=0) if bank is None else TAFEConfig(text_dim=bank.dim, classes=len(bank))
+    model = replace(SIZES[a.net or "XS"], tafe=tafe) if start is None else start.config
+    out = output_folder(a.out)
+    alone = sorted(a.data.glob("optical_only-*.tar")) if a.limit is None else []
+    pairs = read_pairs(shards, limit=a.limit)
+    pairs = pairs + read_optical(alone, size=pairs.sar.shape[-1]) if alone else pairs
+    config = TrainConfig(steps=a.steps, minutes=a.minutes, batch=a.batch, size=a.size, seed=a.seed,
+                         precision=a.precision, only=a.only, learn_text=a.text == "learned",
+                         compile=device.startswith("cuda"))  # fmt: skip
+    path = train(
+        pairs, out, text=bank, config=config, model=model, device=device, resume=a.resume,
+        start=start,
+        provenance={"data": [s.name for s in shards + alone], "kornia_tar": __version__},
+    )  # fmt: skip
+    print(f"written: {path}")
+    if a.val is not None:
+        scores = validate(TARMatcher(path).to(device), a.val, a.val_warps)
+        write_json(out / "validation.json", scores)
+        print(" · ".join(f"{k} {v:.1f}" for k, v in scores.items()))
+    return 0
+
+
+def _text_bank(text: str) -> TextBank:
+    if Path(text).suffix or text not in available_text_priors():
+        return TextBank.load(text)
+    return embed_classes(load_text_prior(text))
