@@ -15,7 +15,10 @@ from kornia_tar.net import Described, Matches
 from kornia_tar.view import View, tiles
 
 KNOWN_PIXELS = 2**22  # of an image, up to which its features are kept from look to look
-Known = dict[tuple[int, int], Described]  # features of an image's tiles, by their corners (row, column)
+
+
+class Known(dict[tuple[int, int], Described]):
+    """Features of one image's tiles, by their corners (row, column)."""
 
 
 class Observer:

@@ -51,8 +51,8 @@ class _Overview:
         self._small0, self._to_small0 = first.reduced(config.overview)
         self._small1, self._to_small1 = second.reduced(config.overview)
         self._half0, self._to_half0 = self._small0.reduced(max(self._small0.size) // 2)
-        self._known: Known = {}  # of small0
-        self._known_half: Known = {}
+        self._known = Known()  # of small0
+        self._known_half = Known()
 
     def best(self) -> Start | None:
         model: TransformModel = "similarity" if self._config.model == "similarity" else "affine"

@@ -208,30 +208,30 @@ class Registrar:
         self, first: View, second: View, matrix: FloatArray, judge: FloatArray
     ) -> tuple[Alignment, FloatArray, Correspondences] | None:
         """Align in ``first``'s frame and pixels, up to its full size and beyond; None without ground in common."""
-        model, matches = self.config.model, Correspondences.none()
-        known: Known = {}
         rough = self._up_to_full_size(first, second, matrix)
         if rough is None:
             return None
-        matrix = rough
+        matrix, known = rough, Known()
         for left in reversed(range(self.config.refinements)):
-            pair = self._observer.evidence(first, second, matrix, known, self.config.min_cells)
-            if pair is None:
+            before = matrix
+            seen = self._observer.evidence(first, second, before, known, self.config.min_cells)
+            if seen is None:
                 return None
-            found = align(*pair, model, first.size, judge=None if left else judge)
-            if not left:
-                matches = self._tie_points(pair, found, matrix)
-            matrix = compose(found.matrix, matrix)
-        if found.gain < self.config.min_gain:  # it will not be trusted
-            return found, matrix, matches
-        return self._magnified(first, second, matrix, judge, found) or (found, matrix, matches)
+            pair = seen
+            found = align(*pair, self.config.model, first.size, judge=None if left else judge)
+            matrix = compose(found.matrix, before)
+        if found.gain >= self.config.min_gain:  # else it will not be trusted
+            found, matrix = self._magnified(first, second, matrix, judge, found)
+        return found, matrix, self._tie_points(pair, before, matrix)
 
     def _up_to_full_size(self, first: View, second: View, matrix: FloatArray) -> FloatArray | None:
         """Align at doubling sizes short of the full one: cells see a few pixels, which no error must outgrow."""
         side = 2 * self.config.overview
         while side < max(first.size):
             small, to_small = first.reduced(side)
-            pair = self._observer.evidence(small, second, compose(invert(to_small), matrix), {}, self.config.min_cells)
+            pair = self._observer.evidence(
+                small, second, compose(invert(to_small), matrix), Known(), self.config.min_cells
+            )
             if pair is None:
                 return None
             step = align(*pair, self.config.model, small.size).matrix
@@ -245,29 +245,23 @@ class Registrar:
 
     def _magnified(
         self, first: View, second: View, matrix: FloatArray, judge: FloatArray, found: Alignment
-    ) -> tuple[Alignment, FloatArray, Correspondences] | None:
-        """Align once more in ``first``'s frame magnified; None where that is not worth it.
+    ) -> tuple[Alignment, FloatArray]:
+        """Align once more in ``first``'s frame magnified, where that is worth it.
 
         A magnified cell stands for less ground, so that more of them vote, and their maps are finer. It looks for
         itself in less ground, too, and has less to tell: the gain stays that of ``found``, at full size.
         """
         factor = self._magnification(first.size)
         if factor < WORTHWHILE:
-            return None
+            return found, matrix
         large, to_large = first.enlarged(factor)
         before = compose(invert(to_large), matrix)
-        pair = self._observer.evidence(large, second, before, {}, self.config.min_cells)
+        pair = self._observer.evidence(large, second, before, Known(), self.config.min_cells)
         if pair is None:
-            return None
+            return found, matrix
         closer = align(*pair, self.config.model, large.size, judge=transform_points(to_large, judge))
-        matches = self._tie_points(pair, closer, before, factor)
-        matches = replace(
-            matches, points0=transform_points(invert(to_large), matches.points0), std=matches.std / factor
-        )
-        matrix = compose(compose(to_large, closer.matrix), before)
-        return (
-            found._replace(std=closer.std / factor, disagreement=closer.disagreement / factor), matrix, matches,
-        )  # fmt: skip
+        found = found._replace(std=closer.std / factor, disagreement=closer.disagreement / factor)
+        return found, compose(compose(to_large, closer.matrix), before)
 
     def _magnification(self, size: tuple[int, int]) -> float:
         """How far to magnify an image of ``size``: no further than all cells can vote."""
@@ -282,17 +276,18 @@ class Registrar:
             -inf, inf, inf, inf,
         )  # fmt: skip
 
-    def _tie_points(
-        self, pair: tuple[Evidence, Evidence], found: Alignment, before: FloatArray, factor: float = 1.0
-    ) -> Correspondences:
-        """One tie point of each cell of both images, in pixels of a frame magnified by ``factor``.
+    def _tie_points(self, pair: tuple[Evidence, Evidence], before: FloatArray, matrix: FloatArray) -> Correspondences:
+        """One tie point of each cell of both images, near the transform ``matrix``.
 
-        ``before`` is the matrix that image1 was warped by.
+        Args:
+            pair: what the cells said after image1 was warped by ``before``.
+            before: (3, 3), image0 → image1.
+            matrix: likewise.
         """
         in1, in0 = pair
-        sigma, within = factor * self.config.prior, factor * WITHIN
-        places1, std1, confidence1 = tie_points(in1, found.matrix, sigma, within)
-        places0, std0, confidence0 = tie_points(in0, invert(found.matrix), sigma, within)
+        rest = compose(matrix, invert(before))
+        places1, std1, confidence1 = tie_points(in1, rest, self.config.prior, WITHIN)
+        places0, std0, confidence0 = tie_points(in0, invert(rest), self.config.prior, WITHIN)
         return Correspondences(
             torch.cat([in1.points, places0]).double().numpy(),
             transform_points(before, torch.cat([places1, in0.points]).double().numpy()),
