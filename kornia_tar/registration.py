@@ -175,6 +175,9 @@ class Registrar:
         """
         first = self._observer.told(View.of(image0, mask0, modality0, "image0"), self.config.overview)
         second = self._observer.told(View.of(image1, mask1, modality1, "image1"), self.config.overview)
+        for name, view in (("image0", first), ("image1", second)):
+            if view.flat:  # features of nothing but the frame would agree with each other
+                return self._failed(None, f"{name} is flat: all its valid pixels are alike")
         start = find_start(first, second, self._observer, self.config)
         if start is None:
             return self._failed(None, "no start has matches that agree, or ground enough in common")
@@ -196,7 +199,7 @@ class Registrar:
         inliers = (residuals < self.config.threshold * scale) & (matches.confidence >= 0.5)
         rmse = float(np.sqrt(np.mean(residuals[inliers] ** 2))) if inliers.any() else math.inf
         std, disagreement = found.std * unit, found.disagreement * unit
-        reasons = self._gates(matrix, found.gain, estimated_error(std, disagreement), first.size)
+        reasons = self._gates(matrix, found, estimated_error(std, disagreement), first.size)
         fit = self.matcher.calibration.tie_points.of(first.modality, second.modality)
         matches = replace(matches, confidence=fit.confidence(matches.confidence), std=fit.std(matches.std * unit))
         return Registration(
@@ -295,11 +298,12 @@ class Registrar:
             torch.cat([std1, std0]).double().numpy(),
         )
 
-    def _gates(self, matrix: FloatArray, gain: float, error: float, size: tuple[int, int]) -> tuple[str, ...]:
+    def _gates(self, matrix: FloatArray, found: Alignment, error: float, size: tuple[int, int]) -> tuple[str, ...]:
         c = self.config
-        allowed = c.max_error * max(1.0, scale_at(matrix, size))
+        allowed, evidence = c.max_error * max(1.0, scale_at(matrix, size)), found.gain * found.cells
         checks = (
-            (gain >= c.min_gain, f"the images agree by {gain:.3f} nats a cell, need {c.min_gain}"),
+            (found.gain >= c.min_gain, f"the images agree by {found.gain:.3f} nats a cell, need {c.min_gain}"),
+            (evidence >= c.min_evidence, f"the images agree by {evidence:.0f} nats in all, need {c.min_evidence:g}"),
             (error <= allowed, f"the estimated error is {error:.1f} px, allowed are {allowed:.1f}"),
         )
         return tuple(reason for passed, reason in checks if not passed) + c.implausible(matrix, size)

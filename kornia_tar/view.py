@@ -50,6 +50,12 @@ class View:
         """(H, W)."""
         return self.image.shape[0], self.image.shape[1]
 
+    @property
+    def flat(self) -> bool:
+        """Whether all valid pixels are alike; not where there are none."""
+        valid = self.image[self.mask]
+        return valid.size > 0 and float(np.ptp(valid)) < 1e-6
+
     def reduced(self, side: int) -> tuple[View, FloatArray]:
         """At most ``side`` pixels long, and the matrix from full to reduced pixels."""
         height, width = self.size

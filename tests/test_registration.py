@@ -103,6 +103,16 @@ def test_every_model_ends_in_a_report(model, tmp_path):
     assert json.loads((tmp_path / "report.json").read_text())["matches"] == len(outcome.matches)
 
 
+@pytest.mark.parametrize("which", [0, 1])
+def test_a_flat_image_is_named(untrained, which):
+    images = [noise(0, 64, 64), noise(1, 64, 64)]
+    mask = np.ones((64, 64), bool)
+    images[which], mask[:, :9] = flat(64, 64), False
+    images[which][:, :9] = 0  # nodata is no structure
+    outcome = untrained(*images, **{f"mask{which}": mask})
+    assert not outcome.registered and f"image{which} is flat" in outcome.reasons[0]
+
+
 @pytest.mark.parametrize("hidden", [0, 1])
 def test_nothing_but_nodata_is_not_registered(untrained, hidden):
     masks = {f"mask{hidden}": np.zeros((64, 64), bool)}
@@ -234,6 +244,16 @@ def test_swapped_demo_pair_gives_the_inverse(registrar):
     outcome = registrar(sar, optical, modality0="sar", modality1="optical")
     assert outcome.registered, outcome.reasons
     assert corner_error(outcome.matrix, invert(truth), (512, 512)) < 2
+
+
+@needs_weights
+@pytest.mark.parametrize("side", [64, 96])
+def test_small_images_do_not_agree_by_chance(registrar, side):
+    # Six parameters and two dozen starts always fit a few dozen cells: what they gain a cell is large then.
+    crops = [image[200 : 200 + side, 200 : 200 + side] for image in (demo_pair(0)[0], demo_pair(1)[1])]
+    for images in (crops, (noise(0, side, side), noise(1, side, side))):
+        outcome = registrar(*images)
+        assert not outcome.registered and outcome.reasons
 
 
 @SLOW  # test_guided.py looks at the same pair, too
