@@ -13,8 +13,8 @@ from kornia_tar.geometry import transform_points
 
 # Gates that let everything through: what an untrained network finds must keep the contract, too.
 OPEN = RegistrarConfig(
-    overview=96, tile=96, refinements=1, scales=(1.0,), min_gain=-1e9, min_evidence=-1e9, max_error=float("inf"), max_scale=1e6,
-    max_anisotropy=1e9, max_perspective=1e9, min_cells=1,
+    overview=96, tile=96, refinements=1, scales=(1.0,), min_gain=-1e9, min_evidence=-1e9, max_error=float("inf"),
+    max_scale=1e6, max_anisotropy=1e9, max_perspective=1e9, min_cells=1,
 )  # fmt: skip
 
 
