@@ -6,9 +6,13 @@ operators is enough: nothing here calls them. A torchvision that imports is left
 imports torchvision, so that this stays a matter of the tests.
 """
 
+import os
 import sys
 
 import torch
+
+if "PYTEST_XDIST_WORKER" in os.environ:
+    torch.set_num_threads(1)  # each worker has a core
 
 _declared = []  # the library must live as long as its operators
 
