@@ -17,6 +17,7 @@ from typing import Any
 
 import numpy as np
 import torch
+import torch.nn.functional as F
 from safetensors.torch import load_file
 from torch import Tensor, nn
 from tqdm import tqdm
@@ -94,6 +95,20 @@ def fit_width(bank: TextBank, width: int) -> TextBank:
     return TextBank(bank.names, ((left * scale) @ turn.T).float(), bank.encoder, bank.templates)
 
 
+def turned(file: str) -> Callable[[Path, int], TextBank]:
+    """A maker of the bank in ``file``, turned into :data:`WIDTH` dimensions as every bank of its encoder is.
+
+    The turn keeps similarities but nearly, unlike :func:`fit_width`'s, which is each bank's own.
+    """
+
+    def make(folder: Path, seed: int) -> TextBank:
+        bank = TextBank.load(folder / file)
+        turn = torch.linalg.qr(torch.randn(bank.dim, WIDTH, generator=torch.Generator().manual_seed(0)))[0]
+        return TextBank(bank.names, F.normalize(bank.features @ turn, dim=-1), bank.encoder, bank.templates)
+
+    return make
+
+
 @dataclass(frozen=True)
 class Row:
     """One kind of run.
@@ -105,6 +120,7 @@ class Row:
         weights: of the losses.
         build: from the sizes to a network.
         loss: from the folder of banks to the loss.
+        like: the row whose runs are examined with this bank in place of theirs; nothing is trained.
     """
 
     label: str
@@ -113,6 +129,7 @@ class Row:
     weights: LossWeights = LossWeights()
     build: Callable[[TARConfig], TARNet] = TARNet
     loss: Callable[[Path], uses.Loss] = lambda folder: step_loss
+    like: str | None = None
 
 
 ROWS = {
@@ -127,6 +144,10 @@ ROWS = {
     "templates": Row(
         "RemoteCLIP ViT-B-32, one of 106 templates a step",
         loss=lambda folder: uses.template_loss(np.load(folder / PER_PROMPT, allow_pickle=False)["per_prompt"]),
+    ),
+    "rn50": Row("RemoteCLIP RN50, 19 names", turned("remoteclip_rn50_whurs19_mean.npz")),
+    "unseen": Row(
+        "the same runs, examined with 40 other names", turned("remoteclip_rn50_landcover40.npz"), like="rn50"
     ),
     "no-agreement": Row("RemoteCLIP, no loss on the maps", weights=LossWeights(text=0.0)),
     "worth": Row("RemoteCLIP, maps weigh the matches", build=uses.with_worth),
@@ -163,6 +184,11 @@ def train_base(pairs: Pairs, folder: Path, steps: int) -> Path:
 def run(row: Row, seed: int, steps: int, base: Path, finished: bool, pairs: Pairs, text: Path, folder: Path) -> TARNet:
     """Train one run in ``folder``, which is there; returns its network in eval mode."""
     bank = None if row.bank is None else row.bank(text, seed)
+    if row.like is not None:
+        assert bank is not None
+        net = load_checkpoint(folder.with_name(f"{row.like}-{seed}") / "checkpoint.safetensors")[0]
+        net.tafe.set_text(bank.features)
+        return net.eval()
     net = start(row, bank, base, seed)
     config = replace(FINISHED if finished else RUN, steps=steps, seed=seed, learn_text=row.learn)
     weights = replace(row.weights, text=FINISHED_TEXT) if finished and row.weights.text else row.weights
@@ -193,7 +219,7 @@ def measure(
     """Train the base and every row with every seed, and examine each run; what ``runs`` holds already is not repeated.
 
     Args:
-        rows: keys of :data:`ROWS`; :data:`PLAIN` always runs.
+        rows: keys of :data:`ROWS`; :data:`PLAIN` always runs, and what a row is ``like`` runs before it.
         seeds: 0, 1, …; all rows of one seed come before the next seed.
         steps: of each run.
         base: steps of the small base to train, or a finished checkpoint.
@@ -209,9 +235,9 @@ def measure(
         ValueError: an unknown row, or ``runs`` holds a base of another length.
         FileNotFoundError: data or banks that are not there.
     """
-    rows = list(dict.fromkeys([PLAIN, *rows]))
     if unknown := [key for key in rows if key not in ROWS]:
         raise ValueError(f"--rows {unknown[0]!r} is unknown: choose from {', '.join(ROWS)}")
+    rows = list(dict.fromkeys([PLAIN, *(each for key in rows for each in (ROWS[key].like, key) if each)]))
     pairs = read_pairs(find_shards(data))
     alone = sorted(data.glob("optical_only-*.tar"))
     pairs = pairs + read_optical(alone, size=pairs.sar.shape[-1]) if alone else pairs

@@ -11,7 +11,7 @@ import torch
 from tqdm import tqdm
 
 from eval import report
-from eval.ablation import PER_PROMPT, REMOTECLIP
+from eval.ablation import PER_PROMPT, REMOTECLIP, fit_width
 from eval.ablation_uses import ShuffledTAFE
 from eval.exam import FIGURES, Answers, Question, examine
 from kornia_tar._files import write_json
@@ -43,6 +43,7 @@ def variants(net: TARNet, text: Path) -> dict[str, TARNet]:
         "CLIP ViT-B-32": TextBank.load(text / "clip_vitb32_whurs19_mean.npz"),
         "GeoRSCLIP ViT-B-32": TextBank.load(text / "georsclip_vitb32_whurs19_mean.npz"),
         "SkyCLIP50 ViT-B-32": TextBank.load(text / "skyclip50_vitb32_whurs19_mean.npz"),
+        "RemoteCLIP RN50, 40 land covers": fit_width(TextBank.load(text / "remoteclip_rn50_landcover40.npz"), bank.dim),
         f"one template alone, {one.templates[0]!r}": one,
         f"{len(FEW)} names alone, {', '.join(FEW)}": bank.subset(FEW),
     }

@@ -16,6 +16,7 @@ from eval import ablation, ablation_table, exam, protocol, swap
 from eval import ablation_uses as uses
 from eval.cli import main
 from kornia_tar.cfdm import CELL
+from kornia_tar.checkpoint import load_checkpoint, save_checkpoint
 from kornia_tar.net import TARNet, modality_weights
 from kornia_tar.text import SCENE_NAMES, TextBank
 
@@ -41,7 +42,7 @@ def toy(tmp_path: Path, monkeypatch) -> Path:
     monkeypatch.setattr(exam, "WARPS", tmp_path)
     monkeypatch.setattr(ablation, "EXAMS", (("toy-000.tar", "tar"),))
     monkeypatch.setattr(ablation, "SIZE", SMALL)
-    for name in ("BASE", "RUN"):
+    for name in ("BASE", "RUN", "FINISHED"):
         small = replace(getattr(ablation, name), batch=2, size=48, finish_size=48, per_pair=4)
         monkeypatch.setattr(ablation, name, small)
     return tmp_path
@@ -84,6 +85,26 @@ def test_one_command_trains_examines_and_goes_on_where_it_was_stopped(toy, monke
     assert "holds a base of 1 steps, not 2" in capsys.readouterr().err
     assert command(toy, rows="words") == 2
     assert "'words' is unknown: choose from none, learned" in capsys.readouterr().err
+
+
+def test_a_finished_checkpoint_is_trained_in_part_and_asked_with_words_it_never_saw(toy, capsys):
+    random_bank(5, 1024).save(toy / "remoteclip_rn50_whurs19_mean.npz")
+    random_bank(9, 1024, seed=1).save(toy / "remoteclip_rn50_landcover40.npz")
+    finished = lively_net()
+    finished.tafe.set_text(random_bank(4, 16).features)
+    save_checkpoint(toy / "finished.safetensors", finished, {})
+    assert command(toy, base=toy / "finished.safetensors", rows="unseen") == 0
+    content = json.loads((toy / "out" / "text-ablation-finished.json").read_text())
+    figures = {run["row"]: run["figures"]["toy-000, tar"]["loss"] for run in content["runs"]}
+    assert list(figures) == ["base", "none", "rn50", "unseen"]
+    assert len(set(figures.values())) == 4
+    trained = load_checkpoint(toy / "runs" / "rn50-0" / "checkpoint.safetensors")[0].state_dict()
+    for name, value in load_checkpoint(toy / "finished.safetensors")[0].state_dict().items():
+        if name.startswith("msfl."):
+            assert torch.equal(value, trained[name]), name
+    assert not (toy / "runs" / "unseen-0" / "checkpoint.safetensors").exists()
+    assert command(toy, base="no-such-weights") == 2
+    assert "no-such-weights" in capsys.readouterr().err
 
 
 def test_rows_of_a_seed_start_alike(toy):
@@ -200,6 +221,7 @@ def test_other_words_for_a_finished_network(toy, tmp_path):
     bank.save(tmp_path / ablation.REMOTECLIP)
     for name in ("clip", "georsclip", "skyclip50"):
         random_bank(19, 16, seed=len(name)).save(tmp_path / f"{name}_vitb32_whurs19_mean.npz")
+    random_bank(9, 40).save(tmp_path / "remoteclip_rn50_landcover40.npz")
     np.savez(tmp_path / ablation.PER_PROMPT, per_prompt=np.stack([bank.features] * 2), prompts=["a {}", "one {}"])
     torch.manual_seed(0)
     net = lively_net()
