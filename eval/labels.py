@@ -14,7 +14,7 @@ from pathlib import Path
 import numpy as np
 
 from eval import report
-from eval.cache import Prediction, cache_path, read_names, read_predictions
+from eval.cache import Prediction, cache_path, read_about, read_names, read_predictions
 from eval.metrics import Array, corner_error, estimate, success_rate, transform
 from eval.run import model_of
 from kornia_tar.geometry import TransformModel, fit_least_squares
@@ -53,12 +53,20 @@ def measure(dataset: str, rungs: tuple[str, str], matcher: str, folder: Path) ->
 
     Raises:
         FileNotFoundError: a cache that is not there.
-        ValueError: fewer than 10 pairs that both rungs got within ``NEAR``.
+        ValueError: one rung twice; caches of two versions of the matcher; fewer than 10 pairs that both rungs got
+            within ``NEAR``.
     """
     paths = [cache_path(folder, dataset, rung, matcher) for rung in rungs]
     for path, rung in zip(paths, rungs, strict=True):
         if not path.is_file():
             raise FileNotFoundError(f"{path}: no matches cached: do 'python -m eval run --rung {rung}' first")
+    if rungs[0] == rungs[1]:
+        raise ValueError(f"two different rungs are needed, got {rungs[0]} twice")
+    settings = [read_about(path)["settings"] for path in paths]
+    if settings[0] != settings[1]:
+        raise ValueError(
+            f"{dataset}: {matcher} was another under {rungs[0]} ({settings[0]}) than under {rungs[1]} ({settings[1]})"
+        )
     names = sorted(set(read_names(paths[0])) & set(read_names(paths[1])))
     shifts: list[list[Array]] = []
     errors: dict[str, list[float]] = {_name(model): [] for model in TRUTHS}

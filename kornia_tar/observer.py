@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
+import math
+from collections.abc import Sequence
 from dataclasses import replace
+from itertools import pairwise
 
 import torch
+from torch import Tensor
 
 from kornia_tar.cfdm import CELL
 from kornia_tar.geometry import FloatArray
@@ -26,7 +30,7 @@ class Observer:
 
     Args:
         matcher: whose network, device and dtype are used.
-        tile: longest side that the network sees at once, px; it bounds the memory.
+        tile: longest side of what :meth:`evidence` shows the network at once, px; it bounds the memory.
         max_cells: of both images together, that speak; more are drawn from evenly.
     """
 
@@ -70,6 +74,7 @@ class Observer:
         parts: list[tuple[Evidence, Evidence]] = []
         cuts, generator = tiles(first.size, self._tile), torch.Generator().manual_seed(0)
         quota = -(-self._max_cells // (2 * len(cuts)))
+        down, across = (_territories([cut[axis] for cut in cuts]) for axis in (0, 1))
         for rows, columns in cuts:
             tile0, tile1 = first.cut(rows, columns), warped.cut(rows, columns)
             if not (tile0.mask & tile1.mask).any():
@@ -80,15 +85,32 @@ class Observer:
                 known[corner] = described0
             pair = self._matcher.net.evidence(described0, self.describe(tile1))
             by = torch.tensor([columns.start, rows.start], dtype=torch.float32)
-            some = torch.randperm(len(pair[0].points), generator=generator)[:quota].sort().values
+            own = _within(pair[0].points.cpu() + by, across[columns.start], down[rows.start])
+            some = own[torch.randperm(len(own), generator=generator)[:quota]].sort().values
             parts.append((pair[0].rows(some).moved(by), pair[1].rows(some).moved(by)))
         if sum(len(in1.points) for in1, _ in parts) < min(least, first.image.size / CELL**2 / 2):
             return None
         in1, in0 = (join(side) for side in zip(*parts, strict=True))
         return in1, in0
 
-    def _tensors(self, view: View) -> tuple[torch.Tensor, torch.Tensor | None]:
+    def _tensors(self, view: View) -> tuple[Tensor, Tensor | None]:
         """Image and mask as the matcher takes them."""
         weight = next(self._matcher.parameters())
         image = torch.from_numpy(view.image)[None, None].to(weight.device, weight.dtype)
         return image, None if view.mask.all() else torch.from_numpy(view.mask)[None].to(weight.device)
+
+
+def _territories(cuts: Sequence[slice]) -> dict[int, tuple[float, float]]:
+    """The part of an axis that each tile speaks for, by its start: overlaps are cut in the middle.
+
+    Cells that are counted twice would make chance look like evidence.
+    """
+    spans = sorted({(cut.start, cut.stop) for cut in cuts})
+    edges = [-math.inf, *((one[1] + next_[0]) / 2 for one, next_ in pairwise(spans)), math.inf]
+    return {start: part for (start, _), part in zip(spans, pairwise(edges), strict=True)}
+
+
+def _within(points: Tensor, x: tuple[float, float], y: tuple[float, float]) -> Tensor:
+    """Indices of (K, 2) points in half-open intervals."""
+    low, high = torch.tensor([x[0], y[0]]), torch.tensor([x[1], y[1]])
+    return ((points >= low) & (points < high)).all(1).nonzero().flatten()

@@ -40,6 +40,7 @@ from kornia_tar.view import Mask, View, scale_at
 
 FINER = 1.25  # image1's pixels for one of image0's, from which image1's frame is the one to align in
 SHARED = 3.0  # see estimated_error
+APART = 50  # likewise
 WITHIN = 3.0  # px, of a tie point's confidence
 WORTHWHILE = 1.2  # times, least magnification
 
@@ -88,7 +89,7 @@ class Registration:
     inliers: NDArray[np.bool_]  # (N,)
     rotation_start: int  # degrees, of the overview's winner
     scale_start: float
-    gain: float  # nats per cell that the transform gains over knowing nothing
+    gain: float  # nats per cell over knowing nothing, of the best transform at full size, before the magnified step
     rmse: float  # px, residuals of the inliers; small by nature, for tie points lean towards the transform
     corner_std: float  # px at the corners, from how much blocks of the image agree
     disagreement: float  # px at the corners, between what either image's cells say alone
@@ -123,10 +124,12 @@ class Registration:
 def estimated_error(corner_std: float, disagreement: float) -> float:
     """Estimated error at the corners, px, from two noisy measures of it: how far blocks, and the images, disagree.
 
-    Their geometric mean, for either may be several times off, both ways. Neither sees an error that all cells share:
-    with the factor ``SHARED`` half of the true errors lie below it, as 79 validation pairs showed that are in no table.
+    Their geometric mean, for either may be several times off, both ways; where one is next to nothing it is taken for a
+    ``APART``-th of the other. Neither sees an error that all cells share: with the factor ``SHARED`` half of the true
+    errors lie below it, as 79 validation pairs showed that are in no table.
     """
-    product = corner_std * disagreement
+    low, high = sorted((corner_std, disagreement))
+    product = max(low, high / APART) * high
     return SHARED * math.sqrt(product) if math.isfinite(product) else math.inf
 
 
@@ -148,7 +151,10 @@ class Registrar:
     def __init__(self, matcher: TARMatcher, config: RegistrarConfig = RegistrarConfig()) -> None:
         self.matcher = matcher
         self.config = config
-        self._observer = Observer(matcher, config.tile, config.max_cells)
+
+    @property
+    def _observer(self) -> Observer:
+        return Observer(self.matcher, self.config.tile, self.config.max_cells)
 
     @torch.no_grad()
     def __call__(
@@ -263,13 +269,17 @@ class Registrar:
         if pair is None:
             return found, matrix
         closer = align(*pair, self.config.model, large.size, judge=transform_points(to_large, judge))
+        if closer.gain <= 0 or not math.isfinite(closer.std):  # it sees less ground, and may see nothing there
+            return found, matrix
         found = found._replace(std=closer.std / factor, disagreement=closer.disagreement / factor)
         return found, compose(compose(to_large, closer.matrix), before)
 
     def _magnification(self, size: tuple[int, int]) -> float:
-        """How far to magnify an image of ``size``: no further than all cells can vote."""
+        """How far to magnify an image of ``size``: no further than all cells can vote; less, if then one tile does."""
         cells = 2 * size[0] * size[1] / CELL**2
-        return min(self.config.magnify, math.sqrt(self.config.max_cells / cells))
+        factor = min(self.config.magnify, math.sqrt(self.config.max_cells / cells))
+        single = self.config.tile / max(size)
+        return single if 0.8 * factor <= single < factor else factor
 
     def _failed(self, start: Start | None, reason: str) -> Registration:
         rotation, scale = (0, 1.0) if start is None else (start.rotation, start.scale)

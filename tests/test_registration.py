@@ -8,6 +8,7 @@ from itertools import pairwise
 
 import numpy as np
 import pytest
+import torch
 from helpers import SHARED, needs_weights, small_matcher
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -17,6 +18,8 @@ from kornia_tar._files import write_json
 from kornia_tar.calibration import Calibration, Correction, Corrections
 from kornia_tar.demo import demo_pair
 from kornia_tar.geometry import corner_error, invert, transform_points
+from kornia_tar.observer import Known, Observer
+from kornia_tar.registration import estimated_error
 from kornia_tar.view import View, tiles
 
 QUICK = RegistrarConfig(overview=96, tile=96, refinements=1, scales=(1.0,))
@@ -59,6 +62,37 @@ def test_tiles_cover_everything_and_none_is_too_large_or_a_sliver(height, width,
     assert len(found) == len(set(map(str, found)))
 
 
+@given(height=st.integers(8, 60), width=st.integers(8, 60), factor=st.floats(1, 3))
+@settings(deadline=None)
+def test_enlarged_view_shows_the_same_where_its_matrix_says(height, width, factor):
+    y, x = np.mgrid[:height, :width]
+    view = View(((x + 2 * y) / 200).astype(np.float32), np.ones((height, width), bool), None)
+    large, matrix = view.enlarged(factor)
+    ys, xs = np.nonzero(large.mask)
+    back = transform_points(invert(matrix), np.stack([xs, ys], 1))
+    np.testing.assert_allclose(large.image[large.mask], back @ [1, 2] / 200, atol=1e-3)
+    assert large.mask.sum() > 0.6 * height * width
+
+
+def test_the_error_estimate_lies_between_its_measures_and_trusts_neither_alone():
+    assert estimated_error(1, 1) == pytest.approx(estimated_error(4, 0.25))
+    assert estimated_error(2, 3) == estimated_error(3, 2) > estimated_error(2, 2)
+    assert estimated_error(30, 0) == estimated_error(30, 1e-9) > 10
+    for nothing in (np.inf, np.nan):
+        assert estimated_error(nothing, 1) == estimated_error(0, nothing) == np.inf
+
+
+@pytest.mark.parametrize("side", [300, 512, 520, 1000])
+def test_no_cell_speaks_twice_where_tiles_overlap(side):
+    observer = Observer(small_matcher(), tile=256, max_cells=10**6)
+    view = View.of(noise(0, side, side), None, "optical", "image")
+    in1, in0 = observer.evidence(view, view, np.eye(3), Known(), 1)
+    for points in (in1.points, in0.points):
+        assert len(points) <= 1.1 * (side / 8) ** 2
+        near = torch.cdist(points, points) + 8 * torch.eye(len(points))
+        assert near.min() > 2 and len(points) >= 0.8 * (side / 8) ** 2
+
+
 @pytest.fixture(scope="module")
 def untrained() -> Registrar:
     return Registrar(small_matcher(), QUICK)
@@ -72,16 +106,22 @@ def flat(*shape: int) -> np.ndarray:
     return np.full(shape, 0.5, np.float32)
 
 
+def cornered(*shape: int) -> np.ndarray:
+    image = flat(*shape)
+    image[:3, :3] = 1
+    return image
+
+
 @pytest.mark.parametrize(
     ("image0", "image1"),
     [
         (noise(0, 96, 120), noise(1, 130, 97)),
         (noise(0, 32, 32), noise(1, 32, 300)),
         (noise(0, 64, 64, 3), (255 * noise(1, 64, 64)).astype(np.uint8)),
-        (flat(64, 64), flat(80, 64)),
-        (flat(64, 64), noise(1, 200, 200).astype(np.float64)),
+        (cornered(64, 64), cornered(80, 64)),
+        (cornered(64, 64), noise(1, 200, 200).astype(np.float64)),
     ],
-    ids=["noise", "extreme shapes", "colour and bytes", "flat", "flat and noise"],
+    ids=["noise", "extreme shapes", "colour and bytes", "nearly flat", "nearly flat and noise"],
 )
 @pytest.mark.parametrize("rotations", [1, 4, 8])
 def test_untrained_network_registers_nothing_and_says_why(untrained, image0, image1, rotations):
@@ -145,7 +185,16 @@ def test_wrong_input_is_named(untrained, images, masks, error, words):
 
 
 @pytest.mark.parametrize(
-    "options", [{"rotations": 3}, {"tile": 16}, {"overview": 0}, {"scales": ()}, {"scales": (0.0,)}, {"refinements": 0}]
+    "options",
+    [
+        {"rotations": 3},
+        {"tile": 16},
+        {"overview": 0},
+        {"scales": ()},
+        {"scales": (0.0,)},
+        {"refinements": 0},
+        {"magnify": 0.5},
+    ],
 )
 def test_wrong_config_is_named(options):
     with pytest.raises(ValueError, match=next(iter(options))):
@@ -162,7 +211,7 @@ def test_equal_runs_give_equal_outcomes(untrained):
 
 def test_any_transform_of_a_similarity_is_one(untrained):
     image = noise(0, 97, 150)
-    config = replace(QUICK, model="similarity", overview=64)
+    config = replace(QUICK, model="similarity", overview=64, min_gain=-1e9)  # as far as the magnified step
     outcome = Registrar(untrained.matcher, config)(image, image)
     assert outcome.matrix is not None
     linear = outcome.matrix[:2, :2]

@@ -32,7 +32,7 @@ def add(add_parser: AddParser) -> None:
     parser.add_argument("--limit", type=positive, default=80, help="pairs of each set in the exam (%(default)s)")
     parser.add_argument("--threads", type=positive, default=1, help="CPU threads (%(default)s)")
     parser.add_argument(
-        "--runs", type=Path, default=Path("runs/ablation"), help="folder of the runs, one for each base (%(default)s)"
+        "--runs", type=Path, help="folder of the runs (runs/ablation; with --base runs/ablation-finished)"
     )
     parser.add_argument("--out", type=Path, required=True, help="folder of text-ablation[-finished].md, .json and .png")
     parser.set_defaults(
@@ -46,10 +46,11 @@ def _do(args: argparse.Namespace) -> None:
 
     run.set_threads(args.threads)
     rows, results = args.rows or list(ablation.ROWS), []
+    runs = args.runs or Path("runs/ablation" if args.base is None else "runs/ablation-finished")
     base = args.base_steps if args.base is None else resolve_weights(args.base)
     budget = args.seeds, args.steps, base
     try:
-        for result in ablation.measure(rows, *budget, args.data, args.text, args.runs, args.limit):
+        for result in ablation.measure(rows, *budget, args.data, args.text, runs, args.limit):
             results.append(result)
     finally:  # also after an interrupt: what there is makes a table
         if results:

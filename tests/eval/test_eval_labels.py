@@ -16,10 +16,10 @@ RNG = np.random.default_rng(0)
 GRID = np.stack(np.meshgrid(np.arange(8, 256, 16), np.arange(8, 256, 16)), -1).reshape(-1, 2).astype(float)
 
 
-def stored(folder, rung: str, label_errors: np.ndarray, own_errors: np.ndarray) -> None:
+def stored(folder, rung: str, label_errors: np.ndarray, own_errors: np.ndarray, settings: str = "one") -> None:
     """Matches of a matcher that finds the ground, up to its own error, where the truth is off by the label's."""
     rng = np.random.default_rng(len(rung))
-    with Cache(cache_path(folder, "made", rung, "tar"), {"key": "k"}) as cache:
+    with Cache(cache_path(folder, "made", rung, "tar"), {"key": "k", "settings": settings}) as cache:
         for k, (label, own) in enumerate(zip(label_errors, own_errors, strict=True)):
             truth = RUNGS[rung].draw(rng)
             points1 = transform(truth, GRID + label + own)
@@ -50,3 +50,9 @@ def test_what_is_not_cached_or_too_little_is_said(tmp_path):
         stored(tmp_path, rung, np.zeros((3, 2)), np.zeros((3, 2)))
     with pytest.raises(ValueError, match="3 pairs"):
         labels.measure("made", ("tar", "hard"), "tar", tmp_path)
+    stored(tmp_path / "two", "tar", np.zeros((12, 2)), np.zeros((12, 2)))
+    stored(tmp_path / "two", "hard", np.zeros((12, 2)), np.zeros((12, 2)), settings="other")
+    with pytest.raises(ValueError, match="another under tar"):
+        labels.measure("made", ("tar", "hard"), "tar", tmp_path / "two")
+    with pytest.raises(ValueError, match="two different"):
+        labels.measure("made", ("tar", "tar"), "tar", tmp_path)
