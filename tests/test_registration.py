@@ -82,7 +82,7 @@ def test_the_error_estimate_lies_between_its_measures_and_trusts_neither_alone()
         assert estimated_error(nothing, 1) == estimated_error(0, nothing) == np.inf
 
 
-@pytest.mark.parametrize("side", [300, 512, 520, 1000])
+@pytest.mark.parametrize("side", [256, 264, 600])
 def test_no_cell_speaks_twice_where_tiles_overlap(side):
     observer = Observer(small_matcher(), tile=256, max_cells=10**6)
     view = View.of(noise(0, side, side), None, "optical", "image")
