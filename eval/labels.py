@@ -56,12 +56,12 @@ def measure(dataset: str, rungs: tuple[str, str], matcher: str, folder: Path) ->
         ValueError: one rung twice; caches of two versions of the matcher; fewer than 10 pairs that both rungs got
             within ``NEAR``.
     """
+    if rungs[0] == rungs[1]:
+        raise ValueError(f"two different rungs are needed, got {rungs[0]} twice")
     paths = [cache_path(folder, dataset, rung, matcher) for rung in rungs]
     for path, rung in zip(paths, rungs, strict=True):
         if not path.is_file():
             raise FileNotFoundError(f"{path}: no matches cached: do 'python -m eval run --rung {rung}' first")
-    if rungs[0] == rungs[1]:
-        raise ValueError(f"two different rungs are needed, got {rungs[0]} twice")
     settings = [read_about(path)["settings"] for path in paths]
     if settings[0] != settings[1]:
         raise ValueError(

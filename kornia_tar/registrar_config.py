@@ -32,7 +32,7 @@ class RegistrarConfig:
         2.5  # px of the frame aligned in, how far the ground may depart from the model: steers the tie points
     )
     min_gain: float = 0.1  # nats per cell over knowing nothing
-    min_evidence: float = 150.0  # nats of all cells together: chance, with all starts to choose from, reached 92
+    min_evidence: float = 150.0  # nats of all cells together: small crops of different places reached 92
     min_cells: int = 60  # that both images show; of small images half of all
     max_scale: float = 4.0  # either way
     max_anisotropy: float = 1.6
