@@ -156,22 +156,27 @@ class CFDM(nn.Module):
         in1 = self.fine_head(w0, w1, t0, t1, cells.log_probability)
         return in0, in1
 
-    def place(self, batch: Tensor, asker: Tensor, answerer: Tensor, fine0: Tensor, fine1: Tensor) -> Tensor:
-        """Where the centres of image0's cells lie around the centres of image1's, by the fine features alone.
+    def places(
+        self, batch: Tensor, cell0: Tensor, cell1: Tensor, fine0: Tensor, fine1: Tensor
+    ) -> tuple[Tensor, Tensor]:
+        """Where the centres of cells lie around those of others in the other image, by the fine features alone.
 
         Args:
             batch: (K,) long.
-            asker: (K,) cells of image0.
-            answerer: (K,) cells of image1.
+            cell0: (K,) cells of image0.
+            cell1: (K,) cells of image1.
             fine0: (B, C2, H0/2, W0/2).
             fine1: (B, C2, H1/2, W1/2).
 
         Returns:
-            (K, W - 1, W - 1) probabilities over displacements of ``PLACE_STEP`` px, rows are y; the middle is zero.
+            twice (K, W - 1, W - 1) probabilities over displacements of ``PLACE_STEP`` px, rows are y, the middle is
+            zero: of ``cell0``'s centres around ``cell1``'s, and the other way round.
         """
-        d0, d1 = self.fine_descriptors(fine0), self.fine_descriptors(fine1)
-        logits = self.fine_head.logits(self.windows(d0, batch, asker), self.windows(d1, batch, answerer))
-        return logits.softmax(dim=1).unflatten(1, (self.config.window - 1, -1))
+        w0 = self.windows(self.fine_descriptors(fine0), batch, cell0)
+        w1 = self.windows(self.fine_descriptors(fine1), batch, cell1)
+        size = self.config.window - 1
+        in1, in0 = (self.fine_head.logits(*ways).softmax(dim=1) for ways in ((w0, w1), (w1, w0)))
+        return in1.unflatten(1, (size, size)), in0.unflatten(1, (size, size))
 
     def fine_descriptors(self, fine: Tensor) -> Tensor:
         """(B, C2, H/2, W/2) features → unit-norm descriptors."""
@@ -256,12 +261,10 @@ def slide(asker: Tensor, window: Tensor) -> Tensor:
         (K, (W - 1)²), displacements row by row, the middle one is zero.
     """
     size, first = window.shape[1] - 1, asker.shape[1] // 2 - 1
-    cosine = sum(
-        torch.einsum("kc,khwc->khw", asker[:, first + y, first + x], window[:, y : y + size, x : x + size])
-        for y in (0, 1)
-        for x in (0, 1)
-    )
-    return cosine.flatten(1) / 4  # type: ignore[union-attr]
+    middle = asker[:, first : first + 2, first : first + 2].flatten(1, 2)  # (K, 4, C)
+    cosine = torch.bmm(middle, window.flatten(1, 2).transpose(1, 2)).view(-1, 4, *window.shape[1:3])
+    parts = (cosine[:, 2 * y + x, y : y + size, x : x + size] for y in (0, 1) for x in (0, 1))
+    return sum(parts).flatten(1) / 4  # type: ignore[union-attr]
 
 
 def parabola_peak(logits: Tensor) -> Tensor:

@@ -81,7 +81,7 @@ def fold_norm(kernel: Tensor, bias: Tensor | None, norm: nn.BatchNorm2d | None, 
     assert norm is not None and norm.running_mean is not None and norm.running_var is not None
     scale = norm.weight / torch.sqrt(norm.running_var + norm.eps)
     conv = nn.Conv2d(kernel.shape[1], kernel.shape[0], kernel.shape[-1], stride=stride, padding=padding)
-    conv = conv.to(kernel.device, kernel.dtype)
+    conv = conv.to(kernel.device, kernel.dtype, memory_format=torch.channels_last)  # type: ignore[call-overload]
     conv.weight.copy_(kernel * scale[:, None, None, None])
     conv.bias.copy_(norm.bias + scale * ((0 if bias is None else bias) - norm.running_mean))  # type: ignore[union-attr]
     return conv

@@ -61,19 +61,20 @@ class Evidence(NamedTuple):
         """
         at = (places - self.corner) / self.step  # (K, 2)
         raster = torch.arange(self.probability.shape[-1], dtype=at.dtype)
-        x, y = (cubic((at[:, axis, None] - raster) / width) / width for axis in (0, 1))  # (K, S)
-        return torch.einsum("kyx,ky,kx->k", self.probability, y, x) / self.step**2
+        x, y = (cubic((at[:, :, None] - raster) / width) / width).unbind(1)  # (K, S)
+        return ((self.probability @ x[:, :, None]).squeeze(2) * y).sum(1) / self.step**2
 
-    def gain(self, matrix: Tensor, width: float = 1.0) -> Tensor:
-        """(K,) nats that ``matrix`` (3, 3) gains over knowing nothing: a summand of L each."""
-        known = self.density(_transform(matrix, self.points), width) * self.area
+    def gain(self, places: Tensor, width: float = 1.0) -> Tensor:
+        """(K,) nats that the cells' places ``places``, (K, 2) px, gain over knowing nothing: a summand of L each."""
+        known = self.density(places, width) * self.area
         return torch.log((1 - KNOW_NOTHING) * known + KNOW_NOTHING)
 
 
 def cubic(t: Tensor) -> Tensor:
     """The cubic B-spline, a smooth bump of unit integral on [-2, 2]."""
     t = t.abs()
-    return (2 - t).clamp_min(0) ** 3 / 6 - 4 / 6 * (1 - t).clamp_min(0) ** 3
+    far, near = (2 - t).clamp_min(0), (1 - t).clamp_min(0)
+    return (far * far * far - 4 * near * near * near) / 6  # products, for powers are slow to differentiate
 
 
 def join(parts: Sequence[Evidence]) -> Evidence:
@@ -181,7 +182,8 @@ class _Frame:
 def _gains(matrix: Tensor, pair: tuple[Evidence | None, Evidence | None], width: float = 1.0) -> Tensor:
     """All cells' gains, those of image0 and those of image1; None leaves an image's out."""
     ways = (matrix, torch.linalg.inv(matrix))
-    return torch.cat([e.gain(way, width) for e, way in zip(pair, ways, strict=True) if e is not None])
+    heard = [(e, _transform(way, e.points)) for e, way in zip(pair, ways, strict=True) if e is not None]
+    return join([e for e, _ in heard]).gain(torch.cat([places for _, places in heard]), width)
 
 
 def _climb(frame: _Frame, start: Tensor, pair: tuple[Evidence | None, Evidence | None], width: float = 1.0) -> Tensor:

@@ -163,7 +163,7 @@ def train(
     torch.manual_seed(config.seed)
     generator = torch.Generator(where)
     net = TARNet(model) if start is None else deepcopy(start).requires_grad_(True)
-    net = net.to(where, memory_format=torch.channels_last).train()  # type: ignore[call-overload]
+    net = net.to(where).train()
     average = deepcopy(net).eval().requires_grad_(False)
     if config.only is not None:
         freeze_all_but(net, config.only)
