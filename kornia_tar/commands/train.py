@@ -40,7 +40,8 @@ def add(command: AddCommand) -> None:
     parser.add_argument("--precision", choices=("auto", "fp32", "bf16"), default="auto")
     parser.add_argument("--limit", type=int, help="use only so many pairs, e.g. 64 to see it overfit")
     parser.add_argument("--resume", action="store_true", help="go on from the folder's state")
-    parser.add_argument("--from", dest="start", metavar="WEIGHTS", help="start from these weights, not random ones")
+    parser.add_argument("--from", dest="start", metavar="WEIGHTS", help="go on from these weights: no curriculum, "
+                        "a lower rate")  # fmt: skip
     parser.add_argument("--only", choices=("fine", "text"), help="with --from: train the fine stage alone, or what "
                         "reads the text and compares cells")  # fmt: skip
     parser.add_argument("--val", type=Path, help="a validation shard, matched at the end under the stored warps")
@@ -69,7 +70,7 @@ def _do(a: argparse.Namespace) -> int:
             raise ValueError(f"--{name} must be positive, got {getattr(a, name)}")
     if a.net is not None and a.start is not None:
         raise ValueError("--net and --from exclude each other: the weights say how large the network is")
-    start = None if a.start is None else load_checkpoint(resolve_weights(a.start))[0]
+    start, told = (None, {}) if a.start is None else load_checkpoint(resolve_weights(a.start))
     shards, device = find_shards(a.data), choose_device(a.device)
     bank = None if a.text is None else _text_bank(a.text)
     tafe = TAFEConfig(classes=0) if bank is None else TAFEConfig(text_dim=bank.dim, classes=len(bank))
@@ -81,10 +82,14 @@ def _do(a: argparse.Namespace) -> int:
     config = TrainConfig(steps=a.steps, minutes=a.minutes, batch=a.batch, size=a.size, seed=a.seed,
                          precision=a.precision, only=a.only, learn_text=a.text == "learned",
                          compile=device.startswith("cuda"))  # fmt: skip
+    provenance = {"data": [s.name for s in shards + alone], "kornia_tar": __version__}
+    if start is not None:
+        config = config if a.only else config.onward()
+        part = {key: told[key] for key in ("step", "minutes", "train", "deformation", "loss") if key in told}
+        provenance["earlier_parts"] = [*told.get("earlier_parts", []), part]
     path = train(
         pairs, out, text=bank, config=config, model=model, device=device, resume=a.resume,
-        start=start,
-        provenance={"data": [s.name for s in shards + alone], "kornia_tar": __version__},
+        start=start, provenance=provenance,
     )  # fmt: skip
     print(f"written: {path}")
     if a.val is not None:

@@ -56,6 +56,11 @@ class TrainConfig:
     only: str | None = None  # train this part alone, see PARTS
     learn_text: bool = False  # the text features are a start that training moves: the control of what words bring
 
+    def onward(self) -> TrainConfig:
+        """For trained weights: no curriculum, pairs as in use, and a rate that falls from half to nothing."""
+        rate = self.learning_rate / 2
+        return replace(self, ease=0.0, finish=1.0, finish_size=self.size, learning_rate=rate, warmup=self.warmup // 2)
+
 
 PARTS = {
     # Nothing of it feeds the coarse stage.
