@@ -26,7 +26,7 @@ from eval.peers import Matches, to_tensor
 from eval.peers.tar import TAR
 from eval.protocol import RUNGS, WARPS, Matrix, Pair, make_pair, read_warps
 from eval.reliability import BINS, CROSS, Stated, figures, fit, held_out
-from eval.run import thin
+from eval.run import hash_warps, thin
 from kornia_tar import Registrar, RegistrarConfig, TARMatcher
 from kornia_tar._files import replacing, write_json
 from kornia_tar.calibration import Calibration
@@ -86,10 +86,11 @@ def collect(
     net = peer.net.fuse()
     net.threshold, net.calibration = 0.0, Calibration()
     registrar = Registrar(net, RegistrarConfig(model=RUNGS[rung].model))
+    key = f"{peer.settings} | warps {hash_warps(warps)}"
     found: dict[Plan, Found] = {}
     for plan in todo:
         path = cache_path(folder / "calibration", dataset.name, rung, f"{plan.output}.{plan.pair}")
-        with Cache(path, {"key": peer.settings, "matcher": f"{peer.name}, {OUTPUTS[plan.output]}"}) as cache:
+        with Cache(path, {"key": key, "matcher": f"{peer.name}, {OUTPUTS[plan.output]}"}) as cache:
             missing = [name for name in plan.names if name not in cache.done]
             tick(len(plan.names) - len(missing))
             for name in missing:

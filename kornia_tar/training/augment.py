@@ -34,12 +34,10 @@ class Deformation:
     framed: float = 0.75  # share of pairs with image0 a whole, upright frame and image1 that frame warped
     near: float = 0.25  # share of pairs deformed by a fifth only, as a second pass meets them
     cropped: float = 0.35  # share of images with nodata around a turned square, which says nothing of the other image
-    magnified: float = 2.0  # of framed pairs, how far at most, both alike; near ones up to its square, for a last look
 
     def finished(self) -> Deformation:
         """The end of a run: what a matcher meets in its first pass after a rotation start, and in its second."""
-        return Deformation(45.0, 1.5, 0.15, 0.04, 0.01, 0.2, 0.0, framed=1.0, near=0.5, cropped=self.cropped,
-                           magnified=self.magnified)  # fmt: skip
+        return Deformation(45.0, 1.5, 0.15, 0.04, 0.01, 0.2, 0.0, framed=1.0, near=0.35, cropped=self.cropped)
 
     def eased(self, ease: float) -> Deformation:
         """An easier start: ``ease`` 0 is this, 1 is nearly upright with more pairs of one modality."""
@@ -47,7 +45,7 @@ class Deformation:
         return Deformation(
             mix(self.rotation, 10.0), mix(self.scale, 1.1), self.translation, mix(self.shear, 0.0),
             mix(self.perspective, 0.0), mix(self.same_modality, 0.35), self.pseudo_sar, self.framed, self.near,
-            self.cropped, self.magnified,
+            self.cropped,
         )  # fmt: skip
 
 
@@ -86,12 +84,10 @@ def draw_warps(
     pick = lambda a, b: torch.where(framed.view(-1, *[1] * (b.ndim - 1)), a, b)  # noqa: E731
     scene = r(0, 2 * math.pi)
     scene = pick((scene / (math.pi / 2)).floor() * (math.pi / 2), scene)
-    near = r(0, 1) < d.near
-    strength = torch.where(near, 0.2, 1.0)
+    strength = torch.where(r(0, 1) < d.near, 0.2, 1.0)
     between = strength * torch.deg2rad(r(-d.rotation, d.rotation))
     largest = math.log(min(1.25, source / size))  # a frame must fit into the source
-    smallest = -math.log(d.magnified) * torch.where(near, 2.0, 1.0)
-    zoom = pick(smallest + (largest - smallest) * r(0, 1), r(math.log(1 / 1.25), math.log(1.25))).exp()  # of both
+    zoom = pick(r(math.log(1 / 1.4), largest), r(math.log(1 / 1.25), math.log(1.25))).exp()  # common to both
     ratio = (strength * r(-math.log(d.scale), math.log(d.scale))).exp()
     flip = torch.where(r(0, 1) < 0.5, -1.0, 1.0)
     room = pick(source - 1 - (size - 1) * zoom, torch.full_like(zoom, source - size))

@@ -219,15 +219,6 @@ def test_part_of_the_pairs_is_framed(pairs):
     assert 0.68 < framed.float().mean() < 0.82
 
 
-def test_framed_pairs_are_magnified_near_ones_further():
-    """As the registrar's last look shows them: their pixels are a half, or a fourth, of the source's."""
-    for near, smallest in ((0.0, 1 / 2), (1.0, 1 / 4)):
-        d = Deformation(framed=1.0, near=near, magnified=2.0)
-        (w0, _), _ = draw_warps(400, SIZE, 128, d, seeded(), CPU)
-        zoom = torch.linalg.det(w0[:, :2, :2]).abs().sqrt()  # source pixels for one of the crop's
-        assert smallest - 1e-4 <= zoom.min() < smallest * 1.1 and 1.1 < zoom.max() <= 1.25 + 1e-4
-
-
 def test_an_optical_image_alone_gets_a_drawn_sar_partner(pairs):
     alone = dataclasses.replace(pairs, sar=torch.zeros_like(pairs.sar), has_sar=torch.zeros(4, dtype=torch.bool))
     batch = make_batch(alone, torch.arange(16) % 4, SIZE, Deformation(), seeded(2))

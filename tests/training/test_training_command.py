@@ -1,0 +1,41 @@
+"""``kornia-tar train`` on real shards: how a run begins, and what its checkpoint tells of it."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+from helpers import encode, write_shard
+
+from kornia_tar.checkpoint import load_checkpoint
+from kornia_tar.cli import main
+
+COMMON = ["--steps", "1", "--batch", "2", "--size", "64", "--precision", "fp32", "--device", "cpu"]
+
+
+@pytest.fixture
+def data(scene, tmp_path) -> Path:
+    """A folder of one shard with two pairs of 256 px."""
+    optical, sar = scene
+    members = {}
+    for name, k in (("a__forest_1", 0), ("a__river_2", 128)):
+        members[f"{name}.optical.webp"] = encode(optical[k : k + 256, k : k + 256])
+        members[f"{name}.sar.webp"] = encode(sar[k : k + 256, k : k + 256])
+    folder = tmp_path / "data"
+    folder.mkdir()
+    write_shard(folder / "train-000.tar", members)
+    return folder
+
+
+def test_from_goes_on_without_a_curriculum_and_keeps_the_history(data, tmp_path):
+    first, second = tmp_path / "first", tmp_path / "second"
+    assert main(["train", "--data", str(data), "-o", str(first), "--net", "XXS", *COMMON]) == 0
+    begun = load_checkpoint(first / "checkpoint.safetensors")[1]
+    assert begun["train"]["ease"] > 0 and "earlier_parts" not in begun
+
+    weights = str(first / "checkpoint.safetensors")
+    assert main(["train", "--data", str(data), "-o", str(second), "--from", weights, *COMMON]) == 0
+    onward = load_checkpoint(second / "checkpoint.safetensors")[1]
+    assert onward["train"]["ease"] == 0 and onward["train"]["finish"] == 1
+    assert onward["train"]["learning_rate"] < begun["train"]["learning_rate"]
+    assert [part["train"] for part in onward["earlier_parts"]] == [begun["train"]]
