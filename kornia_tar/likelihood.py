@@ -116,16 +116,17 @@ def align(
     with torch.inference_mode(False), torch.enable_grad(), torch.autocast("cpu", enabled=False):
         in1, in0 = in1.rows(torch.arange(len(in1.points))), in0.rows(torch.arange(len(in0.points)))
         frame = _Frame(model, size)
+        both, ahead = join((in1, in0)), len(in1.points)
         theta = frame.identity()
         for width in widths:
-            theta = _climb(frame, theta, (in1, in0), width)
-        gains = _gains(frame.matrix(theta), (in1, in0))
+            theta = _climb(frame, theta, both, ahead, width)
+        gains = _gains(frame.matrix(theta), both, ahead)
         std = disagreement = math.nan
         if judge is not None:
             points = torch.from_numpy(judge).float()
-            stds = (_std(frame, theta, (in1, in0), points, width) for width in JUDGED_WIDTHS)
+            stds = (_std(frame, theta, both, ahead, points, width) for width in JUDGED_WIDTHS)
             std = next((std for std in stds if math.isfinite(std)), math.inf)
-            alone = [_climb(frame, theta, pair) for pair in ((in1, None), (None, in0))]
+            alone = [_climb(frame, theta, in1, ahead), _climb(frame, theta, in0, 0)]
             places = [_transform(frame.matrix(one), points) for one in alone]
             disagreement = float((places[0] - places[1]).norm(dim=1).mean())
         matrix = frame.matrix(theta).double().numpy()
@@ -179,15 +180,15 @@ class _Frame:
         return self.to_pixel @ (torch.eye(3) + (self.basis @ theta).view(3, 3)) @ self.to_unit
 
 
-def _gains(matrix: Tensor, pair: tuple[Evidence | None, Evidence | None], width: float = 1.0) -> Tensor:
-    """All cells' gains, those of image0 and those of image1; None leaves an image's out."""
-    ways = (matrix, torch.linalg.inv(matrix))
-    heard = [(e, _transform(way, e.points)) for e, way in zip(pair, ways, strict=True) if e is not None]
-    return join([e for e, _ in heard]).gain(torch.cat([places for _, places in heard]), width)
+def _gains(matrix: Tensor, evidence: Evidence, ahead: int, width: float = 1.0) -> Tensor:
+    """All cells' gains; the first ``ahead`` cells are image0's, the others image1's."""
+    there = _transform(matrix, evidence.points[:ahead])
+    back = _transform(torch.linalg.inv(matrix), evidence.points[ahead:])
+    return evidence.gain(torch.cat([there, back]), width)
 
 
-def _climb(frame: _Frame, start: Tensor, pair: tuple[Evidence | None, Evidence | None], width: float = 1.0) -> Tensor:
-    """The θ with the largest mean gain, uphill from ``start``."""
+def _climb(frame: _Frame, start: Tensor, evidence: Evidence, ahead: int, width: float = 1.0) -> Tensor:
+    """The θ with the largest mean gain, uphill from ``start``; ``ahead`` as in :func:`_gains`."""
     theta = start.clone().requires_grad_()
     optimiser = torch.optim.LBFGS(
         [theta], max_iter=30, history_size=8, tolerance_grad=1e-5, tolerance_change=1e-6, line_search_fn="strong_wolfe"
@@ -195,7 +196,7 @@ def _climb(frame: _Frame, start: Tensor, pair: tuple[Evidence | None, Evidence |
 
     def loss() -> Tensor:
         optimiser.zero_grad()
-        value = -_gains(frame.matrix(theta), pair, width).mean()
+        value = -_gains(frame.matrix(theta), evidence, ahead, width).mean()
         value.backward()
         return value
 
@@ -204,24 +205,23 @@ def _climb(frame: _Frame, start: Tensor, pair: tuple[Evidence | None, Evidence |
     return found if found.isfinite().all() else start
 
 
-def _std(frame: _Frame, theta: Tensor, pair: tuple[Evidence, Evidence], points: Tensor, width: float) -> float:
+def _std(frame: _Frame, theta: Tensor, evidence: Evidence, ahead: int, points: Tensor, width: float) -> float:
     """Mean one-sigma error of where (P, 2) ``points`` lie, px: covariance H⁻¹ (Σ_b g_b g_bᵀ) H⁻¹ over blocks b.
 
     Infinite where too few blocks are seen, or L through splines of ``width`` has no top at ``theta``.
     """
     theta = theta.clone().requires_grad_()
-    points0 = torch.cat([e.points for e in pair])
-    low, high = points0.amin(0), points0.amax(0)
-    tile = ((points0 - low) / (high - low + 1) * BLOCKS).long()  # (K, 2)
+    low, high = evidence.points.amin(0), evidence.points.amax(0)
+    tile = ((evidence.points - low) / (high - low + 1) * BLOCKS).long()  # (K, 2)
     block = tile[:, 1] * BLOCKS + tile[:, 0]
-    gains = _gains(frame.matrix(theta), pair, width)
+    gains = _gains(frame.matrix(theta), evidence, ahead, width)
     sums = gains.new_zeros(BLOCKS**2).index_add(0, block, gains)
     seen = [b for b in range(BLOCKS**2) if (block == b).any()]
     if len(seen) <= len(theta):
         return math.inf
     scores = torch.stack([torch.autograd.grad(sums[b], theta, retain_graph=True)[0] for b in seen])  # (b, P)
 
-    total = lambda values: -_gains(frame.matrix(values), pair, width).sum()  # noqa: E731
+    total = lambda values: -_gains(frame.matrix(values), evidence, ahead, width).sum()  # noqa: E731
     hessian = torch.autograd.functional.hessian(total, theta.detach()).double()
     if not hessian.isfinite().all():
         return math.inf

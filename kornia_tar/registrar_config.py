@@ -28,9 +28,7 @@ class RegistrarConfig:
     magnify: float = 2.0  # of the one after them: cells of fewer pixels of ground, and more of them
     max_cells: int = 20_000  # that vote, of both images, drawn evenly
     threshold: float = 3.0  # of an inlier
-    prior: float = (
-        2.5  # px of the frame aligned in, how far the ground may depart from the model: steers the tie points
-    )
+    prior: float = 2.5  # px of the frame aligned in, how far the ground may leave the model: steers the tie points
     min_gain: float = 0.1  # nats per cell over knowing nothing
     min_evidence: float = 150.0  # nats of all cells together: small crops of different places reached 92
     min_cells: int = 60  # that both images show; of small images half of all
