@@ -25,8 +25,8 @@ from tqdm import tqdm
 from eval import ablation_uses as uses
 from eval.datasets import open_dataset
 from eval.exam import Question, examine, read_questions
-from kornia_tar._files import write_json
 from kornia_tar.checkpoint import load_checkpoint
+from kornia_tar.files import write_json
 from kornia_tar.net import SIZES, TARConfig, TARNet
 from kornia_tar.tafe import TAFEConfig
 from kornia_tar.text import LearnedPrior, RandomPrior, TextBank

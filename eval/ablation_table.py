@@ -11,7 +11,7 @@ import numpy as np
 
 from eval import report
 from eval.exam import FIGURES
-from kornia_tar._files import replacing, write_json
+from kornia_tar.files import replacing, write_json
 
 DRAWN = ("SR@10", "precision@3", "precision@8", "loss")
 

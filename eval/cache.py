@@ -19,7 +19,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from eval.peers import Matches
-from kornia_tar._files import replacing
+from kornia_tar.files import replacing
 
 SECONDS_BETWEEN_COPIES = 5.0
 
@@ -34,6 +34,7 @@ class Prediction:
         shape0: height and width of image0.
         border: how image1 ends, see ``protocol.Pair``.
         seconds: time of the match.
+        digest: of the pair that was asked, see ``protocol.Pair.digest``.
         tie_points: (N, 4) x0, y0, x1, y1, or None.
     """
 
@@ -42,6 +43,7 @@ class Prediction:
     shape0: tuple[int, int]
     border: str
     seconds: float
+    digest: str
     tie_points: NDArray[np.float64] | None = None
 
 
@@ -60,7 +62,7 @@ class Cache:
         self._pending: dict[str, Prediction] = {}
         self._written = time.monotonic()
         self._fresh = not path.is_file() or read_about(path).get("key") != about["key"]
-        self.done: set[str] = set() if self._fresh else set(read_names(path))
+        self._digests: dict[str, str] = {} if self._fresh else _read_digests(path)
 
     def __enter__(self) -> Cache:
         return self
@@ -68,10 +70,14 @@ class Cache:
     def __exit__(self, *_: object) -> None:
         self.flush()
 
+    def holds(self, name: str, digest: str) -> bool:
+        """Whether the answer to this very pair is kept; one to other images or another truth is none."""
+        return self._digests.get(name) == digest
+
     def add(self, name: str, prediction: Prediction) -> None:
-        """Add a pair; it reaches the disk within seconds of the next call."""
+        """Add a pair, in place of one of its name; it reaches the disk within seconds of the next call."""
         self._pending[name] = prediction
-        self.done.add(name)
+        self._digests[name] = prediction.digest
         if time.monotonic() - self._written > SECONDS_BETWEEN_COPIES:
             self.flush()
 
@@ -86,6 +92,8 @@ class Cache:
             with h5py.File(temporary, "w" if self._fresh else "r+") as file:
                 file.attrs["about"] = json.dumps(self._about)
                 for name, prediction in self._pending.items():
+                    if name in file:
+                        del file[name]
                     _write(file.create_group(name), prediction)
         self._fresh = False
         self._pending = {}
@@ -112,6 +120,11 @@ def read_names(path: Path) -> list[str]:
         return sorted(file)
 
 
+def _read_digests(path: Path) -> dict[str, str]:
+    with h5py.File(path, "r") as file:
+        return {name: str(group.attrs.get("digest", "")) for name, group in file.items()}
+
+
 def read_predictions(path: Path, names: Sequence[str]) -> list[Prediction]:
     """Read the predictions of these pairs, in their order."""
     with h5py.File(path, "r") as file:
@@ -130,6 +143,7 @@ def _write(group: h5py.Group, prediction: Prediction) -> None:
     group.attrs["shape0"] = prediction.shape0
     group.attrs["border"] = prediction.border
     group.attrs["seconds"] = prediction.seconds
+    group.attrs["digest"] = prediction.digest
 
 
 def _read(group: h5py.Group) -> Prediction:
@@ -140,5 +154,6 @@ def _read(group: h5py.Group) -> Prediction:
         shape0=(height, width),
         border=str(group.attrs["border"]),
         seconds=float(group.attrs["seconds"]),
+        digest=str(group.attrs.get("digest", "")),
         tie_points=group["tie_points"][()] if "tie_points" in group else None,
     )

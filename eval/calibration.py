@@ -28,10 +28,10 @@ from eval.protocol import RUNGS, WARPS, Matrix, Pair, make_pair, read_warps
 from eval.reliability import BINS, CROSS, Stated, figures, fit, held_out
 from eval.run import hash_warps, thin
 from kornia_tar import Registrar, RegistrarConfig, TARMatcher
-from kornia_tar._files import replacing, write_json
 from kornia_tar.calibration import Calibration
-from kornia_tar.cfdm import CELL
 from kornia_tar.checkpoint import load_checkpoint, save_checkpoint
+from kornia_tar.conventions import CELL
+from kornia_tar.files import replacing, write_json
 
 OUTPUTS = {"matches": "one pass", "tie_points": "Registrar's tie points"}
 PAIRS = {CROSS: "optical–SAR", "optical-optical": "optical–optical", "sar-sar": "SAR–SAR"}
@@ -91,14 +91,15 @@ def collect(
     for plan in todo:
         path = cache_path(folder / "calibration", dataset.name, rung, f"{plan.output}.{plan.pair}")
         with Cache(path, {"key": key, "matcher": f"{peer.name}, {OUTPUTS[plan.output]}"}) as cache:
-            missing = [name for name in plan.names if name not in cache.done]
-            tick(len(plan.names) - len(missing))
-            for name in missing:
+            for name in plan.names:
                 pair = pair_of(dataset.read(name), plan.pair, warps[name])
+                if cache.holds(name, pair.digest):
+                    tick(1)
+                    continue
                 started = time.perf_counter()
                 matches = one_pass(net, pair) if plan.output == "matches" else registered(registrar, pair)
                 seconds, shape = time.perf_counter() - started, (pair.image0.shape[0], pair.image0.shape[1])
-                cache.add(name, Prediction(matches, pair.truth, shape, pair.border, seconds))
+                cache.add(name, Prediction(matches, pair.truth, shape, pair.border, seconds, pair.digest))
                 tick(1)
         predictions = read_predictions(path, plan.names)
         counts = [len(prediction.matches.points0) for prediction in predictions]

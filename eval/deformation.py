@@ -9,7 +9,7 @@ import numpy as np
 from eval.metrics import success_rate
 from eval.page_plots import THRESHOLD, bins, rotation_edges, scale_edges
 from eval.report import Table
-from kornia_tar._files import replacing
+from kornia_tar.files import replacing
 
 
 def draw(table: Table, path: Path) -> Path:

@@ -22,7 +22,7 @@ from eval.page_pictures import checkerboard, rgb
 from eval.peers import Matches
 from eval.protocol import REAL, Pair, make_pair
 from eval.run import model_of, score_prediction
-from kornia_tar._files import replacing
+from kornia_tar.files import replacing
 from kornia_tar.geometry import transform_points
 
 Array = NDArray[np.float64]

@@ -30,7 +30,7 @@ from eval import report
 from eval.datasets.files import safe_name
 from eval.datasets.webdataset import load_image
 from eval.run import thin
-from kornia_tar._files import write_json
+from kornia_tar.files import write_json
 from kornia_tar.landcover import Cover, read_cover
 from kornia_tar.matcher import TARMatcher
 from kornia_tar.raster import Raster, to_grey8

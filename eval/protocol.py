@@ -19,7 +19,7 @@ from numpy.typing import NDArray
 
 from eval.datasets import Dataset, Sample
 from eval.metrics import Model
-from kornia_tar._files import replacing
+from kornia_tar.files import replacing
 from kornia_tar.geometry import fit_least_squares
 
 Image = NDArray[np.uint8]
@@ -106,6 +106,14 @@ class Pair:
     border: Border
     hints: dict[str, str]
     tie_points: NDArray[np.float64] | None = None
+
+    @property
+    def digest(self) -> str:
+        """Hash the question and its truth: answers kept from other images or truths must not be taken for it."""
+        told = hashlib.sha256(repr((self.image0.shape, self.image1.shape, sorted(self.hints.items()))).encode())
+        for part in (self.image0, self.image1, self.truth, self.tie_points):
+            told.update(b"none" if part is None else np.ascontiguousarray(part).tobytes())
+        return told.hexdigest()[:16]
 
 
 def translation(x: float, y: float) -> Matrix:

@@ -21,7 +21,7 @@ from eval.peers.tar import TAR
 from eval.protocol import RUNGS, WARPS, make_pair, read_warps
 from eval.run import hash_warps, thin
 from kornia_tar import Registrar, RegistrarConfig
-from kornia_tar._files import replacing, write_json
+from kornia_tar.files import replacing, write_json
 from kornia_tar.geometry import corner_error
 
 RIGHT = 5.0  # px of the mean corner error
@@ -37,6 +37,7 @@ class Outcome:
     gain: float  # nats per cell
     estimate: float  # px, the registrar's own
     seconds: float
+    digest: str = ""  # of the pairs that were asked, see ``protocol.Pair.digest``
 
 
 class Outcomes:
@@ -62,9 +63,10 @@ class Outcomes:
         except (OSError, ValueError, KeyError, TypeError) as error:
             raise ValueError(f"{path}: not a file of outcomes ({error}); delete it and run again") from error
 
-    def get(self, name: str) -> Outcome | None:
-        """What is known of a pair."""
-        return self._known.get(name)
+    def get(self, name: str, digest: str) -> Outcome | None:
+        """Return what is known of a pair, or None; what was said of other images or another truth is not."""
+        known = self._known.get(name)
+        return known if known is not None and known.digest == digest else None
 
     def add(self, outcome: Outcome) -> None:
         """Add what a registration gave; it is on disk when this returns."""
@@ -106,9 +108,10 @@ def measure(
 
     def register(name0: str, name1: str) -> Outcome:
         name = name0 if name0 == name1 else f"{name0} and {name1}"
-        outcome = kept.get(name)
+        pairs = [make_pair(dataset.read(one), warps[one]) for one in (name0, name1)]
+        digest = "-".join(pair.digest for pair in pairs)
+        outcome = kept.get(name, digest)
         if outcome is None:
-            pairs = [make_pair(dataset.read(one), warps[one]) for one in (name0, name1)]
             started = time.perf_counter()
             modality0, modality1 = pairs[0].hints.get("modality0"), pairs[1].hints.get("modality1")
             found = registrar(pairs[0].image0, pairs[1].image1, modality0=modality0, modality1=modality1)
@@ -116,7 +119,7 @@ def measure(
             shape = pairs[0].image0.shape[:2]
             error = corner_error(found.matrix, pairs[0].truth, shape) if name0 == name1 else None
             outcome = Outcome(
-                name, error, bool(found.registered), float(found.gain), float(found.error_estimate), seconds
+                name, error, bool(found.registered), float(found.gain), float(found.error_estimate), seconds, digest
             )
             kept.add(outcome)
         tick(1)

@@ -24,7 +24,7 @@ from numpy.typing import NDArray
 
 from eval.metrics import NCM_PIXELS
 from kornia_tar.calibration import EDGE, Correction, Corrections
-from kornia_tar.cfdm import CELL
+from kornia_tar.conventions import CELL
 
 Array = NDArray[np.float64]
 Mask = NDArray[np.bool_]

@@ -22,7 +22,7 @@ from numpy.typing import ArrayLike, NDArray
 
 from eval import published
 from eval.datasets import Dataset
-from kornia_tar._files import replacing
+from kornia_tar.files import replacing
 
 _PACKAGES = ("torch", "kornia", "opencv-python-headless", "numpy", "pillow", "h5py", "kornia-tar")
 

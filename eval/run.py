@@ -40,7 +40,7 @@ def predict(
     warps_folder: Path = WARPS,
     tick: Callable[[int], None] = lambda number: None,
 ) -> None:
-    """Match the named pairs of a set with one matcher, into its cache; pairs that are there already stay.
+    """Match the named pairs of a set with one matcher, into its cache; answers to the same pairs stay.
 
     Args:
         dataset: the set.
@@ -67,15 +67,18 @@ def predict(
         "predicted": report.provenance(),
     }
     with Cache(cache_path(folder, dataset.name, rung, key), about) as cache:
-        todo = [name for name in names if name not in cache.done]
-        tick(len(names) - len(todo))
-        for index, name in enumerate(todo):
+        warm = False
+        for name in names:
             pair = make_pair(dataset.read(name), None if warps is None else warps[name])
+            if cache.holds(name, pair.digest):
+                tick(1)
+                continue
             hints = {**pair.hints, "model": model_of(rung)}
             try:
-                if index == 0:  # the first call of a network is slow for reasons of its own
+                if not warm:  # the first call of a network is slow for reasons of its own
                     with FlopCounterMode(display=False) as counter:
                         matcher.match(pair.image0, pair.image1, **hints)
+                    warm = True
                     about |= {"gflops": counter.get_total_flops() / 1e9, "gflops at": _sizes(pair)}
                 start = time.perf_counter()
                 matches = matcher.match(pair.image0, pair.image1, **hints)
@@ -84,7 +87,7 @@ def predict(
                 raise NotRun(f"broke down on {name}: {type(error).__name__}: {error}") from error
             about["peak MiB"] = peak_memory()
             shape0 = (pair.image0.shape[0], pair.image0.shape[1])
-            cache.add(name, Prediction(matches, pair.truth, shape0, pair.border, seconds, pair.tie_points))
+            cache.add(name, Prediction(matches, pair.truth, shape0, pair.border, seconds, pair.digest, pair.tie_points))
             tick(1)
 
 

@@ -20,7 +20,7 @@ from eval.datasets import Dataset
 from eval.peers.tar import TAR
 from eval.protocol import RUNGS, WARPS, Pair, make_pair, read_warps
 from kornia_tar import Registrar, RegistrarConfig
-from kornia_tar._files import write_json
+from kornia_tar.files import write_json
 from kornia_tar.geometry import FloatArray
 
 SINGLE = "TARMatcher, once"  # and the shared estimator, without any registrar

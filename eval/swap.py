@@ -14,7 +14,7 @@ from eval import report
 from eval.ablation import PER_PROMPT, REMOTECLIP, fit_width
 from eval.ablation_uses import ShuffledTAFE
 from eval.exam import FIGURES, Answers, Question, examine
-from kornia_tar._files import write_json
+from kornia_tar.files import write_json
 from kornia_tar.net import TARNet
 from kornia_tar.text import RandomPrior, TextBank
 

@@ -138,7 +138,7 @@ def run_prepare(a: argparse.Namespace) -> int:
 def run_match_dense(a: argparse.Namespace) -> int:
     """``tar-hloc match-dense``."""
     from hloc_plugin.formats import read_pairs
-    from kornia_tar.raster import output_folder
+    from kornia_tar.files import output_folder
 
     conf = configured(a)
     read_pairs(a.pairs)
@@ -198,7 +198,7 @@ def run_reconstruct(a: argparse.Namespace) -> int:
     """``tar-hloc reconstruct``."""
     from hloc_plugin import _pycolmap
     from hloc_plugin.formats import read_pairs
-    from kornia_tar.raster import output_folder
+    from kornia_tar.files import output_folder
 
     names = sorted({name for pair in read_pairs(a.pairs) for name in pair})
     for path in (a.features, a.matches):

@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from hloc_plugin import _pycolmap
 from hloc_plugin.formats import Floats, Pair
 from hloc_plugin.verification import Verification
-from kornia_tar._files import replacing
+from kornia_tar.files import replacing
 from kornia_tar.geometry import FloatArray
 
 #: From pixel centres at integers to COLMAP's, which counts from the corner of the first pixel.

@@ -14,7 +14,9 @@ from numpy.typing import NDArray
 
 from hloc_plugin.formats import DenseMatches, Floats, Pair, read_pairs, write_features, write_matches
 from hloc_plugin.model import DEFAULTS, load_matcher, match
-from kornia_tar.raster import MIN_SIDE, output_folder, read_image, to_grey8
+from kornia_tar.conventions import MIN_SIDE
+from kornia_tar.files import output_folder
+from kornia_tar.raster import read_image, to_grey8
 
 Indexed = tuple[DenseMatches, NDArray[np.int64], Floats]
 

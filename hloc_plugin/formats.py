@@ -21,7 +21,7 @@ import h5py
 import numpy as np
 from numpy.typing import NDArray
 
-from kornia_tar._files import one_line, replacing
+from kornia_tar.files import one_line, replacing
 
 Pair = tuple[str, str]
 Floats = NDArray[np.float32]

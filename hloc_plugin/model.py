@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from kornia_tar import GuidedMatcher, RegistrarConfig, TARMatcher
-from kornia_tar.msfl import MODALITIES
+from kornia_tar.conventions import MODALITIES
 
 #: Keys of ``conf["model"]``:
 #:

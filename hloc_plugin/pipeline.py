@@ -12,7 +12,8 @@ from hloc_plugin.database import write_database
 from hloc_plugin.formats import Pair, names_to_pair, read_keypoints, read_matches, read_pairs
 from hloc_plugin.picture import draw_inliers
 from hloc_plugin.verification import DEFAULT_GATES, Gates, Model, Verification, verify
-from kornia_tar.raster import output_folder, read_image, to_rgb8, write_image, write_json
+from kornia_tar.files import output_folder, write_json
+from kornia_tar.raster import read_image, to_rgb8, write_image
 
 
 def verify_files(

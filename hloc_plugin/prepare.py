@@ -12,7 +12,8 @@ from typing import Any, Literal
 
 import numpy as np
 
-from kornia_tar.raster import Raster, output_folder, read_image, to_grey8, to_rgb8, write_image, write_json
+from kornia_tar.files import output_folder, write_json
+from kornia_tar.raster import Raster, read_image, to_grey8, to_rgb8, write_image
 
 SUFFIXES = (".tif", ".tiff", ".vrt", ".img", ".jp2", ".png", ".jpg", ".jpeg", ".webp", ".bmp")
 

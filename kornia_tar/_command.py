@@ -6,7 +6,7 @@ import argparse
 import sys
 from collections.abc import Callable, Sequence
 
-from kornia_tar._files import one_line
+from kornia_tar.files import one_line
 
 Run = Callable[[argparse.Namespace], int]
 AddCommand = Callable[[str, Run, str, str], argparse.ArgumentParser]  # what adder returns

@@ -21,9 +21,9 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from kornia_tar.conventions import CELL
 from kornia_tar.layers import Attention, rotary_angles
 
-CELL = 8  # pixels on a side of a coarse cell
 PLACE_STEP = 2  # pixels between the fine stage's displacements
 NODATA = -1e4  # logit of what must not be matched; finite in every float type
 

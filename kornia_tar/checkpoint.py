@@ -14,8 +14,8 @@ import torch
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 
-from kornia_tar._files import replacing
 from kornia_tar.calibration import Calibration
+from kornia_tar.files import replacing
 from kornia_tar.layers import RepConv
 from kornia_tar.net import TARConfig, TARNet
 

@@ -14,8 +14,8 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from kornia_tar.conventions import MODALITIES
 from kornia_tar.matcher import Side, TARMatcher
-from kornia_tar.msfl import MODALITIES
 from kornia_tar.net import Matches, TARConfig
 from kornia_tar.registrar_config import RegistrarConfig
 from kornia_tar.registration import Correspondences, Registrar

@@ -13,7 +13,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from kornia_tar.cfdm import CELL
+from kornia_tar.conventions import CELL
 from kornia_tar.matcher import TARMatcher
 
 _TILE, _OVERLAP = 1024, 128  # px, multiples of a cell; bounds the memory, and hides the seams

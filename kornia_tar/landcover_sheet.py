@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 from PIL import Image, ImageDraw, ImageFont
 
 from kornia_tar._sheet import GAP, GREY, INK, MARGIN, PAPER, Picture, fit, to_rgb
-from kornia_tar.cfdm import CELL
+from kornia_tar.conventions import CELL
 from kornia_tar.landcover import Cover
 
 LEAST = 0.02  # a word with less in both images is drawn as "other"

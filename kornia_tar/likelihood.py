@@ -24,7 +24,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from kornia_tar._least_squares import FloatArray, TransformModel
+from kornia_tar.geometry.least_squares import FloatArray, TransformModel
 
 KNOW_NOTHING = 0.1  # ε
 BLOCKS = 4  # on a side: cells of one block share what they see, so their errors count as one

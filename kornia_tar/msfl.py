@@ -17,11 +17,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from kornia_tar.conventions import MODALITIES
 from kornia_tar.layers import Down, RepConv
-
-MODALITIES = ("optical", "sar")
-STRIDE = 16  # the deepest stage's; images are padded to a multiple of it
-MIN_SIDE = 2 * STRIDE  # of an image, px
 
 
 @dataclass(frozen=True)

@@ -9,10 +9,11 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from kornia_tar.cfdm import CELL, CFDM, PLACE_STEP, Cells, CFDMConfig, Coarse, Offset, cell_centres, mutual_nearest
+from kornia_tar.cfdm import CFDM, PLACE_STEP, Cells, CFDMConfig, Coarse, Offset, cell_centres, mutual_nearest
+from kornia_tar.conventions import CELL, MODALITIES, STRIDE
 from kornia_tar.layers import Down, RepConv
 from kornia_tar.likelihood import Evidence
-from kornia_tar.msfl import MODALITIES, MSFL, STRIDE, Features, MSFLConfig, standardise
+from kornia_tar.msfl import MSFL, Features, MSFLConfig, standardise
 from kornia_tar.tafe import TAFE, TAFEConfig
 
 

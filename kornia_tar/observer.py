@@ -10,11 +10,10 @@ from itertools import pairwise
 import torch
 from torch import Tensor
 
-from kornia_tar.cfdm import CELL
+from kornia_tar.conventions import CELL, MODALITIES
 from kornia_tar.geometry import FloatArray
 from kornia_tar.likelihood import Evidence, join
 from kornia_tar.matcher import TARMatcher
-from kornia_tar.msfl import MODALITIES
 from kornia_tar.net import Described, Matches
 from kornia_tar.view import View, tiles
 

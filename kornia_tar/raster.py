@@ -27,21 +27,8 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image, ImageOps
 
-from kornia_tar._files import (
-    CONVENTION,
-    one_line,
-    output_folder,
-    read_matches,
-    replacing,
-    write_json,
-    write_matches,
-)
-from kornia_tar.msfl import MIN_SIDE
-
-__all__ = [
-    "CONVENTION", "MAX_PIXELS", "MIN_SIDE", "GeoProfile", "Raster", "output_folder", "read_image", "read_matches",
-    "to_grey8", "to_rgb8", "write_image", "write_json", "write_matches",
-]  # fmt: skip
+from kornia_tar.conventions import MIN_SIDE
+from kornia_tar.files import one_line, replacing
 
 #: Largest number of pixels read without being told otherwise (argument, or KORNIA_TAR_MAX_PIXELS).
 MAX_PIXELS = 2**28

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from kornia_tar.conventions import MIN_SIDE
 from kornia_tar.geometry import FloatArray, TransformModel, decompose
-from kornia_tar.msfl import MIN_SIDE
 
 
 @dataclass(frozen=True)

@@ -20,7 +20,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from kornia_tar.cfdm import CELL
+from kornia_tar.conventions import CELL
 from kornia_tar.geometry import (
     FloatArray,
     TransformModel,

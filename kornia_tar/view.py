@@ -10,8 +10,8 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
+from kornia_tar.conventions import MIN_SIDE
 from kornia_tar.geometry import FloatArray, decompose, invert, valid_mask, warp_image
-from kornia_tar.msfl import MIN_SIDE
 
 Mask = NDArray[np.bool_] | None
 

@@ -10,7 +10,6 @@ import torch.nn.functional as F
 from helpers import SMALL, lively_net
 
 from kornia_tar.cfdm import (
-    CELL,
     CFDM,
     NODATA,
     Cells,
@@ -22,6 +21,7 @@ from kornia_tar.cfdm import (
     mutual_nearest,
     parabola_peak,
 )
+from kornia_tar.conventions import CELL
 from kornia_tar.layers import rotary_angles, rotate
 from kornia_tar.net import assemble
 

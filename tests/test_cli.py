@@ -18,7 +18,7 @@ from kornia_tar.cli import main
 from kornia_tar.demo import demo_pair
 from kornia_tar.geometry import corner_error
 from kornia_tar.net import TARNet
-from kornia_tar.raster import read_matches
+from kornia_tar.outputs.matches import read_matches
 from kornia_tar.text import RandomPrior, TextBank
 
 

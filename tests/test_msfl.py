@@ -6,8 +6,9 @@ import pytest
 import torch
 from helpers import SMALL, lively_net, picture
 
+from kornia_tar.conventions import MODALITIES
 from kornia_tar.layers import Down, RepConv
-from kornia_tar.msfl import MODALITIES, MSFL, standardise
+from kornia_tar.msfl import MSFL, standardise
 from kornia_tar.net import modality_weights
 
 

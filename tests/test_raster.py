@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import sys
 from pathlib import Path
 
@@ -189,64 +188,3 @@ def test_grey_of_colour_and_of_many_bands():
     assert r.to_rgb8(as_raster(noise(40, 50, 13, dtype=np.uint16))).shape == (40, 50, 3)
     with pytest.raises(ValueError, match="radar"):
         r.to_grey8(as_raster(grey), "radar")
-
-
-@pytest.mark.parametrize("name", ["m.h5", "m.npz"])
-def test_matches_round_trip(tmp_path, name):
-    matches = {"keypoints0": rng.random((7, 2), np.float32), "confidence": rng.random(7), "empty": np.zeros((0, 2))}
-    r.write_matches(tmp_path / name, matches | {"image0": "ü.png"})
-    back = r.read_matches(tmp_path / name)
-    assert "centres at integers" in back.pop("convention") and back.pop("image0") == "ü.png"
-    assert back.keys() == matches.keys()
-    for key, array in matches.items():
-        assert back[key].dtype == array.dtype
-        np.testing.assert_array_equal(back[key], array)
-    (tmp_path / name).write_bytes(b"rubbish")
-    with pytest.raises(ValueError, match="not a file of matches"):
-        r.read_matches(tmp_path / name)
-
-
-def test_json_is_strict(tmp_path):
-    content = {
-        "a": np.float32(0.5),
-        "b": [np.nan, float("inf")],
-        "c": np.eye(2),
-        "d": np.int64(3),
-        "p": Path("x"),
-        "t": True,
-    }
-    r.write_json(tmp_path / "r.json", content)
-    expected = {"a": 0.5, "b": [None, None], "c": [[1, 0], [0, 1]], "d": 3, "p": "x", "t": True}
-    assert json.loads((tmp_path / "r.json").read_text()) == expected
-
-
-def test_failed_writes_leave_the_old_file_and_no_litter(tmp_path):
-    r.write_json(tmp_path / "r.json", 1)
-    with pytest.raises(TypeError):
-        r.write_json(tmp_path / "r.json", object())
-    with pytest.raises(ValueError, match="PNG holds"):
-        r.write_image(tmp_path / "a.png", np.zeros((40, 40), np.float32))
-    with pytest.raises(ValueError, match=r"use \.png or \.tif"):
-        r.write_image(tmp_path / "a.xyz", noise(40, 40))
-    with pytest.raises(ValueError, match=r"\.h5 or \.npz"):
-        r.write_matches(tmp_path / "m.txt", {})
-    for place in ("absent/a", "r.json/a"):
-        for act in (
-            lambda p=place: r.write_image(tmp_path / f"{p}.png", noise(40, 40)),
-            lambda p=place: r.write_matches(tmp_path / f"{p}.h5", {"x": np.zeros(2)}),
-            lambda p=place: r.write_matches(tmp_path / f"{p}.npz", {"x": np.zeros(2)}),
-            lambda p=place: r.write_json(tmp_path / f"{p}.json", {}),
-        ):
-            with pytest.raises(ValueError, match="cannot be written"):
-                act()
-    assert [p.name for p in tmp_path.iterdir()] == ["r.json"] and (tmp_path / "r.json").read_text() == "1\n"
-
-
-def test_output_folder(tmp_path):
-    assert r.output_folder(tmp_path / "a" / "b").is_dir()
-    assert not list((tmp_path / "a" / "b").iterdir())
-    (tmp_path / "file").touch()
-    for place in (tmp_path / "file", tmp_path / "file" / "below"):
-        with pytest.raises(ValueError, match="cannot write into this folder") as caught:
-            r.output_folder(place)
-        assert "\n" not in str(caught.value)

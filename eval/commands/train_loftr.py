@@ -31,7 +31,7 @@ def _do(args: argparse.Namespace) -> None:
     import torch
 
     from eval import loftr_training
-    from kornia_tar.raster import output_folder
+    from kornia_tar.files import output_folder
     from kornia_tar.training.data import find_shards, read_optical, read_pairs
     from kornia_tar.training.loop import TrainConfig
 

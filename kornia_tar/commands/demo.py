@@ -12,8 +12,9 @@ from kornia_tar import __version__
 from kornia_tar._command import AddCommand
 from kornia_tar.commands.options import add_matcher, add_registrar, make_matcher, make_registrar
 from kornia_tar.commands.outcome import tell
+from kornia_tar.files import output_folder
 from kornia_tar.geometry import corner_error
-from kornia_tar.raster import Raster, output_folder, write_image
+from kornia_tar.raster import Raster, write_image
 from kornia_tar.results import write_results
 
 

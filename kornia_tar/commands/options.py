@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from kornia_tar._files import one_line
+from kornia_tar.files import one_line
 from kornia_tar.matcher import TARMatcher
 from kornia_tar.raster import Raster, to_grey8
 from kornia_tar.registrar_config import RegistrarConfig

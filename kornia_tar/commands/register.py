@@ -10,7 +10,8 @@ from kornia_tar import __version__
 from kornia_tar._command import AddCommand
 from kornia_tar.commands.options import add_pair, add_registrar, known_modality, make_matcher, make_registrar, to_greys
 from kornia_tar.commands.outcome import tell
-from kornia_tar.raster import output_folder, read_image
+from kornia_tar.files import output_folder
+from kornia_tar.raster import read_image
 from kornia_tar.results import write_results
 
 

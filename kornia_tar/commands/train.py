@@ -10,9 +10,9 @@ from pathlib import Path
 from kornia_tar import __version__
 from kornia_tar._command import AddCommand
 from kornia_tar.commands.options import choose_device
+from kornia_tar.files import output_folder, write_json
 from kornia_tar.matcher import TARMatcher, resolve_weights
 from kornia_tar.net import SIZES
-from kornia_tar.raster import output_folder, write_json
 from kornia_tar.text import TextBank, available_text_priors, embed_classes, load_text_prior
 
 

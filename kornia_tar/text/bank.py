@@ -37,7 +37,7 @@ from safetensors.torch import save_file
 from torch import Tensor
 from torch.nn import functional as F
 
-from kornia_tar._files import replacing
+from kornia_tar.files import replacing
 from kornia_tar.text.descriptors import check_texts
 
 MAX_BYTES = 64 * 2**20

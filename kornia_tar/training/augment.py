@@ -16,7 +16,7 @@ import torch
 import torch.nn.functional as F
 from torch import Generator, Tensor
 
-from kornia_tar.cfdm import CELL
+from kornia_tar.conventions import CELL
 from kornia_tar.training.data import Pairs
 
 

@@ -22,8 +22,8 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from kornia_tar._files import replacing
 from kornia_tar.checkpoint import save_checkpoint
+from kornia_tar.files import replacing
 from kornia_tar.net import TARConfig, TARNet
 from kornia_tar.text import TextBank
 from kornia_tar.training.augment import Deformation, make_batch

@@ -9,7 +9,8 @@ import torch
 import torch.nn.functional as F
 from torch import Generator, Tensor
 
-from kornia_tar.cfdm import CELL, Cells, Coarse, Offset, cell_centres, mutual_nearest
+from kornia_tar.cfdm import Cells, Coarse, Offset, cell_centres, mutual_nearest
+from kornia_tar.conventions import CELL
 from kornia_tar.msfl import standardise
 from kornia_tar.net import TARNet, assemble
 from kornia_tar.training.augment import Batch, apply

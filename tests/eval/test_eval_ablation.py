@@ -15,8 +15,8 @@ from toys import texture, write_tar
 from eval import ablation, ablation_table, exam, protocol, swap
 from eval import ablation_uses as uses
 from eval.cli import main
-from kornia_tar.cfdm import CELL
 from kornia_tar.checkpoint import load_checkpoint, save_checkpoint
+from kornia_tar.conventions import CELL
 from kornia_tar.net import TARNet, modality_weights
 from kornia_tar.text import SCENE_NAMES, TextBank
 

@@ -23,7 +23,7 @@ def said(off: float | None) -> Prediction:
     points0 = (GRID if off is not None else GRID[:0]).astype(np.float32)
     points1 = (transform(TRUTH, points0) + np.array([off or 0, 0])).astype(np.float32)
     confidence = np.linspace(0, 1, len(points0), dtype=np.float32)
-    return Prediction(Matches(points0, points1, confidence), TRUTH, (256, 256), "fill", 0.1)
+    return Prediction(Matches(points0, points1, confidence), TRUTH, (256, 256), "fill", 0.1, "")
 
 
 @pytest.fixture

@@ -25,7 +25,7 @@ def stored(folder, rung: str, label_errors: np.ndarray, own_errors: np.ndarray, 
             points1 = transform(truth, GRID + label + own)
             inside = ((points1 >= 0) & (points1 <= 255)).all(axis=1)
             matches = Matches(GRID[inside], points1[inside], np.ones(inside.sum()))
-            cache.add(f"pair{k:02}", Prediction(matches, truth, (256, 256), "fill", 0.1))
+            cache.add(f"pair{k:02}", Prediction(matches, truth, (256, 256), "fill", 0.1, ""))
 
 
 @pytest.mark.parametrize(("label", "own"), [(1.5, 0.1), (0.1, 1.5)], ids=["labels are wrong", "matcher is wrong"])

@@ -1,10 +1,15 @@
+import shutil
+from pathlib import Path
+
 import cv2
 import numpy as np
 import pytest
 from toys import ROOT, texture
 
+import kornia_tar
 from eval import metrics, peers
 from eval.datasets import open_dataset
+from eval.peers.tar import TAR
 
 
 def build(name):
@@ -70,3 +75,13 @@ def test_a_peer_without_weights_is_not_run(tmp_path):
 def test_an_unknown_peer_is_an_error(tmp_path):
     with pytest.raises(ValueError, match="choose from identity, phase"):
         peers.create("magic", tmp_path)
+
+
+def test_tars_settings_change_with_any_file_of_the_package(tmp_path, monkeypatch):
+    package = tmp_path / "kornia_tar"
+    shutil.copytree(Path(kornia_tar.__file__).parent, package, ignore=shutil.ignore_patterns("__pycache__"))
+    monkeypatch.setattr(kornia_tar, "__file__", str(package / "__init__.py"))
+    before = TAR(None).settings
+    deep = sorted(package.glob("*/*.py"))[0]
+    deep.write_text(deep.read_text() + "\n")
+    assert TAR(None).settings != before

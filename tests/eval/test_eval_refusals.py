@@ -86,10 +86,11 @@ def test_an_interrupted_command_goes_on_where_it_stopped(command, tmp_path, monk
 
 
 def test_outcomes_come_back_and_another_key_starts_anew(tmp_path):
-    path, found = tmp_path / "new" / "a.json", Outcome("a", float("inf"), False, -0.5, float("nan"), 0.5)
+    path, found = tmp_path / "new" / "a.json", Outcome("a", float("inf"), False, -0.5, float("nan"), 0.5, "asked")
     refusals.Outcomes(path, "one").add(found)
-    assert repr(refusals.Outcomes(path, "one").get("a")) == repr(found)
-    assert refusals.Outcomes(path, "two").get("a") is None
+    assert repr(refusals.Outcomes(path, "one").get("a", "asked")) == repr(found)
+    assert refusals.Outcomes(path, "one").get("a", "other images") is None
+    assert refusals.Outcomes(path, "two").get("a", "asked") is None
     path.write_text('{"figures": {}}')
     with pytest.raises(ValueError, match="not a file of outcomes"):
         refusals.Outcomes(path, "one")

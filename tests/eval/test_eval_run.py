@@ -3,6 +3,8 @@ import json
 import h5py
 import numpy as np
 import pytest
+from PIL import Image
+from toys import texture, write_tar
 
 from eval import cache, cli, run
 from eval.datasets import open_dataset
@@ -70,6 +72,29 @@ def test_other_warps_make_cached_matches_stale(command, tmp_path):
     assert table["not_run"] == {"RootSIFT": "its cached matches were made with other warps"}
 
 
+def test_other_images_of_the_same_name_are_matched_again(command, tmp_path):
+    assert command("run", "--matchers", "sift") == 0
+    first = rows(tmp_path / "tables" / "toy-000.tar.json")["RootSIFT"]
+    pairs = {f"fake__{k}": (np.stack([texture(k)] * 3, -1), texture(k + 10)) for k in range(3)}
+    write_tar(tmp_path / "toy-000.tar", pairs)  # the same set, by name: the SAR images show other places
+    assert command("run", "--matchers", "sift") == 0
+    again = rows(tmp_path / "tables" / "toy-000.tar.json")["RootSIFT"]
+    assert first["SR@1"] == 1 and again["SR@1"] == 0
+
+
+def test_a_replaced_truth_is_scored(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    folder = tmp_path / "mine"
+    folder.mkdir()
+    for part in ("optical", "sar"):
+        Image.fromarray(texture(0)).save(folder / f"a.{part}.png")
+    words = ["run", "--matchers", "sift", "--data", "pairs:mine", "--rung", "real", "--out", "tables"]
+    for shift, solved in ((0, 1), (40, 0), (0, 1)):
+        (folder / "a.truth.txt").write_text(f"1 0 {shift} 0 1 0")
+        assert cli.main(words) == 0
+        assert rows(tmp_path / "tables" / "mine.real.json")["RootSIFT"]["SR@1"] == solved
+
+
 class Stubborn(Identity):
     """Counts its calls and dies at one of them."""
 
@@ -103,14 +128,15 @@ def test_predictions_come_back_and_another_key_starts_anew(tmp_path):
     path = tmp_path / "a.h5"
     points = np.arange(6, dtype=np.float32).reshape(3, 2)
     matches = Matches(points, points + 1, np.ones(3, np.float32))
-    prediction = cache.Prediction(matches, np.eye(3), (5, 7), "fill", 0.25)
+    prediction = cache.Prediction(matches, np.eye(3), (5, 7), "fill", 0.25, "asked")
     with cache.Cache(path, {"key": "one"}) as one:
         one.add("pair", prediction)
     (back,) = cache.read_predictions(path, ["pair"])
     assert np.array_equal(back.matches.points1, points + 1)
     assert (back.shape0, back.border, back.seconds) == ((5, 7), "fill", 0.25)
-    assert cache.Cache(path, {"key": "one"}).done == {"pair"}
-    assert cache.Cache(path, {"key": "two"}).done == set()
+    assert cache.Cache(path, {"key": "one"}).holds("pair", "asked")
+    assert not cache.Cache(path, {"key": "one"}).holds("pair", "another question")
+    assert not cache.Cache(path, {"key": "two"}).holds("pair", "asked")
 
 
 @pytest.mark.parametrize(

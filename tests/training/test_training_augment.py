@@ -9,7 +9,7 @@ import pytest
 import torch
 from torch import Generator
 
-from kornia_tar.cfdm import CELL
+from kornia_tar.conventions import CELL
 from kornia_tar.training.augment import (
     Deformation,
     apply,

@@ -10,7 +10,8 @@ import torch
 from helpers import SMALL, lively_net
 from torch import Generator
 
-from kornia_tar.cfdm import CELL, Coarse, Offset
+from kornia_tar.cfdm import Coarse, Offset
+from kornia_tar.conventions import CELL
 from kornia_tar.net import TARNet
 from kornia_tar.tafe import TAFEConfig
 from kornia_tar.training.augment import Deformation, apply, make_batch

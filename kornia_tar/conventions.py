@@ -1,0 +1,18 @@
+"""The conventions that every room keeps: pixels, modalities, cells.
+
+Convention:
+    Pixel centres lie at integers, x before y, origin at the top-left pixel's centre (OpenCV's and hloc's frame).
+    kornia's LoFTR, RoMa and DeDoDe count pixel centres from +0.5; GDAL's and COLMAP's origin is the first pixel's
+    corner. They are converted at those doors only. Sizes are (H, W). Every matrix is 3x3 and maps image0 to image1.
+"""
+
+from __future__ import annotations
+
+from typing import Literal
+
+Modality = Literal["optical", "sar"]
+MODALITIES: tuple[Modality, ...] = ("optical", "sar")
+CELL = 8  # pixels on a side of a coarse cell
+STRIDE = 16  # of the network's deepest stage, px; images are padded to a multiple of it
+MIN_SIDE = 2 * STRIDE  # of an image, px
+PIXELS = "keypoints are (x, y) pixels, pixel centres at integers, origin top-left; matrices map image0 to image1"

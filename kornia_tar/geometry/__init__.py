@@ -1,0 +1,26 @@
+"""Transforms between two images: robust fit, warp, decomposition, error measures; NumPy and OpenCV alone.
+
+Convention:
+    Pixel centres lie at integers, x before y, origin top-left. Points are (N, 2) float64, sizes are (H, W),
+    and every matrix is a 3x3 float64 that maps image0 to image1: ``[x1, y1, 1] ~ matrix @ [x0, y0, 1]``.
+"""
+
+from kornia_tar.geometry.fit import Fit, fit_least_squares, fit_transform
+from kornia_tar.geometry.least_squares import MINIMAL_POINTS, FloatArray, TransformModel
+from kornia_tar.geometry.matrix import (
+    Decomposition,
+    compose,
+    corner_error,
+    decompose,
+    image_corners,
+    invert,
+    spread,
+    transform_points,
+)
+from kornia_tar.geometry.warp import valid_mask, warp_image
+
+__all__ = [
+    "MINIMAL_POINTS", "Decomposition", "Fit", "FloatArray", "TransformModel", "compose", "corner_error", "decompose",
+    "fit_least_squares", "fit_transform", "image_corners", "invert", "spread", "transform_points", "valid_mask",
+    "warp_image",
+]  # fmt: skip

@@ -1,0 +1,1 @@
+"""What a run leaves behind: matches, registered image, tie points, pictures, report."""

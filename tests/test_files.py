@@ -1,0 +1,61 @@
+"""Files written whole or not at all."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from kornia_tar.files import output_folder, write_json
+from kornia_tar.outputs.matches import write_matches
+from kornia_tar.raster import write_image
+
+rng = np.random.default_rng(0)
+
+
+def test_json_is_strict(tmp_path):
+    content = {
+        "a": np.float32(0.5),
+        "b": [np.nan, float("inf")],
+        "c": np.eye(2),
+        "d": np.int64(3),
+        "p": Path("x"),
+        "t": True,
+    }
+    write_json(tmp_path / "r.json", content)
+    expected = {"a": 0.5, "b": [None, None], "c": [[1, 0], [0, 1]], "d": 3, "p": "x", "t": True}
+    assert json.loads((tmp_path / "r.json").read_text()) == expected
+
+
+def test_failed_writes_leave_the_old_file_and_no_litter(tmp_path):
+    write_json(tmp_path / "r.json", 1)
+    with pytest.raises(TypeError):
+        write_json(tmp_path / "r.json", object())
+    with pytest.raises(ValueError, match="PNG holds"):
+        write_image(tmp_path / "a.png", np.zeros((40, 40), np.float32))
+    with pytest.raises(ValueError, match=r"use \.png or \.tif"):
+        write_image(tmp_path / "a.xyz", np.zeros((40, 40), np.uint8))
+    with pytest.raises(ValueError, match=r"\.h5 or \.npz"):
+        write_matches(tmp_path / "m.txt", {})
+    for place in ("absent/a", "r.json/a"):
+        for act in (
+            lambda p=place: write_image(tmp_path / f"{p}.png", np.zeros((40, 40), np.uint8)),
+            lambda p=place: write_matches(tmp_path / f"{p}.h5", {"x": np.zeros(2)}),
+            lambda p=place: write_matches(tmp_path / f"{p}.npz", {"x": np.zeros(2)}),
+            lambda p=place: write_json(tmp_path / f"{p}.json", {}),
+        ):
+            with pytest.raises(ValueError, match="cannot be written"):
+                act()
+    assert [p.name for p in tmp_path.iterdir()] == ["r.json"] and (tmp_path / "r.json").read_text() == "1\n"
+
+
+def test_output_folder(tmp_path):
+    assert output_folder(tmp_path / "a" / "b").is_dir()
+    assert not list((tmp_path / "a" / "b").iterdir())
+    (tmp_path / "file").touch()
+    for place in (tmp_path / "file", tmp_path / "file" / "below"):
+        with pytest.raises(ValueError, match="cannot write into this folder") as caught:
+            output_folder(place)
+        assert "\n" not in str(caught.value)
