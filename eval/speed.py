@@ -36,7 +36,7 @@ def build(kind: str, checkpoint: Path | None) -> Callable[[dict[str, torch.Tenso
 
 def images(size: int) -> dict[str, torch.Tensor]:
     """The synthetic demo pair, grey, (1, 1, size, size) floats in [0, 1]."""
-    from kornia_tar.demo import draw_scene
+    from kornia_tar.raster.synthetic import draw_scene
 
     scene = draw_scene(seed=0, size=size)
     optical = torch.from_numpy(scene.optical).float().mean(-1) / 255

@@ -15,8 +15,8 @@ from kornia_tar.conventions import MIN_SIDE
 from kornia_tar.geometry import FloatArray, TransformModel, compose, fit_transform, invert, transform_points
 from kornia_tar.likelihood import align
 from kornia_tar.observer import Known, Observer
+from kornia_tar.raster.view import View
 from kornia_tar.registrar_config import RegistrarConfig
-from kornia_tar.view import View
 
 
 class Start(NamedTuple):

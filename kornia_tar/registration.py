@@ -35,8 +35,8 @@ from kornia_tar.likelihood import Alignment, Evidence, align, tie_points
 from kornia_tar.matcher import TARMatcher
 from kornia_tar.observer import Known, Observer
 from kornia_tar.overview import Start, find_start
+from kornia_tar.raster.view import Mask, View, scale_at
 from kornia_tar.registrar_config import RegistrarConfig
-from kornia_tar.view import Mask, View, scale_at
 
 FINER = 1.25  # image1's pixels for one of image0's, from which image1's frame is the one to align in
 SHARED = 3.0  # see estimated_error

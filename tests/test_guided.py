@@ -8,8 +8,8 @@ import torch
 from helpers import SMALL, assert_same_matches, check_contract, lively_net, needs_weights, pair, paired, picture
 
 from kornia_tar import GuidedMatcher, RegistrarConfig
-from kornia_tar.demo import demo_pair
 from kornia_tar.geometry import transform_points
+from kornia_tar.raster.synthetic import demo_pair
 
 # Gates that let everything through: what an untrained network finds must keep the contract, too.
 OPEN = RegistrarConfig(

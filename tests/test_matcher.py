@@ -21,7 +21,7 @@ from helpers import (
 )
 
 from kornia_tar import TARMatcher
-from kornia_tar.demo import draw_scene
+from kornia_tar.raster.synthetic import draw_scene
 
 
 @pytest.fixture(scope="module")

@@ -10,7 +10,7 @@ from helpers import SHARED, SHIPPED, needs_weights
 from safetensors import safe_open
 
 from kornia_tar import TARMatcher
-from kornia_tar.demo import draw_scene
+from kornia_tar.raster.synthetic import draw_scene
 
 
 @needs_weights

@@ -28,7 +28,7 @@ def add(command: AddCommand) -> None:
 
 
 def _do(a: argparse.Namespace) -> int:
-    from kornia_tar.demo import demo_pair
+    from kornia_tar.raster.synthetic import demo_pair
 
     matcher, out = make_matcher(a, a.threshold), output_folder(a.out)
     optical, sar, truth = demo_pair(a.seed)

@@ -14,7 +14,7 @@ import pytest
 from helpers import lively_net
 
 from kornia_tar.checkpoint import save_checkpoint
-from kornia_tar.demo import draw_scene
+from kornia_tar.raster.synthetic import draw_scene
 
 STAND_IN = {
     "__init__.py": "",

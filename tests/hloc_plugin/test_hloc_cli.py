@@ -10,9 +10,9 @@ import pytest
 
 from hloc_plugin import cli
 from hloc_plugin.formats import DenseMatches, write_features, write_matches
-from kornia_tar.demo import draw_scene
 from kornia_tar.geometry import corner_error, transform_points, warp_image
 from kornia_tar.raster import write_image
+from kornia_tar.raster.synthetic import draw_scene
 
 TRUTH = np.array([[0.95, -0.2, 20.0], [0.2, 0.95, -10.0], [0, 0, 1]])
 

@@ -8,7 +8,7 @@ from helpers import assert_same_matches, needs_weights, picture
 
 from hloc_plugin.model import load_matcher, match, to_cells, turn_back
 from kornia_tar import GuidedMatcher
-from kornia_tar.demo import draw_scene
+from kornia_tar.raster.synthetic import draw_scene
 from kornia_tar.text import RandomPrior
 
 

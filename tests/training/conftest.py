@@ -10,7 +10,7 @@ import pytest
 import torch
 from helpers import SIDE, encode, write_shard
 
-from kornia_tar.demo import draw_scene
+from kornia_tar.raster.synthetic import draw_scene
 from kornia_tar.training.data import Pairs
 
 

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 from kornia_tar import geometry
-from kornia_tar.demo import demo_pair, draw_scene
+from kornia_tar.raster.synthetic import demo_pair, draw_scene
 
 
 @pytest.fixture(scope="module")

@@ -1,0 +1,13 @@
+"""Images and GeoTIFFs: in from disk and out to it, stretched, and on their way to the matcher.
+
+Convention:
+    Pixel centres lie at integers, x before y, origin top-left. A GeoTIFF's ``transform`` counts from the corner
+    of the first pixel, as GDAL does: the centre of pixel (x, y) lies at ``transform * (x + 0.5, y + 0.5)``.
+"""
+
+from kornia_tar.raster.image import MAX_PIXELS, GeoProfile, Raster
+from kornia_tar.raster.read import read_image
+from kornia_tar.raster.stretch import to_grey8, to_rgb8
+from kornia_tar.raster.write import write_image
+
+__all__ = ["MAX_PIXELS", "GeoProfile", "Raster", "read_image", "to_grey8", "to_rgb8", "write_image"]

@@ -1,0 +1,56 @@
+"""An image as it lies in its file: pixels, mask, georeference."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, cast
+
+import numpy as np
+from numpy.typing import NDArray
+
+#: Largest number of pixels read without being told otherwise (argument, or KORNIA_TAR_MAX_PIXELS).
+MAX_PIXELS = 2**28
+
+
+TIFF_SUFFIXES = {".tif", ".tiff"}
+
+
+NEEDS_GEO = 'needs rasterio: pip install "kornia-tar[geo]"'
+
+
+@dataclass(frozen=True)
+class GeoProfile:
+    """The georeference of a raster, as rasterio has it.
+
+    Attributes:
+        crs: rasterio CRS (or anything it takes for one), or None.
+        transform: affine.Affine, pixel corner (column, row) -> map; see the module's convention.
+        nodata: the value that marks missing pixels, or None.
+    """
+
+    crs: Any
+    transform: Any
+    nodata: float | None = None
+
+
+@dataclass(frozen=True)
+class Raster:
+    """An image as it lies in its file.
+
+    Attributes:
+        pixels: (H, W) or (H, W, C), dtype of the file (complex SAR: its magnitude), alpha removed.
+        mask: (H, W) bool, True where every band holds data: not nodata, not transparent, finite.
+        profile: georeference; None for a plain image.
+        path: where it was read.
+    """
+
+    pixels: NDArray[Any]
+    mask: NDArray[np.bool_]
+    profile: GeoProfile | None
+    path: Path
+
+    @property
+    def size(self) -> tuple[int, int]:
+        """(H, W)."""
+        return cast(tuple[int, int], self.mask.shape)

@@ -1,0 +1,152 @@
+"""Read images: GeoTIFF and its kin by rasterio, everything else by Pillow.
+
+rasterio (``pip install "kornia-tar[geo]"``) is imported only when such a file is met.
+"""
+
+from __future__ import annotations
+
+import importlib.util
+import os
+import struct
+import warnings
+import zlib
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import cv2
+import numpy as np
+from numpy.typing import NDArray
+from PIL import Image, ImageOps
+
+from kornia_tar.conventions import MIN_SIDE
+from kornia_tar.files import one_line
+from kornia_tar.raster.image import MAX_PIXELS, NEEDS_GEO, TIFF_SUFFIXES, GeoProfile, Raster
+
+_GEO_SUFFIXES = {*TIFF_SUFFIXES, ".vrt", ".img", ".jp2"}
+
+
+_GEO_TAGS = (33550, 33922, 34264)  # GeoTIFF pixel scale, tie points, transformation
+
+
+def read_image(path: str | os.PathLike[str], *, max_pixels: int | None = None) -> Raster:
+    """Read GeoTIFF, VRT, ERDAS Imagine and JPEG 2000 by rasterio, everything else (PNG, JPEG, WebP ...) by Pillow.
+
+    Without rasterio a TIFF that carries no georeference is read by Pillow. EXIF orientation is applied.
+
+    Args:
+        path: the file.
+        max_pixels: refuse larger images; default the environment's KORNIA_TAR_MAX_PIXELS, else :data:`MAX_PIXELS`.
+
+    Returns:
+        Pixels, mask and georeference.
+
+    Raises:
+        FileNotFoundError: when there is no such file.
+        ValueError: when it is no image, is cut short, has a side below 32 pixels or no valid pixel, or is too large.
+        ImportError: when it is a georeferenced file and rasterio is absent.
+    """
+    path = Path(path)
+    if not path.is_file():
+        raise FileNotFoundError(f"{path}: no such file" if not path.exists() else f"{path}: is a folder, not an image")
+    limit = max_pixels if max_pixels is not None else _pixels_from_environment()
+    by_rasterio = path.suffix.lower() in _GEO_SUFFIXES and importlib.util.find_spec("rasterio") is not None
+    pixels, mask, profile = (_read_rasterio if by_rasterio else _read_pillow)(path, limit)
+    if np.iscomplexobj(pixels):
+        pixels = np.abs(pixels)
+    if pixels.dtype.kind == "f":
+        finite = np.isfinite(pixels)
+        mask = mask & (finite if pixels.ndim == 2 else finite.all(axis=-1))
+    if not mask.any():
+        raise ValueError(
+            f"{path}: has no valid pixel (all nodata, transparent or NaN); give an image that shows something"
+        )
+    return Raster(pixels, mask, profile, path)
+
+
+def _pixels_from_environment() -> int:
+    text = os.environ.get("KORNIA_TAR_MAX_PIXELS", str(MAX_PIXELS))
+    if not text.isdecimal():
+        raise ValueError(f"KORNIA_TAR_MAX_PIXELS is {text!r}; it must be a whole number of pixels")
+    return int(text)
+
+
+def _check_size(path: Path, width: int, height: int, limit: int) -> None:
+    if min(width, height) < MIN_SIDE:
+        raise ValueError(f"{path}: is {width}x{height} pixels; each side must have at least {MIN_SIDE}")
+    if width * height > limit:
+        raise ValueError(
+            f"{path}: is {width}x{height} pixels, more than the limit of {limit}; "
+            "crop or reduce it, or raise KORNIA_TAR_MAX_PIXELS"
+        )
+
+
+def _read_pillow(path: Path, limit: int) -> tuple[NDArray[Any], NDArray[np.bool_], GeoProfile | None]:
+    is_geo = path.suffix.lower() in _GEO_SUFFIXES
+    try:
+        with _pillow_limit(limit), Image.open(path) as image:
+            if is_geo and any(tag in image.getexif() for tag in _GEO_TAGS):
+                raise ImportError(f"{path}: is a GeoTIFF, which {NEEDS_GEO}")
+            _check_size(path, image.width, image.height, limit)
+            deep_colour = image.format == "PNG" and ";16B" in str(image.tile) and not image.mode.startswith("I")
+            image.load()  # raises on a file cut short, where OpenCV would hand over half an image
+            pixels = _read_deep_png(path) if deep_colour else _array(ImageOps.exif_transpose(image))
+    except (OSError, SyntaxError, ValueError, struct.error, zlib.error, Image.DecompressionBombError) as error:
+        hint = f"; reading more than plain TIFFs {NEEDS_GEO}" if is_geo else ""
+        raise ValueError(f"{path}: cannot be read as an image ({one_line(error)}){hint}") from error
+    mask = np.ones(pixels.shape[:2], dtype=bool)
+    if pixels.ndim == 3 and pixels.shape[-1] in (2, 4):
+        mask, pixels = pixels[..., -1] > 0, pixels[..., :-1]
+    return pixels[..., 0] if pixels.ndim == 3 and pixels.shape[-1] == 1 else pixels, mask, None
+
+
+@contextmanager
+def _pillow_limit(limit: int) -> Iterator[None]:
+    """Put our limit in the place of Pillow's, which is a global of its module."""
+    theirs, Image.MAX_IMAGE_PIXELS = Image.MAX_IMAGE_PIXELS, max(limit, 1)
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", Image.DecompressionBombWarning)
+            yield
+    finally:
+        Image.MAX_IMAGE_PIXELS = theirs
+
+
+def _array(image: Image.Image) -> NDArray[Any]:
+    """Grey stays grey with its depth, all else becomes RGB; transparency becomes a last band."""
+    grey = image.mode in ("1", "L", "LA")
+    if image.mode.startswith("I") or image.mode == "F":
+        array = np.asarray(image)
+        return array.astype(np.uint16) if image.mode.startswith("I;16") else array
+    if image.has_transparency_data:
+        return np.asarray(image.convert("LA" if grey else "RGBA"))
+    return np.asarray(image.convert("L" if grey else "RGB"))
+
+
+def _read_deep_png(path: Path) -> NDArray[Any]:
+    """A colour PNG of 16 bits, which Pillow would cut to 8."""
+    pixels = cv2.imdecode(np.fromfile(path, np.uint8), cv2.IMREAD_UNCHANGED)
+    if pixels is None or pixels.ndim != 3:
+        raise OSError("unreadable 16-bit PNG")
+    return cv2.cvtColor(pixels, cv2.COLOR_BGR2RGB if pixels.shape[-1] == 3 else cv2.COLOR_BGRA2RGBA)
+
+
+def _read_rasterio(path: Path, limit: int) -> tuple[NDArray[Any], NDArray[np.bool_], GeoProfile | None]:
+    import rasterio
+    from rasterio.enums import ColorInterp
+
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", rasterio.errors.NotGeoreferencedWarning)
+            with rasterio.open(path) as file:
+                _check_size(path, file.width, file.height, limit)
+                kinds = zip(file.indexes, file.colorinterp, strict=True)
+                bands = [i for i, kind in kinds if kind != ColorInterp.alpha] or [1]
+                pixels = np.moveaxis(file.read(bands), 0, -1)
+                mask = (file.read_masks(bands) > 0).all(axis=0)
+                profile = GeoProfile(file.crs, file.transform, file.nodata)
+    except rasterio.errors.RasterioError as error:
+        raise ValueError(f"{path}: cannot be read as an image ({one_line(error)})") from error
+    plain = profile.crs is None and profile.transform.is_identity and profile.nodata is None
+    return pixels[..., 0] if pixels.shape[-1] == 1 else pixels, mask, None if plain else profile
