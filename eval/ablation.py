@@ -25,10 +25,10 @@ from tqdm import tqdm
 from eval import ablation_uses as uses
 from eval.datasets import open_dataset
 from eval.exam import Question, examine, read_questions
-from kornia_tar.checkpoint import load_checkpoint
 from kornia_tar.files import write_json
-from kornia_tar.net import SIZES, TARConfig, TARNet
-from kornia_tar.tafe import TAFEConfig
+from kornia_tar.network.checkpoint import load_checkpoint
+from kornia_tar.network.net import SIZES, TARConfig, TARNet
+from kornia_tar.network.tafe import TAFEConfig
 from kornia_tar.text import LearnedPrior, RandomPrior, TextBank
 from kornia_tar.training.data import Pairs, find_shards, read_optical, read_pairs
 from kornia_tar.training.loop import TrainConfig, train

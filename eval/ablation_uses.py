@@ -10,9 +10,10 @@ import torch
 import torch.nn.functional as F
 from torch import Generator, Tensor, nn
 
-from kornia_tar.cfdm import CFDM, Cells, Coarse, Offset
-from kornia_tar.net import Described, TARConfig, TARNet
-from kornia_tar.tafe import TAFE, Enhanced
+from kornia_tar.network.cfdm import CFDM, Cells, Coarse
+from kornia_tar.network.fine import Offset
+from kornia_tar.network.net import Described, TARConfig, TARNet
+from kornia_tar.network.tafe import TAFE, Enhanced
 from kornia_tar.training.augment import Batch
 from kornia_tar.training.losses import LossWeights, step_loss
 

@@ -28,10 +28,10 @@ from eval.protocol import RUNGS, WARPS, Matrix, Pair, make_pair, read_warps
 from eval.reliability import BINS, CROSS, Stated, figures, fit, held_out
 from eval.run import hash_warps, thin
 from kornia_tar import Registrar, RegistrarConfig, TARMatcher
-from kornia_tar.calibration import Calibration
-from kornia_tar.checkpoint import load_checkpoint, save_checkpoint
 from kornia_tar.conventions import CELL
 from kornia_tar.files import replacing, write_json
+from kornia_tar.network.calibration import Calibration
+from kornia_tar.network.checkpoint import load_checkpoint, save_checkpoint
 
 OUTPUTS = {"matches": "one pass", "tie_points": "Registrar's tie points"}
 PAIRS = {CROSS: "optical–SAR", "optical-optical": "optical–optical", "sar-sar": "SAR–SAR"}

@@ -22,9 +22,9 @@ from eval.metrics import Model, corner_error, estimate, match_errors, transform
 from eval.peers import to_tensor
 from eval.protocol import REAL, RUNGS, WARPS, Matrix, make_pair, read_warps
 from eval.run import thin
-from kornia_tar.cfdm import Coarse, cell_centres, mutual_nearest
 from kornia_tar.conventions import CELL
-from kornia_tar.net import Matches, TARNet, assemble, modality_weights
+from kornia_tar.network.cfdm import Coarse, cell_centres, mutual_nearest
+from kornia_tar.network.net import Matches, TARNet, assemble, modality_weights
 
 THRESHOLD = 0.1  # TARMatcher's: less confident matches do not reach the estimator
 BATCH = 8

@@ -27,9 +27,9 @@ from torch import Tensor, nn
 
 from eval.peers.loftr import build
 from eval.peers.loftr_ours import FILE, FORMAT
-from kornia_tar.cfdm import cell_centres
 from kornia_tar.conventions import CELL
 from kornia_tar.files import one_line, replacing
+from kornia_tar.network.cfdm import cell_centres
 from kornia_tar.training.augment import Batch, Deformation, make_batch
 from kornia_tar.training.data import Pairs
 from kornia_tar.training.loop import TrainConfig, choose_bf16, parameter_groups, schedule, update_ema

@@ -15,7 +15,7 @@ from eval.ablation import PER_PROMPT, REMOTECLIP, fit_width
 from eval.ablation_uses import ShuffledTAFE
 from eval.exam import FIGURES, Answers, Question, examine
 from kornia_tar.files import write_json
-from kornia_tar.net import TARNet
+from kornia_tar.network.net import TARNet
 from kornia_tar.text import RandomPrior, TextBank
 
 SHIPPED = "as trained"

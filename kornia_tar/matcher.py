@@ -11,11 +11,11 @@ from kornia.color import rgb_to_grayscale
 from kornia.feature import LocalFeatureMatcher, laf_from_center_scale_ori
 from torch import Tensor, nn
 
-from kornia_tar.calibration import Calibration
-from kornia_tar.checkpoint import load_checkpoint
 from kornia_tar.conventions import CELL, MIN_SIDE, MODALITIES
-from kornia_tar.msfl import standardise
-from kornia_tar.net import Described, Matches, TARConfig, TARNet, modality_weights
+from kornia_tar.network.calibration import Calibration
+from kornia_tar.network.checkpoint import load_checkpoint
+from kornia_tar.network.msfl import standardise
+from kornia_tar.network.net import Described, Matches, TARConfig, TARNet, modality_weights
 from kornia_tar.text import BankPrior, TextBank, TextPrior, embed_classes, load_text_prior
 
 WEIGHTS = Path(__file__).with_name("weights")

@@ -14,7 +14,7 @@ from kornia_tar.conventions import CELL, MODALITIES
 from kornia_tar.geometry import FloatArray
 from kornia_tar.likelihood import Evidence, join
 from kornia_tar.matcher import TARMatcher
-from kornia_tar.net import Described, Matches
+from kornia_tar.network.net import Described, Matches
 from kornia_tar.raster.view import View, tiles
 
 KNOWN_PIXELS = 2**22  # of an image, up to which its features are kept from look to look

@@ -14,10 +14,10 @@ from PIL import Image
 from torch import Tensor
 
 from kornia_tar import TARMatcher
-from kornia_tar.cfdm import CFDMConfig
-from kornia_tar.msfl import MSFLConfig
-from kornia_tar.net import TARConfig, TARNet
-from kornia_tar.tafe import TAFEConfig
+from kornia_tar.network.cfdm import CFDMConfig
+from kornia_tar.network.msfl import MSFLConfig
+from kornia_tar.network.net import TARConfig, TARNet
+from kornia_tar.network.tafe import TAFEConfig
 
 SMALL = TARConfig(
     MSFLConfig(widths=(8, 16, 32, 32), blocks=(1, 1, 1, 1)),

@@ -13,10 +13,10 @@ import torch
 from helpers import lively_net, needs_weights
 from PIL import Image
 
-from kornia_tar.checkpoint import save_checkpoint
 from kornia_tar.cli import main
 from kornia_tar.geometry import corner_error
-from kornia_tar.net import TARNet
+from kornia_tar.network.checkpoint import save_checkpoint
+from kornia_tar.network.net import TARNet
 from kornia_tar.outputs.matches import read_matches
 from kornia_tar.raster.synthetic import demo_pair
 from kornia_tar.text import RandomPrior, TextBank

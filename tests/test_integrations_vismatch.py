@@ -11,7 +11,7 @@ import pytest
 import torch
 from helpers import lively_net, picture
 
-from kornia_tar.checkpoint import save_checkpoint
+from kornia_tar.network.checkpoint import save_checkpoint
 
 
 class StandIn(torch.nn.Module):

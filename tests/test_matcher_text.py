@@ -7,7 +7,7 @@ import torch
 from helpers import KEYS, check_contract, pair, paired, picture, small_matcher
 
 from kornia_tar import TARMatcher
-from kornia_tar.checkpoint import save_checkpoint
+from kornia_tar.network.checkpoint import save_checkpoint
 from kornia_tar.text import RandomPrior, TextBank, embed_classes
 
 NAMES = ("Forest", "River", "Farmland", "Residential")

@@ -14,9 +14,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from kornia_tar import Registrar, RegistrarConfig, TARMatcher
-from kornia_tar.calibration import Calibration, Correction, Corrections
 from kornia_tar.files import write_json
 from kornia_tar.geometry import corner_error, invert, transform_points
+from kornia_tar.network.calibration import Calibration, Correction, Corrections
 from kornia_tar.observer import Known, Observer
 from kornia_tar.raster.synthetic import demo_pair
 from kornia_tar.raster.view import View, tiles

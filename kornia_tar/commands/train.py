@@ -12,7 +12,7 @@ from kornia_tar._command import AddCommand
 from kornia_tar.commands.options import choose_device
 from kornia_tar.files import output_folder, write_json
 from kornia_tar.matcher import TARMatcher, resolve_weights
-from kornia_tar.net import SIZES
+from kornia_tar.network.net import SIZES
 from kornia_tar.text import TextBank, available_text_priors, embed_classes, load_text_prior
 
 
@@ -49,8 +49,8 @@ def add(command: AddCommand) -> None:
 
 
 def _do(a: argparse.Namespace) -> int:
-    from kornia_tar.checkpoint import load_checkpoint
-    from kornia_tar.tafe import TAFEConfig
+    from kornia_tar.network.checkpoint import load_checkpoint
+    from kornia_tar.network.tafe import TAFEConfig
 
     if importlib.util.find_spec("tqdm") is None:
         raise ImportError('training shows its progress with tqdm: pip install "kornia-tar[train]"')

@@ -22,9 +22,9 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from kornia_tar.checkpoint import save_checkpoint
 from kornia_tar.files import replacing
-from kornia_tar.net import TARConfig, TARNet
+from kornia_tar.network.checkpoint import save_checkpoint
+from kornia_tar.network.net import TARConfig, TARNet
 from kornia_tar.text import TextBank
 from kornia_tar.training.augment import Deformation, make_batch
 from kornia_tar.training.data import Pairs

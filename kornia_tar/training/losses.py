@@ -9,10 +9,11 @@ import torch
 import torch.nn.functional as F
 from torch import Generator, Tensor
 
-from kornia_tar.cfdm import Cells, Coarse, Offset, cell_centres, mutual_nearest
 from kornia_tar.conventions import CELL
-from kornia_tar.msfl import standardise
-from kornia_tar.net import TARNet, assemble
+from kornia_tar.network.cfdm import Cells, Coarse, cell_centres, mutual_nearest
+from kornia_tar.network.fine import Offset
+from kornia_tar.network.msfl import standardise
+from kornia_tar.network.net import TARNet, assemble
 from kornia_tar.training.augment import Batch, apply
 
 

@@ -15,9 +15,9 @@ from toys import texture, write_tar
 from eval import ablation, ablation_table, exam, protocol, swap
 from eval import ablation_uses as uses
 from eval.cli import main
-from kornia_tar.checkpoint import load_checkpoint, save_checkpoint
 from kornia_tar.conventions import CELL
-from kornia_tar.net import TARNet, modality_weights
+from kornia_tar.network.checkpoint import load_checkpoint, save_checkpoint
+from kornia_tar.network.net import TARNet, modality_weights
 from kornia_tar.text import SCENE_NAMES, TextBank
 
 SHIFT = np.array([[1.0, 0, 8], [0, 1, -16], [0, 0, 1]])

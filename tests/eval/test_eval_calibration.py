@@ -27,8 +27,8 @@ from eval.reliability import (
     std_curve,
     std_factor,
 )
-from kornia_tar.calibration import Calibration, Correction
-from kornia_tar.checkpoint import load_checkpoint, save_checkpoint
+from kornia_tar.network.calibration import Calibration, Correction
+from kornia_tar.network.checkpoint import load_checkpoint, save_checkpoint
 
 WRONG = Correction(temperature=1.6, bias=-0.8, std_factor=2.5)  # what toys state is the truth through this
 

@@ -16,7 +16,7 @@ from toys import add, texture
 from eval.cli import main
 from eval.landcover import RSSCN7, SEN12, Label, Scenes, compare, decide, measure, read_scenes, score
 from kornia_tar import TARMatcher
-from kornia_tar.checkpoint import save_checkpoint
+from kornia_tar.network.checkpoint import save_checkpoint
 from kornia_tar.training.data import SCENES
 
 LABELS = (Label("green", "g", ("meadow", "park")), Label("wet", "w", ("pond",)))

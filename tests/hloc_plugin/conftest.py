@@ -13,7 +13,7 @@ import numpy as np
 import pytest
 from helpers import lively_net
 
-from kornia_tar.checkpoint import save_checkpoint
+from kornia_tar.network.checkpoint import save_checkpoint
 from kornia_tar.raster.synthetic import draw_scene
 
 STAND_IN = {

@@ -12,8 +12,8 @@ import torch
 from helpers import SIDE, SMALL, lively_net, picture
 
 from kornia_tar import TARMatcher
-from kornia_tar.checkpoint import load_checkpoint
-from kornia_tar.net import TARConfig, TARNet
+from kornia_tar.network.checkpoint import load_checkpoint
+from kornia_tar.network.net import TARConfig, TARNet
 from kornia_tar.text import TextBank
 from kornia_tar.training.data import find_shards, read_pairs
 from kornia_tar.training.loop import PARTS, TrainConfig, choose_bf16, parameter_groups, schedule, train, update_ema

@@ -10,10 +10,11 @@ import torch
 from helpers import SMALL, lively_net
 from torch import Generator
 
-from kornia_tar.cfdm import Coarse, Offset
 from kornia_tar.conventions import CELL
-from kornia_tar.net import TARNet
-from kornia_tar.tafe import TAFEConfig
+from kornia_tar.network.cfdm import Coarse
+from kornia_tar.network.fine import Offset
+from kornia_tar.network.net import TARNet
+from kornia_tar.network.tafe import TAFEConfig
 from kornia_tar.training.augment import Deformation, apply, make_batch
 from kornia_tar.training.losses import (
     LossWeights,

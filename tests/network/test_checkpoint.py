@@ -11,7 +11,7 @@ from helpers import lively_net, picture
 from safetensors.torch import load_file, save_file
 
 from kornia_tar import TARMatcher
-from kornia_tar.checkpoint import FORMAT, load_checkpoint, save_checkpoint
+from kornia_tar.network.checkpoint import FORMAT, load_checkpoint, save_checkpoint
 
 
 @pytest.fixture

@@ -6,7 +6,7 @@ import pytest
 import torch
 import torch.nn.functional as F
 
-from kornia_tar.tafe import TAFE, TAFEConfig
+from kornia_tar.network.tafe import TAFE, TAFEConfig
 
 
 @pytest.fixture

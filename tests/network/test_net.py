@@ -8,10 +8,10 @@ import pytest
 import torch
 from helpers import SMALL, lively_net, picture
 
-from kornia_tar.cfdm import CFDMConfig
-from kornia_tar.msfl import MSFLConfig
-from kornia_tar.net import SIZES, TARConfig, TARNet
-from kornia_tar.tafe import TAFEConfig
+from kornia_tar.network.cfdm import CFDMConfig
+from kornia_tar.network.msfl import MSFLConfig
+from kornia_tar.network.net import SIZES, TARConfig, TARNet
+from kornia_tar.network.tafe import TAFEConfig
 
 
 def test_config_survives_its_dictionary():

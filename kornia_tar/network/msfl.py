@@ -18,7 +18,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from kornia_tar.conventions import MODALITIES
-from kornia_tar.layers import Down, RepConv
+from kornia_tar.network.layers import Down, RepConv
 
 
 @dataclass(frozen=True)

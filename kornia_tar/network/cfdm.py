@@ -22,9 +22,9 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from kornia_tar.conventions import CELL
-from kornia_tar.layers import Attention, rotary_angles
+from kornia_tar.network.fine import FineHead, Offset
+from kornia_tar.network.layers import Attention, rotary_angles
 
-PLACE_STEP = 2  # pixels between the fine stage's displacements
 NODATA = -1e4  # logit of what must not be matched; finite in every float type
 
 
@@ -63,15 +63,6 @@ class Cells(NamedTuple):
     log_probability: Tensor  # (K,)
 
 
-class Offset(NamedTuple):
-    """One direction of the fine stage, seen from the window's image."""
-
-    window: Tensor  # (K, (W - 1)²) logits over displacements
-    shift: Tensor  # (K, 2) px, x then y
-    log_scale: Tensor  # (K,), log of the Laplace scale in px
-    logit: Tensor  # (K,), of "this match is right"
-
-
 class CFDM(nn.Module):
     """Coarse-to-fine matcher over MSFL's (TAFE-enhanced) features.
 
@@ -94,7 +85,7 @@ class CFDM(nn.Module):
         self.descriptor = nn.Linear(dim, dim)
         self.log_temperature = nn.Parameter(torch.tensor(math.log(10.0)))
         self.fine_descriptor = nn.Conv2d(fine_dim, fine_dim, 1)
-        self.fine_head = FineHead(dim, config)
+        self.fine_head = FineHead(dim, config.window, config.hidden)
 
     def coarse(self, x0: Tensor, x1: Tensor, mask0: Tensor | None = None, mask1: Tensor | None = None) -> Coarse:
         """Let the two images look at themselves and at each other, then compare all cells.
@@ -194,100 +185,6 @@ class CFDM(nn.Module):
         column = (cell % columns * step)[:, None] + near
         index = batch[:, None, None] * (H * W) + row[:, :, None] * W + column[:, None, :]
         return fine.permute(0, 2, 3, 1).reshape(B * H * W, C)[index.flatten()].view(*index.shape, C)
-
-
-class FineHead(nn.Module):
-    """Slide one image's centre over the other's window; read offset, its scale and the match's worth."""
-
-    positions: Tensor
-
-    def __init__(self, dim: int, config: CFDMConfig) -> None:
-        super().__init__()
-        steps = PLACE_STEP * (torch.arange(config.window - 1) - (config.window - 2) / 2)  # px
-        y, x = torch.meshgrid(steps, steps, indexing="ij")
-        self.register_buffer("positions", torch.stack([x.flatten(), y.flatten()], dim=-1), persistent=False)
-        self.log_temperature = nn.Parameter(torch.tensor(math.log(10.0)))
-        self.asker, self.answerer = nn.Linear(dim, config.hidden), nn.Linear(dim, config.hidden)
-        self.correlation = nn.Linear(len(self.positions) + 3, config.hidden)
-        self.read = nn.Sequential(nn.GELU(), nn.Linear(config.hidden, config.hidden), nn.GELU())
-        self.out = nn.Linear(config.hidden, 5)
-        nn.init.zeros_(self.out.weight)
-        nn.init.constant_(self.out.bias, 0.0)
-
-    def logits(self, asker: Tensor, window: Tensor) -> Tensor:
-        """(K, W, W, C2), (K, W, W, C2) → (K, (W - 1)²) float32 over the displacements in ``positions``."""
-        with torch.autocast(asker.device.type, enabled=False):
-            return self.log_temperature.exp().float() * slide(asker.float(), window.float())
-
-    def forward(self, asker: Tensor, window: Tensor, t_ask: Tensor, t_answer: Tensor, log_p: Tensor) -> Offset:
-        """Find the asker's centre in the other image's window.
-
-        Args:
-            asker: (K, W, W, C2) window of the asking image; its middle 2×2 is the template.
-            window: (K, W, W, C2) window that answers.
-            t_ask: (K, C) coarse token of the asking cell.
-            t_answer: (K, C) coarse token of the answering cell.
-            log_p: (K,) log of the coarse probability.
-
-        Returns:
-            :class:`Offset` in the answering image.
-        """
-        with torch.autocast(asker.device.type, enabled=False):
-            logits = self.logits(asker, window)
-            probability = logits.softmax(dim=-1)
-            expected = probability @ self.positions.float()
-            peak = parabola_peak(logits)
-        # Peaks lean towards the raster of 2 px; how much, depends on where between its points they lie.
-        phase = torch.sin(math.pi * peak)
-        seen = torch.cat([probability, log_p[:, None].float() / 10, phase], dim=-1).to(t_ask.dtype)
-        hidden = self.read(self.correlation(seen) + self.asker(t_ask) + self.answerer(t_answer))
-        dx, dy, log_scale, logit, blend = self.out(hidden).float().unbind(-1)
-        # The expectation is the better guess where the window is in doubt, its peak where it is sure.
-        shift = torch.lerp(expected, peak, blend.sigmoid()[:, None]) + torch.stack([dx, dy], dim=-1)
-        return Offset(logits, shift, log_scale.clamp(-4.0, 4.0), logit)
-
-
-def slide(asker: Tensor, window: Tensor) -> Tensor:
-    """Mean cosine of the asker's middle 2×2 with every 2×2 of the window.
-
-    A cell's centre lies on a corner of four half-resolution pixels. Comparing all four keeps the detail that their mean
-    would blur, and puts "not moved" on the raster of displacements.
-
-    Args:
-        asker: (K, W, W, C) unit-norm descriptors, W even.
-        window: (K, W, W, C) unit-norm descriptors.
-
-    Returns:
-        (K, (W - 1)²), displacements row by row, the middle one is zero.
-    """
-    size, first = window.shape[1] - 1, asker.shape[1] // 2 - 1
-    middle = asker[:, first : first + 2, first : first + 2].flatten(1, 2)  # (K, 4, C)
-    cosine = torch.bmm(middle, window.flatten(1, 2).transpose(1, 2)).view(-1, 4, *window.shape[1:3])
-    parts = (cosine[:, 2 * y + x, y : y + size, x : x + size] for y in (0, 1) for x in (0, 1))
-    return sum(parts).flatten(1) / 4  # type: ignore[union-attr]
-
-
-def parabola_peak(logits: Tensor) -> Tensor:
-    """The highest displacement, refined along each axis by the parabola through it and its neighbours.
-
-    Args:
-        logits: (K, S²) over displacements of 2 px, row by row, S odd.
-
-    Returns:
-        (K, 2) px, x then y.
-    """
-    size = math.isqrt(logits.shape[1])
-    best = logits.argmax(dim=1)
-    y, x = best // size, best % size
-    at = lambda y, x: logits.gather(1, (y * size + x)[:, None])[:, 0]  # noqa: E731
-    # On the border the missing neighbour is mirrored: the peak stays where it is.
-    sides = [(torch.where(p > 0, p - 1, p + 1), torch.where(p < size - 1, p + 1, p - 1)) for p in (x, y)]
-    lines = (at(y, sides[0][0]), at(y, sides[0][1])), (at(sides[1][0], x), at(sides[1][1], x))
-    steps = []
-    for before, after in lines:
-        curvature = (before + after - 2 * at(y, x)).clamp_max(-1e-3)
-        steps.append(((before - after) / (2 * curvature)).clamp(-0.5, 0.5))
-    return PLACE_STEP * (torch.stack([x + steps[0], y + steps[1]], dim=-1) - size // 2)
 
 
 def mutual_nearest(log_probability: Tensor, threshold: float) -> Cells:

@@ -14,10 +14,10 @@ import torch
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 
-from kornia_tar.calibration import Calibration
 from kornia_tar.files import replacing
-from kornia_tar.layers import RepConv
-from kornia_tar.net import TARConfig, TARNet
+from kornia_tar.network.calibration import Calibration
+from kornia_tar.network.layers import RepConv
+from kornia_tar.network.net import TARConfig, TARNet
 
 FORMAT = "kornia-tar-1"
 MAX_BYTES = 512 * 2**20  # nothing we train is near it; a larger file is not one of ours
@@ -30,7 +30,7 @@ def save_checkpoint(path: str | Path, net: TARNet, info: dict[str, Any]) -> None
         path: target, ``.safetensors``.
         net: an unfused network.
         info: JSON-serialisable provenance: text prior, data, recipe, seed, …; under "calibration" what
-            :meth:`kornia_tar.calibration.Calibration.to_metadata` gave, where there is a fit.
+            :meth:`kornia_tar.network.calibration.Calibration.to_metadata` gave, where there is a fit.
     """
     path = Path(path)
     tensors = {k: v.detach().to("cpu", torch.float16 if v.is_floating_point() else v.dtype).contiguous()

@@ -9,21 +9,11 @@ import torch
 import torch.nn.functional as F
 from helpers import SMALL, lively_net
 
-from kornia_tar.cfdm import (
-    CFDM,
-    NODATA,
-    Cells,
-    CFDMConfig,
-    Coarse,
-    FineHead,
-    Offset,
-    cell_centres,
-    mutual_nearest,
-    parabola_peak,
-)
 from kornia_tar.conventions import CELL
-from kornia_tar.layers import rotary_angles, rotate
-from kornia_tar.net import assemble
+from kornia_tar.network.cfdm import CFDM, NODATA, Cells, CFDMConfig, Coarse, cell_centres, mutual_nearest
+from kornia_tar.network.fine import FineHead, Offset, parabola_peak
+from kornia_tar.network.layers import rotary_angles, rotate
+from kornia_tar.network.net import assemble
 
 
 @pytest.fixture(scope="module")

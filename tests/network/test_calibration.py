@@ -8,9 +8,9 @@ import torch
 from helpers import lively_net, pair, small_matcher
 
 from kornia_tar import TARMatcher
-from kornia_tar.calibration import Calibration, Correction, Corrections
-from kornia_tar.checkpoint import load_checkpoint, save_checkpoint
 from kornia_tar.cli import main
+from kornia_tar.network.calibration import Calibration, Correction, Corrections
+from kornia_tar.network.checkpoint import load_checkpoint, save_checkpoint
 
 FIT = Calibration(
     matches=Corrections(Correction(1.5, 0.3, 0.5), Correction(0.8, 1.0, 0.7)),

@@ -7,9 +7,9 @@ import torch
 from helpers import SMALL, lively_net, picture
 
 from kornia_tar.conventions import MODALITIES
-from kornia_tar.layers import Down, RepConv
-from kornia_tar.msfl import MSFL, standardise
-from kornia_tar.net import modality_weights
+from kornia_tar.network.layers import Down, RepConv
+from kornia_tar.network.msfl import MSFL, standardise
+from kornia_tar.network.net import modality_weights
 
 
 @pytest.fixture(scope="module")

@@ -9,12 +9,13 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from kornia_tar.cfdm import CFDM, PLACE_STEP, Cells, CFDMConfig, Coarse, Offset, cell_centres, mutual_nearest
 from kornia_tar.conventions import CELL, MODALITIES, STRIDE
-from kornia_tar.layers import Down, RepConv
 from kornia_tar.likelihood import Evidence
-from kornia_tar.msfl import MSFL, Features, MSFLConfig, standardise
-from kornia_tar.tafe import TAFE, TAFEConfig
+from kornia_tar.network.cfdm import CFDM, Cells, CFDMConfig, Coarse, cell_centres, mutual_nearest
+from kornia_tar.network.fine import PLACE_STEP, Offset
+from kornia_tar.network.layers import Down, RepConv
+from kornia_tar.network.msfl import MSFL, Features, MSFLConfig, standardise
+from kornia_tar.network.tafe import TAFE, TAFEConfig
 
 
 @dataclass(frozen=True)
@@ -172,7 +173,7 @@ class TARNet(nn.Module):
 
 
 def assemble(cells: Cells, in0: Offset, in1: Offset, columns0: int, columns1: int) -> Matches:
-    """Move both ends of each match half way (see :mod:`kornia_tar.cfdm`), and put the two views' doubts together."""
+    """Move both ends of each match half way (see :mod:`kornia_tar.network.cfdm`), and put the two views' doubts together."""
     points0 = cell_centres(cells.cell0, columns0) + in0.shift / 2
     points1 = cell_centres(cells.cell1, columns1) + in1.shift / 2
     confidence = torch.sigmoid((in0.logit + in1.logit) / 2)
