@@ -31,8 +31,8 @@ from eval.datasets.files import safe_name
 from eval.datasets.webdataset import load_image
 from eval.run import thin
 from kornia_tar.files import write_json
-from kornia_tar.landcover import Cover, read_cover
-from kornia_tar.matcher import TARMatcher
+from kornia_tar.matching.landcover import Cover, read_cover
+from kornia_tar.matching.matcher import TARMatcher
 from kornia_tar.raster import Raster, to_grey8
 from kornia_tar.training.data import unnamed
 

@@ -4,7 +4,7 @@ An independent implementation after the abstract and the published protocol of T
 """
 
 from kornia_tar.guided import GuidedMatcher
-from kornia_tar.matcher import TARMatcher
+from kornia_tar.matching.matcher import TARMatcher
 from kornia_tar.network.net import TARConfig
 from kornia_tar.registrar_config import RegistrarConfig
 from kornia_tar.registration import Registrar, Registration

@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from kornia_tar.conventions import MODALITIES
-from kornia_tar.matcher import Side, TARMatcher
+from kornia_tar.matching.matcher import Side, TARMatcher
 from kornia_tar.network.net import Matches, TARConfig
 from kornia_tar.registrar_config import RegistrarConfig
 from kornia_tar.registration import Correspondences, Registrar

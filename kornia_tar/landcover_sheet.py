@@ -15,7 +15,7 @@ from PIL import Image, ImageDraw, ImageFont
 
 from kornia_tar._sheet import GAP, GREY, INK, MARGIN, PAPER, Picture, fit, to_rgb
 from kornia_tar.conventions import CELL
-from kornia_tar.landcover import Cover
+from kornia_tar.matching.landcover import Cover
 
 LEAST = 0.02  # a word with less in both images is drawn as "other"
 

@@ -13,7 +13,7 @@ from torch import Tensor
 from kornia_tar.conventions import CELL, MODALITIES
 from kornia_tar.geometry import FloatArray
 from kornia_tar.likelihood import Evidence, join
-from kornia_tar.matcher import TARMatcher
+from kornia_tar.matching.matcher import TARMatcher
 from kornia_tar.network.net import Described, Matches
 from kornia_tar.raster.view import View, tiles
 

@@ -32,7 +32,7 @@ from kornia_tar.geometry import (
     transform_points,
 )
 from kornia_tar.likelihood import Alignment, Evidence, align, tie_points
-from kornia_tar.matcher import TARMatcher
+from kornia_tar.matching.matcher import TARMatcher
 from kornia_tar.observer import Known, Observer
 from kornia_tar.overview import Start, find_start
 from kornia_tar.raster.view import Mask, View, scale_at

@@ -8,7 +8,7 @@ from typing import Any
 
 from eval import run
 from eval.commands.options import AddParser, positive, words
-from kornia_tar.matcher import resolve_weights
+from kornia_tar.network.checkpoint import resolve_weights
 
 
 def add(add_parser: AddParser) -> None:

@@ -11,7 +11,8 @@ from kornia_tar import __version__
 from kornia_tar._command import AddCommand
 from kornia_tar.commands.options import choose_device
 from kornia_tar.files import output_folder, write_json
-from kornia_tar.matcher import TARMatcher, resolve_weights
+from kornia_tar.matching.matcher import TARMatcher
+from kornia_tar.network.checkpoint import resolve_weights
 from kornia_tar.network.net import SIZES
 from kornia_tar.text import TextBank, available_text_priors, embed_classes, load_text_prior
 

@@ -21,6 +21,22 @@ from kornia_tar.network.net import TARConfig, TARNet
 
 FORMAT = "kornia-tar-1"
 MAX_BYTES = 512 * 2**20  # nothing we train is near it; a larger file is not one of ours
+WEIGHTS = Path(__file__).parents[1] / "weights"  # shipped in the wheel
+
+
+def resolve_weights(name: str | Path) -> Path:
+    """Path of a shipped checkpoint by name, or of a file.
+
+    Raises:
+        FileNotFoundError: neither; the line lists the shipped names.
+    """
+    shipped = WEIGHTS / f"{name}.safetensors"
+    if shipped.is_file():
+        return shipped
+    if Path(name).suffix or Path(name).exists():
+        return Path(name)
+    known = ", ".join(sorted(path.stem for path in WEIGHTS.glob("*.safetensors"))) or "none"
+    raise FileNotFoundError(f"no weights named {str(name)!r}: shipped are {known}; or give the path of a .safetensors")
 
 
 def save_checkpoint(path: str | Path, net: TARNet, info: dict[str, Any]) -> None:

@@ -173,7 +173,7 @@ class TARNet(nn.Module):
 
 
 def assemble(cells: Cells, in0: Offset, in1: Offset, columns0: int, columns1: int) -> Matches:
-    """Move both ends of each match half way (see :mod:`kornia_tar.network.cfdm`), and put the two views' doubts together."""
+    """Move both ends of each match half way (see ``cfdm``), and put the two views' doubts together."""
     points0 = cell_centres(cells.cell0, columns0) + in0.shift / 2
     points1 = cell_centres(cells.cell1, columns1) + in1.shift / 2
     confidence = torch.sigmoid((in0.logit + in1.logit) / 2)

@@ -15,7 +15,7 @@ import torch
 from tqdm import tqdm
 
 from kornia_tar.geometry import corner_error, fit_transform, invert, warp_image
-from kornia_tar.matcher import TARMatcher
+from kornia_tar.matching.matcher import TARMatcher
 from kornia_tar.training.data import read_pairs
 
 

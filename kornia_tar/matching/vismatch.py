@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 from vismatch.base_matcher import BaseMatcher
 
-from kornia_tar.matcher import TARMatcher
+from kornia_tar.matching.matcher import TARMatcher
 
 Modality = Literal["optical", "sar"]
 #: Matched keypoints of both images, all keypoints of both, descriptors of both, confidences.

@@ -13,27 +13,10 @@ from torch import Tensor, nn
 
 from kornia_tar.conventions import CELL, MIN_SIDE, MODALITIES
 from kornia_tar.network.calibration import Calibration
-from kornia_tar.network.checkpoint import load_checkpoint
+from kornia_tar.network.checkpoint import load_checkpoint, resolve_weights
 from kornia_tar.network.msfl import standardise
 from kornia_tar.network.net import Described, Matches, TARConfig, TARNet, modality_weights
 from kornia_tar.text import BankPrior, TextBank, TextPrior, embed_classes, load_text_prior
-
-WEIGHTS = Path(__file__).with_name("weights")
-
-
-def resolve_weights(name: str | Path) -> Path:
-    """Path of a shipped checkpoint by name, or of a file.
-
-    Raises:
-        FileNotFoundError: neither; the line lists the shipped names.
-    """
-    shipped = WEIGHTS / f"{name}.safetensors"
-    if shipped.is_file():
-        return shipped
-    if Path(name).suffix or Path(name).exists():
-        return Path(name)
-    known = ", ".join(sorted(path.stem for path in WEIGHTS.glob("*.safetensors"))) or "none"
-    raise FileNotFoundError(f"no weights named {str(name)!r}: shipped are {known}; or give the path of a .safetensors")
 
 
 class Side(NamedTuple):

@@ -33,15 +33,15 @@ def adapter():
     """The class; both modules are forgotten afterwards if vismatch was not real."""
     try:
         importlib.import_module("vismatch.base_matcher")
-        yield importlib.import_module("kornia_tar.integrations.vismatch").TARVismatch
+        yield importlib.import_module("kornia_tar.matching.vismatch").TARVismatch
         return
     except ImportError:
         pass
     package, base = ModuleType("vismatch"), ModuleType("vismatch.base_matcher")
     base.BaseMatcher = StandIn
     sys.modules |= {"vismatch": package, "vismatch.base_matcher": base}
-    yield importlib.import_module("kornia_tar.integrations.vismatch").TARVismatch
-    for name in ("vismatch", "vismatch.base_matcher", "kornia_tar.integrations.vismatch"):
+    yield importlib.import_module("kornia_tar.matching.vismatch").TARVismatch
+    for name in ("vismatch", "vismatch.base_matcher", "kornia_tar.matching.vismatch"):
         sys.modules.pop(name, None)
 
 

@@ -7,8 +7,8 @@ import pytest
 import torch
 from helpers import picture, small_matcher
 
-from kornia_tar import landcover
-from kornia_tar.landcover import Cover, compare_covers, read_cover
+from kornia_tar.matching import landcover
+from kornia_tar.matching.landcover import Cover, compare_covers, read_cover
 
 NAMES = ("forest", "river", "farmland")
 

@@ -14,7 +14,7 @@ import torch
 from numpy.typing import NDArray
 
 from kornia_tar.conventions import CELL
-from kornia_tar.matcher import TARMatcher
+from kornia_tar.matching.matcher import TARMatcher
 
 _TILE, _OVERLAP = 1024, 128  # px, multiples of a cell; bounds the memory, and hides the seams
 

@@ -1,1 +1,0 @@
-"""Doors to other projects; each module needs that project installed."""
