@@ -6,7 +6,7 @@
   matches within 8 px, one coarse cell: beyond, a match sits in a wrong cell, of which std does not speak. Over bins,
   the mean of |true - stated| / stated (ENCE, Levi et al. 2022).
 
-A correction (:mod:`kornia_tar.network.calibration`) is fitted on one half of the scenes and judged on the other, both ways
+A correction (``kornia_tar.network.calibration``) is fitted on one half of the scenes and judged on the other, both ways
 round. That of std is fitted on optical–SAR pairs alone and serves all: two images of one modality, taken at two times,
 are not as alike as an image and itself, and std must not promise what they cannot keep.
 """

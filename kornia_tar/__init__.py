@@ -3,11 +3,9 @@
 An independent implementation after the abstract and the published protocol of TAR (arXiv 2605.12064).
 """
 
-from kornia_tar.guided import GuidedMatcher
 from kornia_tar.matching.matcher import TARMatcher
 from kornia_tar.network.net import TARConfig
-from kornia_tar.registrar_config import RegistrarConfig
-from kornia_tar.registration import Registrar, Registration
+from kornia_tar.registration import GuidedMatcher, Registrar, RegistrarConfig, Registration
 from kornia_tar.text import TextBank, TextPrior, available_text_priors, load_text_prior
 
 __version__ = "0.1.0"

@@ -17,7 +17,7 @@ from kornia_tar.geometry import FloatArray, valid_mask, warp_image
 from kornia_tar.outputs.matches import write_matches
 from kornia_tar.quicklook import draw_quicklook
 from kornia_tar.raster import Raster, to_rgb8, write_image
-from kornia_tar.registration import Registration
+from kornia_tar.registration.result import Registration
 
 NAMES = ("registered.png", "registered.tif", "matches.h5", "quicklook.png", "report.json")
 

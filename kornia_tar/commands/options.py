@@ -11,8 +11,8 @@ import torch
 from kornia_tar.files import one_line
 from kornia_tar.matching.matcher import TARMatcher
 from kornia_tar.raster import Raster, to_grey8
-from kornia_tar.registrar_config import RegistrarConfig
-from kornia_tar.registration import Registrar
+from kornia_tar.registration.config import RegistrarConfig
+from kornia_tar.registration.registrar import Registrar
 
 MODALITIES = ("optical", "sar", "auto")
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import sys
 from pathlib import Path
 
-from kornia_tar.registration import Registration
+from kornia_tar.registration.result import Registration
 
 NOT_REGISTERED = 2
 

@@ -1,4 +1,4 @@
-"""The fine stage of CFDM: correlate a window at 1/2 resolution, and read a sub-pixel offset, its scale and the match's worth."""
+"""CFDM's fine stage: correlate a window at 1/2, and read a sub-pixel offset, its scale and the match's worth."""
 
 from __future__ import annotations
 

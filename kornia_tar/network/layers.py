@@ -90,7 +90,7 @@ def fold_norm(kernel: Tensor, bias: Tensor | None, norm: nn.BatchNorm2d | None, 
 class Attention(nn.Module):
     """Pre-norm multi-head attention and MLP, each added through a per-channel gate that starts closed.
 
-    Training lets convolutional features learn first; then :meth:`kornia_tar.network.cfdm.CFDM.open_gates` opens the gates a
+    Training lets convolutional features learn first; then ``CFDM.open_gates`` opens the gates a
     little, a nudge instead of a shock.
 
     Args:

@@ -10,9 +10,8 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from kornia_tar.conventions import CELL, MODALITIES, STRIDE
-from kornia_tar.likelihood import Evidence
 from kornia_tar.network.cfdm import CFDM, Cells, CFDMConfig, Coarse, cell_centres, mutual_nearest
-from kornia_tar.network.fine import PLACE_STEP, Offset
+from kornia_tar.network.fine import Offset
 from kornia_tar.network.layers import Down, RepConv
 from kornia_tar.network.msfl import MSFL, Features, MSFLConfig, standardise
 from kornia_tar.network.tafe import TAFE, TAFEConfig
@@ -138,15 +137,17 @@ class TARNet(nn.Module):
         in0, in1 = self.cfdm.refine(cells, coarse, a.fine, b.fine)
         return assemble(cells, in0, in1, a.coarse.shape[3], b.coarse.shape[3])
 
-    def evidence(self, a: Described, b: Described) -> tuple[Evidence, Evidence]:
-        """What each cell says about its place in the other image, of two images that nearly lie on each other.
+    def displacement_maps(self, a: Described, b: Described) -> tuple[Tensor, Tensor, Tensor]:
+        """Map each cell's probability over displacements, of two images that nearly lie on each other.
 
         Args:
             a: image0, a batch of one.
             b: image1, a batch of one of the same size no more than some 8 px off, the fine window's reach.
 
         Returns:
-            image0's cells' places in image1, and image1's cells' in image0; of cells that are valid in both.
+            (K, 2) centres of the cells that are valid in both images, px; (K, S, S) probabilities of image0's cells'
+            displacements in image1, ``PLACE_STEP`` px apart, rows are y, the middle is zero; and those of image1's
+            cells in image0.
         """
         if a.coarse.shape != b.coarse.shape or len(a.coarse) != 1:
             raise ValueError(
@@ -158,11 +159,8 @@ class TARNet(nn.Module):
             if mask is not None:
                 valid = valid & mask[0]
         cell = valid.flatten().nonzero().flatten()
-        centre = cell_centres(cell, columns)
-        batch = torch.zeros_like(cell)
-        in1, in0 = self.cfdm.places(batch, cell, cell, a.fine, b.fine)
-        corner = centre - PLACE_STEP * (in1.shape[1] // 2)
-        return Evidence(centre, corner, in1, PLACE_STEP), Evidence(centre, corner, in0, PLACE_STEP)
+        in1, in0 = self.cfdm.places(torch.zeros_like(cell), cell, cell, a.fine, b.fine)
+        return cell_centres(cell, columns), in1, in0
 
     def fuse(self) -> TARNet:
         """Fold every RepVGG-style block into one convolution, in place; for inference only."""

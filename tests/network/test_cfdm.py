@@ -144,7 +144,7 @@ def test_windows_are_centred_on_their_cells():
 @pytest.mark.parametrize("move", [(0, 0), (-8, -8), (8, -2), (2, 4), (-4, 6)])
 def test_a_new_fine_head_reads_how_far_the_centre_moved(move):
     """Noise in one window, the same moved by whole fine pixels in the other."""
-    head = FineHead(32, SMALL.cfdm)
+    head = FineHead(32, SMALL.cfdm.window, SMALL.cfdm.hidden)
     x, y = (m // 2 for m in move)
     noise = F.normalize(torch.randn(1, 18, 18, 512, generator=torch.Generator().manual_seed(0)), dim=-1)
     asker, window = noise[:, 4:14, 4:14], noise[:, 4 - y : 14 - y, 4 - x : 14 - x]
@@ -157,7 +157,7 @@ def test_a_new_fine_head_reads_how_far_the_centre_moved(move):
 
 @pytest.mark.parametrize("peak", [(0.0, 0.0), (0.7, -1.3), (5.2, 3.5), (-8.0, 8.0), (-3.9, 0.2)])
 def test_the_parabola_finds_the_peak_between_displacements(peak):
-    positions = FineHead(32, CFDMConfig()).positions
+    positions = FineHead(32, CFDMConfig().window, CFDMConfig().hidden).positions
     at = torch.tensor([peak])
     torch.testing.assert_close(parabola_peak(-(positions - at).square().sum(1)[None]), at)
     assert parabola_peak(torch.zeros(1, 81)).isfinite().all()

@@ -13,10 +13,10 @@ from typing import NamedTuple
 
 from kornia_tar.conventions import MIN_SIDE
 from kornia_tar.geometry import FloatArray, TransformModel, compose, fit_transform, invert, transform_points
-from kornia_tar.likelihood import align
-from kornia_tar.observer import Known, Observer
 from kornia_tar.raster.view import View
-from kornia_tar.registrar_config import RegistrarConfig
+from kornia_tar.registration.alignment.fit import align
+from kornia_tar.registration.alignment.tiled import Known, Observer
+from kornia_tar.registration.config import RegistrarConfig
 
 
 class Start(NamedTuple):

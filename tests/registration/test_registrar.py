@@ -17,10 +17,10 @@ from kornia_tar import Registrar, RegistrarConfig, TARMatcher
 from kornia_tar.files import write_json
 from kornia_tar.geometry import corner_error, invert, transform_points
 from kornia_tar.network.calibration import Calibration, Correction, Corrections
-from kornia_tar.observer import Known, Observer
 from kornia_tar.raster.synthetic import demo_pair
 from kornia_tar.raster.view import View, tiles
-from kornia_tar.registration import estimated_error
+from kornia_tar.registration.alignment.tiled import Known, Observer
+from kornia_tar.registration.result import estimated_error
 
 QUICK = RegistrarConfig(overview=96, tile=96, refinements=1, scales=(1.0,))
 

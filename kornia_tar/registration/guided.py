@@ -17,8 +17,9 @@ from torch import Tensor
 from kornia_tar.conventions import MODALITIES
 from kornia_tar.matching.matcher import Side, TARMatcher
 from kornia_tar.network.net import Matches, TARConfig
-from kornia_tar.registrar_config import RegistrarConfig
-from kornia_tar.registration import Correspondences, Registrar
+from kornia_tar.registration.config import RegistrarConfig
+from kornia_tar.registration.registrar import Registrar
+from kornia_tar.registration.result import Correspondences
 
 
 class GuidedMatcher(TARMatcher):

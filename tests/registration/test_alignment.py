@@ -9,7 +9,8 @@ import pytest
 import torch
 
 from kornia_tar.geometry import corner_error, image_corners, invert, transform_points
-from kornia_tar.likelihood import Evidence, align, join, tie_points
+from kornia_tar.registration.alignment.evidence import Evidence, join, tie_points
+from kornia_tar.registration.alignment.fit import align
 
 SIZE = (192, 256)
 STEP, SIDE = 2.0, 9

@@ -12,10 +12,10 @@ from torch import Tensor
 
 from kornia_tar.conventions import CELL, MODALITIES
 from kornia_tar.geometry import FloatArray
-from kornia_tar.likelihood import Evidence, join
 from kornia_tar.matching.matcher import TARMatcher
 from kornia_tar.network.net import Described, Matches
 from kornia_tar.raster.view import View, tiles
+from kornia_tar.registration.alignment.evidence import Evidence, join
 
 KNOWN_PIXELS = 2**22  # of an image, up to which its features are kept from look to look
 
@@ -82,7 +82,7 @@ class Observer:
             described0 = known[corner] if corner in known else self.describe(tile0)
             if first.image.size <= KNOWN_PIXELS:
                 known[corner] = described0
-            pair = self._matcher.net.evidence(described0, self.describe(tile1))
+            pair = Evidence.between(self._matcher.net, described0, self.describe(tile1))
             by = torch.tensor([columns.start, rows.start], dtype=torch.float32)
             own = _within(pair[0].points.cpu() + by, across[columns.start], down[rows.start])
             some = own[torch.randperm(len(own), generator=generator)[:quota]].sort().values

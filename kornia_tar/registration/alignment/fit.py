@@ -20,69 +20,16 @@ import math
 from collections.abc import Sequence
 from typing import NamedTuple
 
-import numpy as np
 import torch
 from torch import Tensor
 
 from kornia_tar.geometry.least_squares import FloatArray, TransformModel
+from kornia_tar.registration.alignment.evidence import Evidence, _transform, join
 
-KNOW_NOTHING = 0.1  # ε
 BLOCKS = 4  # on a side: cells of one block share what they see, so their errors count as one
+
+
 JUDGED_WIDTHS = (1.5, 2.5)  # of the splines that tell how sharp a top is; the next where the sharper ones have none
-
-
-class Evidence(NamedTuple):
-    """What K cells of one image say about where they lie in the other, in pixels of one frame."""
-
-    points: Tensor  # (K, 2) px, centre of the cell
-    corner: Tensor  # (K, 2) px, the place that the map's first entry speaks of
-    probability: Tensor  # (K, S, S) over places ``step`` px apart, rows are y
-    step: float
-
-    def moved(self, by: Tensor) -> Evidence:
-        """The same in a frame where everything lies ``by`` (2,) px further: from a tile to its image."""
-        return self._replace(points=self.points + by, corner=self.corner + by)
-
-    def rows(self, index: Tensor) -> Evidence:
-        """Some cells, copied to the CPU, where :func:`align` works."""
-        points, corner, probability = (t.cpu()[index].float() for t in (self.points, self.corner, self.probability))
-        return Evidence(points, corner, probability, self.step)
-
-    @property
-    def area(self) -> float:
-        """Of a map, px²."""
-        return (self.step * self.probability.shape[-1]) ** 2
-
-    def density(self, places: Tensor, width: float = 1.0) -> Tensor:
-        """(K,) probability per px² that cell k lies at ``places[k]``, (K, 2) px; 0 outside of its map.
-
-        A cubic spline over the map, so that the tops of sums do not lock to the map's raster; with ``width`` > 1 a
-        smoother one, whose tops are seen from further away.
-        """
-        at = (places - self.corner) / self.step  # (K, 2)
-        raster = torch.arange(self.probability.shape[-1], dtype=at.dtype)
-        x, y = (cubic((at[:, :, None] - raster) / width) / width).unbind(1)  # (K, S)
-        return ((self.probability @ x[:, :, None]).squeeze(2) * y).sum(1) / self.step**2
-
-    def gain(self, places: Tensor, width: float = 1.0) -> Tensor:
-        """(K,) nats that the cells' places ``places``, (K, 2) px, gain over knowing nothing: a summand of L each."""
-        known = self.density(places, width) * self.area
-        return torch.log((1 - KNOW_NOTHING) * known + KNOW_NOTHING)
-
-
-def cubic(t: Tensor) -> Tensor:
-    """The cubic B-spline, a smooth bump of unit integral on [-2, 2]."""
-    t = t.abs()
-    far, near = (2 - t).clamp_min(0), (1 - t).clamp_min(0)
-    return (far * far * far - 4 * near * near * near) / 6  # products, for powers are slow to differentiate
-
-
-def join(parts: Sequence[Evidence]) -> Evidence:
-    """Several tiles' evidence, of equal step, in one."""
-    return Evidence(
-        torch.cat([part.points for part in parts]), torch.cat([part.corner for part in parts]),
-        torch.cat([part.probability for part in parts]), parts[0].step,
-    )  # fmt: skip
 
 
 class Alignment(NamedTuple):
@@ -131,33 +78,6 @@ def align(
             disagreement = float((places[0] - places[1]).norm(dim=1).mean())
         matrix = frame.matrix(theta).double().numpy()
     return Alignment(matrix / matrix[2, 2], float(gains.mean()), len(gains), std, disagreement)
-
-
-def tie_points(evidence: Evidence, matrix: FloatArray, sigma: float, within: float) -> tuple[Tensor, Tensor, Tensor]:
-    """Where each cell lies, given what it says and that ``matrix`` is right to within ``sigma`` px.
-
-    The mean of the posterior: the cell's map times a normal distribution around T x_k.
-
-    Returns:
-        places (K, 2) px; one-sigma errors per axis (K,) px; confidences (K,) in [0, 1], the posterior probability that
-        the place is right to ``within`` px and the cell no outlier. A cell that tells nothing lies on the transform
-        with a confidence of a half: the prior's own.
-    """
-    T = torch.from_numpy(np.asarray(matrix)).float()
-    with torch.autocast("cpu", enabled=False):
-        expected = _transform(T, evidence.points)  # (K, 2)
-    side = evidence.probability.shape[-1]
-    y, x = torch.meshgrid(torch.arange(side), torch.arange(side), indexing="ij")
-    places = evidence.corner[:, None] + evidence.step * torch.stack([x, y], -1).view(1, -1, 2)  # (K, S², 2)
-    near = -0.5 * ((places - expected[:, None]) / sigma).square().sum(-1) - math.log(2 * math.pi * sigma**2)
-    both = near + evidence.probability.flatten(1).clamp_min(1e-30).log()  # log of a density per px²
-    total, weight = both.logsumexp(1).exp(), both.softmax(1)
-    mean = (weight[..., None] * places).sum(1)
-    offset = places - mean[:, None]
-    std = ((weight * offset.square().sum(-1)).sum(1) / 2 + evidence.step**2 / 12).sqrt()
-    close = (weight * (offset.norm(dim=-1) < within)).sum(1)
-    known = (1 - KNOW_NOTHING) * total * evidence.area
-    return mean, std, close * known / (known + KNOW_NOTHING)
 
 
 class _Frame:
@@ -235,9 +155,3 @@ def _std(frame: _Frame, theta: Tensor, evidence: Evidence, ahead: int, points: T
     place = lambda values: _transform(frame.matrix(values), points)  # noqa: E731
     jacobian = torch.autograd.functional.jacobian(place, theta.detach()).double()  # (points, 2, P)
     return float(torch.einsum("nip,pq,niq->n", jacobian, covariance, jacobian).clamp_min(0).sqrt().mean())
-
-
-def _transform(matrix: Tensor, points: Tensor) -> Tensor:
-    """(K, 2) points through (3, 3); points behind the horizon land far away."""
-    mapped = torch.cat([points, torch.ones_like(points[:, :1])], -1) @ matrix.T
-    return mapped[:, :2] / mapped[:, 2:].clamp_min(1e-6)

@@ -1,0 +1,8 @@
+"""Two images in, one trustworthy transform out, or an honest refusal: search, alignment, acceptance."""
+
+from kornia_tar.registration.config import RegistrarConfig
+from kornia_tar.registration.guided import GuidedMatcher
+from kornia_tar.registration.registrar import Registrar
+from kornia_tar.registration.result import Registration
+
+__all__ = ["GuidedMatcher", "Registrar", "RegistrarConfig", "Registration"]
