@@ -75,9 +75,9 @@ def test_an_untrained_net_is_honestly_not_registered(pair, untrained, tmp_path, 
 
 def test_geotiff_lies_on_the_optical_grid(untrained, tmp_path):
     rasterio = pytest.importorskip("rasterio", reason="the geo extra is not installed")
+    from kornia_tar.outputs.results import write_results
     from kornia_tar.raster import read_image
     from kornia_tar.registration.result import Correspondences, Registration
-    from kornia_tar.results import write_results
 
     optical, sar, truth = demo_pair(2)
     grid = rasterio.transform.from_origin(500_000, 4_600_000, 10, 10)

@@ -14,8 +14,8 @@ from kornia_tar.commands.options import add_matcher, add_registrar, make_matcher
 from kornia_tar.commands.outcome import tell
 from kornia_tar.files import output_folder
 from kornia_tar.geometry import corner_error
+from kornia_tar.outputs.results import write_results
 from kornia_tar.raster import Raster, write_image
-from kornia_tar.results import write_results
 
 
 def add(command: AddCommand) -> None:

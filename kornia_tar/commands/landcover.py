@@ -10,8 +10,8 @@ from kornia_tar import __version__
 from kornia_tar._command import AddCommand
 from kornia_tar.commands.options import add_pair, known_modality, make_matcher, to_greys
 from kornia_tar.files import output_folder, write_json
-from kornia_tar.landcover_sheet import LEAST, Side, draw_landcover
 from kornia_tar.matching.landcover import compare_covers, read_cover
+from kornia_tar.outputs.landcover_sheet import LEAST, Side, draw_landcover
 from kornia_tar.raster import read_image, to_rgb8, write_image
 
 

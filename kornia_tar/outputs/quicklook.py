@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 from PIL import Image, ImageDraw, ImageFont
 
-from kornia_tar._sheet import GAP, GREY, INK, MARGIN, PAPER, Picture, fit, to_rgb
+from kornia_tar.outputs.drawing import GAP, GREY, INK, MARGIN, PAPER, Picture, fit, to_rgb
 
 _TITLE = 30
 _PANEL = 420  # side of the box of each of the three panels of the upper row

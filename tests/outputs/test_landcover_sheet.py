@@ -5,8 +5,8 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from kornia_tar.landcover_sheet import Side, colour_of, draw_landcover
 from kornia_tar.matching.landcover import Cover
+from kornia_tar.outputs.landcover_sheet import Side, colour_of, draw_landcover
 
 NAMES = ("forest", "river", "heliport")
 

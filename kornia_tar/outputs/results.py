@@ -5,7 +5,6 @@ from __future__ import annotations
 import shutil
 import tempfile
 from collections.abc import Mapping
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -13,9 +12,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from kornia_tar.files import write_json
-from kornia_tar.geometry import FloatArray, valid_mask, warp_image
+from kornia_tar.geometry import valid_mask, warp_image
 from kornia_tar.outputs.matches import write_matches
-from kornia_tar.quicklook import draw_quicklook
+from kornia_tar.outputs.quicklook import draw_quicklook
+from kornia_tar.outputs.registered import write_registered
 from kornia_tar.raster import Raster, to_rgb8, write_image
 from kornia_tar.registration.result import Registration
 
@@ -53,7 +53,7 @@ def write_results(
         matrix = np.eye(3) if outcome.matrix is None else outcome.matrix
         valid = valid_mask(second.mask, matrix, first.size)
         if outcome.registered:
-            _write_registered(aside, matrix, valid, first, second, grey1)
+            write_registered(aside, matrix, valid, first, second, grey1)
         m = outcome.matches
         arrays: dict[str, Any] = {
             "keypoints0": m.points0, "keypoints1": m.points1, "confidence": m.confidence, "std": m.std,
@@ -76,25 +76,6 @@ def write_results(
                 (out / name).unlink(missing_ok=True)
     finally:
         shutil.rmtree(aside, ignore_errors=True)
-
-
-def _write_registered(
-    folder: Path, matrix: FloatArray, valid: NDArray[np.bool_], first: Raster, second: Raster, grey1: NDArray[np.uint8]
-) -> None:
-    told = None if second.profile is None else second.profile.nodata
-    # 0 is dark water in an 8-bit image: it fills, but is not declared to be nodata where the source did not say so.
-    nodata = told if told is not None else np.nan if second.pixels.dtype.kind == "f" else None
-    fill = 0 if nodata is None else nodata
-    mask = second.mask if second.pixels.ndim == 2 else second.mask[..., None]
-    registered = warp_image(np.where(mask, second.pixels, 0).astype(second.pixels.dtype), matrix, first.size, fill=fill)
-    registered[~valid] = fill
-    if first.profile is not None:
-        write_image(folder / "registered.tif", registered, replace(first.profile, nodata=nodata))
-        return
-    bands = 1 if registered.ndim == 2 else registered.shape[2]
-    if registered.dtype not in (np.uint8, np.uint16) or bands not in (1, 3, 4):  # what PNG cannot hold is shown
-        registered = np.where(valid, warp_image(grey1, matrix, first.size), 0).astype(np.uint8)
-    write_image(folder / "registered.png", registered)
 
 
 def _caption(outcome: Registration, headline: str) -> list[str]:

@@ -13,9 +13,9 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image, ImageDraw, ImageFont
 
-from kornia_tar._sheet import GAP, GREY, INK, MARGIN, PAPER, Picture, fit, to_rgb
 from kornia_tar.conventions import CELL
 from kornia_tar.matching.landcover import Cover
+from kornia_tar.outputs.drawing import GAP, GREY, INK, MARGIN, PAPER, Picture, fit, to_rgb
 
 LEAST = 0.02  # a word with less in both images is drawn as "other"
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from kornia_tar.quicklook import draw_quicklook
+from kornia_tar.outputs.quicklook import draw_quicklook
 
 rng = np.random.default_rng(0)
 
