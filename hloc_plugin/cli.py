@@ -16,7 +16,7 @@ from typing import Any, get_args
 
 from hloc_plugin.confs import confs
 from hloc_plugin.registry import how_to_install, register
-from kornia_tar._command import adder, run_command
+from kornia_tar.cli.command import adder, run_command
 
 NOTHING_FOUND = 2
 

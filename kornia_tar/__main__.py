@@ -2,6 +2,6 @@
 
 import sys
 
-from kornia_tar.cli import main
+from kornia_tar.cli.main import main
 
 sys.exit(main())

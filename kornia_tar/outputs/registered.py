@@ -15,6 +15,16 @@ from kornia_tar.raster import Raster, write_image
 def write_registered(
     folder: Path, matrix: FloatArray, valid: NDArray[np.bool_], first: Raster, second: Raster, grey1: NDArray[np.uint8]
 ) -> None:
+    """Write image1 on image0's grid: ``registered.tif`` where image0 has a georeference, else ``registered.png``.
+
+    Args:
+        folder: where to.
+        matrix: (3, 3), image0 → image1.
+        valid: (H, W) bool, where image1 has data in image0's frame.
+        first: image0.
+        second: image1, as read.
+        grey1: (H1, W1), image1 as the matcher saw it: shown where PNG cannot hold the values themselves.
+    """
     told = None if second.profile is None else second.profile.nodata
     # 0 is dark water in an 8-bit image: it fills, but is not declared to be nodata where the source did not say so.
     nodata = told if told is not None else np.nan if second.pixels.dtype.kind == "f" else None

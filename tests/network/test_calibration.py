@@ -8,7 +8,7 @@ import torch
 from helpers import lively_net, pair, small_matcher
 
 from kornia_tar import TARMatcher
-from kornia_tar.cli import main
+from kornia_tar.cli.main import main
 from kornia_tar.network.calibration import Calibration, Correction, Corrections
 from kornia_tar.network.checkpoint import load_checkpoint, save_checkpoint
 

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 from helpers import encode, write_shard
 
-from kornia_tar.cli import main
+from kornia_tar.cli.main import main
 from kornia_tar.network.checkpoint import load_checkpoint
 
 COMMON = ["--steps", "1", "--batch", "2", "--size", "64", "--precision", "fp32", "--device", "cpu"]

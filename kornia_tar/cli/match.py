@@ -8,8 +8,8 @@ from typing import Any
 
 import torch
 
-from kornia_tar._command import AddCommand
-from kornia_tar.commands.options import add_pair, add_threshold, make_matcher, to_greys
+from kornia_tar.cli.command import AddCommand
+from kornia_tar.cli.options import add_pair, add_threshold, make_matcher, to_greys
 from kornia_tar.files import output_folder
 from kornia_tar.outputs.matches import write_matches
 from kornia_tar.raster import read_image

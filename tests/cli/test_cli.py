@@ -13,7 +13,7 @@ import torch
 from helpers import lively_net, needs_weights
 from PIL import Image
 
-from kornia_tar.cli import main
+from kornia_tar.cli.main import main
 from kornia_tar.geometry import corner_error
 from kornia_tar.network.checkpoint import save_checkpoint
 from kornia_tar.network.net import TARNet
@@ -232,7 +232,7 @@ def test_bad_input_is_one_clear_line_and_leaves_nothing(pair, tmp_path, capsys):
 
 def test_help_has_examples_and_import_stays_light():
     code = (
-        "import sys; from kornia_tar.cli import build_parser; print(build_parser().format_help());"
+        "import sys; from kornia_tar.cli.main import build_parser; print(build_parser().format_help());"
         "heavy = ('torchvision', 'open_clip', 'pycolmap', 'rasterio', 'hloc', 'matplotlib');"
         "print([m for m in heavy if m in sys.modules])"
     )

@@ -13,8 +13,8 @@ from collections.abc import Sequence
 import cv2
 
 from kornia_tar import __version__
-from kornia_tar._command import adder, run_command
-from kornia_tar.commands import demo, info, landcover, match, register, train
+from kornia_tar.cli import demo, info, landcover, match, register, train
+from kornia_tar.cli.command import adder, run_command
 
 COMMANDS = (register, demo, match, landcover, train, info)  # as --help lists them
 EXAMPLES = """examples:

@@ -7,9 +7,9 @@ import time
 from pathlib import Path
 
 from kornia_tar import __version__
-from kornia_tar._command import AddCommand
-from kornia_tar.commands.options import add_pair, add_registrar, known_modality, make_matcher, make_registrar, to_greys
-from kornia_tar.commands.outcome import tell
+from kornia_tar.cli.command import AddCommand
+from kornia_tar.cli.options import add_pair, add_registrar, known_modality, make_matcher, make_registrar, to_greys
+from kornia_tar.cli.outcome import tell
 from kornia_tar.files import output_folder
 from kornia_tar.outputs.results import write_results
 from kornia_tar.raster import read_image

@@ -9,9 +9,9 @@ from pathlib import Path
 import numpy as np
 
 from kornia_tar import __version__
-from kornia_tar._command import AddCommand
-from kornia_tar.commands.options import add_matcher, add_registrar, make_matcher, make_registrar
-from kornia_tar.commands.outcome import tell
+from kornia_tar.cli.command import AddCommand
+from kornia_tar.cli.options import add_matcher, add_registrar, make_matcher, make_registrar
+from kornia_tar.cli.outcome import tell
 from kornia_tar.files import output_folder
 from kornia_tar.geometry import corner_error
 from kornia_tar.outputs.results import write_results

@@ -7,8 +7,8 @@ from dataclasses import asdict
 from pathlib import Path
 
 from kornia_tar import __version__
-from kornia_tar._command import AddCommand
-from kornia_tar.commands.options import add_pair, known_modality, make_matcher, to_greys
+from kornia_tar.cli.command import AddCommand
+from kornia_tar.cli.options import add_pair, known_modality, make_matcher, to_greys
 from kornia_tar.files import output_folder, write_json
 from kornia_tar.matching.landcover import compare_covers, read_cover
 from kornia_tar.outputs.landcover_sheet import LEAST, Side, draw_landcover

@@ -8,8 +8,8 @@ from dataclasses import replace
 from pathlib import Path
 
 from kornia_tar import __version__
-from kornia_tar._command import AddCommand
-from kornia_tar.commands.options import choose_device
+from kornia_tar.cli.command import AddCommand
+from kornia_tar.cli.options import choose_device
 from kornia_tar.files import output_folder, write_json
 from kornia_tar.matching.matcher import TARMatcher
 from kornia_tar.network.checkpoint import resolve_weights

@@ -1,0 +1,1 @@
+"""``kornia-tar``: one file a subcommand; ``main`` is the table of them."""
