@@ -20,6 +20,15 @@ def write_json(path: str | os.PathLike[str], content: Any) -> None:
         temporary.write_text(json.dumps(_plain(content), indent=2, allow_nan=False, ensure_ascii=False) + "\n", "utf-8")
 
 
+def write_text(path: str | os.PathLike[str], text: str) -> Path:
+    """Write UTF-8 text whole or not at all, and make its folder where there is none; return the path."""
+    path = Path(path)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with replacing(path) as temporary:
+        temporary.write_text(text, encoding="utf-8")
+    return path
+
+
 def output_folder(path: str | os.PathLike[str]) -> Path:
     """Make the folder where there is none, and make sure by trying that it can be written.
 

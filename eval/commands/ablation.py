@@ -1,4 +1,4 @@
-"""``python -m eval ablation``, see :mod:`eval.ablation`."""
+"""``python -m eval ablation``, see :mod:`eval.studies.text.ablation`."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import argparse
 from pathlib import Path
 from typing import Any
 
-from eval import run
+from eval.benchmark import predict
 from eval.commands.options import AddParser, positive, words
 from kornia_tar.network.checkpoint import resolve_weights
 
@@ -42,9 +42,9 @@ def add(add_parser: AddParser) -> None:
 
 
 def _do(args: argparse.Namespace) -> None:
-    from eval import ablation
+    from eval.studies.text import ablation
 
-    run.set_threads(args.threads)
+    predict.set_threads(args.threads)
     rows, results = args.rows or list(ablation.ROWS), []
     runs = args.runs or Path("runs/ablation" if args.base is None else "runs/ablation-finished")
     base = args.base_steps if args.base is None else resolve_weights(args.base)
@@ -58,7 +58,7 @@ def _do(args: argparse.Namespace) -> None:
 
 
 def _table(args: argparse.Namespace, results: list[dict[str, Any]]) -> None:
-    from eval import ablation, ablation_table
+    from eval.studies.text import ablation, ablation_table
 
     labels = {"base": "the common start"} | {key: row.label for key, row in ablation.ROWS.items()}
     if args.base is None:

@@ -1,4 +1,4 @@
-"""``python -m eval calibration``, see :mod:`eval.calibration`."""
+"""``python -m eval calibration``, see :mod:`eval.calibration.confidence`."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import argparse
 import sys
 from pathlib import Path
 
-from eval import protocol, run
+from eval.benchmark import predict, protocol
 from eval.commands.options import GOES_ON, AddParser, one_set, positive
 
 
@@ -34,9 +34,9 @@ def add(add_parser: AddParser) -> None:
 def _do(args: argparse.Namespace) -> None:
     from tqdm import tqdm
 
-    from eval import calibration
+    from eval.calibration import confidence as calibration
 
-    run.set_threads(args.threads)
+    predict.set_threads(args.threads)
     dataset, checkpoint = one_set(args.data), args.store or args.checkpoint
     todo = calibration.plans(dataset.names, args.limit, args.registrations)
     with tqdm(total=sum(len(plan.names) for plan in todo), unit="pair") as bar:

@@ -1,13 +1,14 @@
-"""``python -m eval estimators``, see :mod:`eval.estimators`."""
+"""``python -m eval estimators``, see :mod:`eval.studies.estimators`."""
 
 from __future__ import annotations
 
 import argparse
 import sys
 
-from eval import estimators, report
 from eval.commands.options import RUNGS_OR_REAL, AddParser, words
 from eval.commands.tables import table_options
+from eval.studies import estimators
+from kornia_tar.files import write_text
 
 
 def add(add_parser: AddParser) -> None:
@@ -24,6 +25,6 @@ def _do(args: argparse.Namespace) -> None:
         estimators.compare(dataset, rung, args.matcher, args.cache, args.limit)
         for dataset in args.sets for rung in args.rung
     ]  # fmt: skip
-    path = report.write_text(args.out / "estimators.md", estimators.markdown(tables))
+    path = write_text(args.out / "estimators.md", estimators.markdown(tables))
     print(path.read_text())
     print(f"written: {path}", file=sys.stderr)

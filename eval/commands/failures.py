@@ -1,4 +1,4 @@
-"""``python -m eval failures``, see :mod:`eval.failures`."""
+"""``python -m eval failures``, see :mod:`eval.report.failures`."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import argparse
 import sys
 from pathlib import Path
 
-from eval import protocol
+from eval.benchmark import protocol
 from eval.commands.options import AddParser, one_set, positive
 
 
@@ -26,7 +26,7 @@ def add(add_parser: AddParser) -> None:
 
 
 def _do(args: argparse.Namespace) -> None:
-    from eval import failures  # it needs matplotlib, which no table needs
+    from eval.report import failures  # it needs matplotlib, which no table needs
 
     dataset = one_set(args.data)
     (rung,) = protocol.rungs_for(dataset, [args.rung])

@@ -1,4 +1,4 @@
-"""``python -m eval labels``, see :mod:`eval.labels`."""
+"""``python -m eval labels``, see :mod:`eval.studies.labels`."""
 
 from __future__ import annotations
 
@@ -6,8 +6,9 @@ import argparse
 import sys
 from pathlib import Path
 
-from eval import labels, report
 from eval.commands.options import AddParser, words
+from eval.studies import labels
+from kornia_tar.files import write_text
 
 
 def add(add_parser: AddParser) -> None:
@@ -28,6 +29,6 @@ def _do(args: argparse.Namespace) -> None:
     if len(args.rung) != 2:
         raise ValueError(f"--rung {','.join(args.rung)}: name two")
     found = labels.measure(args.set, (args.rung[0], args.rung[1]), args.matcher, args.cache)
-    path = report.write_text(args.out / f"{args.set}.labels.md", labels.markdown(found, args.set, args.matcher))
+    path = write_text(args.out / f"{args.set}.labels.md", labels.describe(found, args.set, args.matcher))
     print(path.read_text())
     print(f"written: {path}", file=sys.stderr)

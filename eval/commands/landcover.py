@@ -1,4 +1,4 @@
-"""``python -m eval landcover``, see :mod:`eval.landcover`."""
+"""``python -m eval landcover``, see :mod:`eval.studies.landcover`."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ def _do(args: argparse.Namespace) -> None:
     import torch
     from tqdm import tqdm
 
-    from eval import landcover
+    from eval.studies import landcover
     from kornia_tar import TARMatcher
 
     torch.set_num_threads(args.threads)

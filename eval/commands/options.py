@@ -6,7 +6,7 @@ import argparse
 from collections.abc import Callable
 from pathlib import Path
 
-from eval import protocol
+from eval.benchmark import protocol
 from eval.datasets import Dataset, open_dataset
 
 AddParser = Callable[..., argparse.ArgumentParser]  # a subparsers action's add_parser

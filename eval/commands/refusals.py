@@ -1,11 +1,11 @@
-"""``python -m eval refusals``, see :mod:`eval.refusals`."""
+"""``python -m eval refusals``, see :mod:`eval.calibration.refusals`."""
 
 from __future__ import annotations
 
 import argparse
 from pathlib import Path
 
-from eval import protocol
+from eval.benchmark import protocol
 from eval.commands.options import GOES_ON, AddParser, one_set, positive
 
 
@@ -27,7 +27,7 @@ def _do(args: argparse.Namespace) -> None:
     import torch
     from tqdm import tqdm
 
-    from eval import refusals
+    from eval.calibration import refusals
 
     torch.set_num_threads(args.threads)
     dataset = one_set(args.data)

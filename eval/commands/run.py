@@ -1,11 +1,12 @@
-"""``python -m eval run``, see :mod:`eval.run`."""
+"""``python -m eval run``, see :mod:`eval.benchmark.predict` and :mod:`eval.benchmark.score`."""
 
 from __future__ import annotations
 
 import argparse
 from pathlib import Path
 
-from eval import jobs, peers, protocol, run
+from eval import peers
+from eval.benchmark import jobs, pairs, protocol
 from eval.commands.options import GOES_ON, ROOT, RUNGS_OR_REAL, AddParser, data_options, positive, words
 from eval.commands.tables import table_options, write_report, write_table
 from eval.datasets import open_dataset
@@ -34,7 +35,7 @@ def add(add_parser: AddParser) -> None:
 def _do(args: argparse.Namespace) -> None:
     places = {dataset.name: (dataset, path) for path in args.data for dataset in open_dataset(path, args.split)}
     keys = list(dict.fromkeys(["identity", *args.matchers]))
-    planned = {name: run.thin(dataset.names, args.limit) for name, (dataset, _) in places.items()}
+    planned = {name: pairs.thin(dataset.names, args.limit) for name, (dataset, _) in places.items()}
     rungs = {name: protocol.rungs_for(dataset, args.rung) for name, (dataset, _) in places.items()}
     todo = [
         jobs.Job(

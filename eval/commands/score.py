@@ -1,10 +1,10 @@
-"""``python -m eval score``, see :mod:`eval.run`."""
+"""``python -m eval score``, see :mod:`eval.benchmark.score`."""
 
 from __future__ import annotations
 
 import argparse
 
-from eval import run
+from eval.benchmark import pairs, score
 from eval.commands.options import RUNGS_OR_REAL, AddParser, words
 from eval.commands.tables import table_options, write_report, write_table
 from eval.datasets import open_dataset
@@ -24,6 +24,6 @@ def _do(args: argparse.Namespace) -> None:
     tables = []
     for dataset in args.sets:
         for rung in args.rung:
-            names = run.thin(run.cached_names(dataset, rung, args.cache), args.limit)
+            names = pairs.thin(score.cached_names(dataset, rung, args.cache), args.limit)
             tables.append(write_table(dataset, rung, args, names, {}))
     write_report(tables, args, [dataset for path in args.data for dataset in open_dataset(path, args.split)])

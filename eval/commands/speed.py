@@ -1,4 +1,4 @@
-"""``python -m eval speed``, see :mod:`eval.speed`."""
+"""``python -m eval speed``, see :mod:`eval.benchmark.speed`."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ def add(add_parser: AddParser) -> None:
 
 
 def _do(args: argparse.Namespace) -> None:
-    from eval.speed import compare
+    from eval.benchmark.speed import compare
 
     for name, value in compare(args.checkpoint, args.size, args.threads, args.repeats).items():
         print(f"{name}: {value:.2f}")

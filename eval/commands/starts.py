@@ -1,11 +1,11 @@
-"""``python -m eval starts``, see :mod:`eval.starts`."""
+"""``python -m eval starts``, see :mod:`eval.studies.starts`."""
 
 from __future__ import annotations
 
 import argparse
 from pathlib import Path
 
-from eval import protocol, run
+from eval.benchmark import pairs, predict, protocol
 from eval.commands.options import AddParser, one_set, positive
 
 
@@ -25,11 +25,11 @@ def add(add_parser: AddParser) -> None:
 def _do(args: argparse.Namespace) -> None:
     from tqdm import tqdm
 
-    from eval import starts
+    from eval.studies import starts
 
-    run.set_threads(args.threads)
+    predict.set_threads(args.threads)
     dataset = one_set(args.data)
-    names = run.thin(dataset.names, args.limit)
+    names = pairs.thin(dataset.names, args.limit)
     with tqdm(total=len(names) * (1 + len(starts.VARIANTS)), unit="call") as bar:
         found = starts.measure(dataset, args.rung, names, args.checkpoint, args.warps, bar.update)
     print(starts.write(found, args.out, args.limit).read_text())

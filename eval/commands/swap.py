@@ -1,11 +1,11 @@
-"""``python -m eval swap``, see :mod:`eval.swap`."""
+"""``python -m eval swap``, see :mod:`eval.studies.text.swap`."""
 
 from __future__ import annotations
 
 import argparse
 from pathlib import Path
 
-from eval import run
+from eval.benchmark import predict
 from eval.commands.options import RUNGS_OR_REAL, AddParser, one_set, positive
 
 
@@ -26,10 +26,10 @@ def add(add_parser: AddParser) -> None:
 
 
 def _do(args: argparse.Namespace) -> None:
-    from eval import exam, swap
     from eval.peers.tar import TAR
+    from eval.studies.text import exam, swap
 
-    run.set_threads(args.threads)
+    predict.set_threads(args.threads)
     dataset = one_set(args.data)
     made = swap.variants(TAR(args.checkpoint).net.net, args.text)
     answers = swap.measure(made, exam.read_questions(dataset, args.rung, args.limit))

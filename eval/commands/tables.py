@@ -6,9 +6,11 @@ import argparse
 import sys
 from pathlib import Path
 
-from eval import protocol, report, run
+from eval.benchmark import protocol, score
+from eval.benchmark.table import Table
 from eval.commands.options import positive
 from eval.datasets import Dataset
+from eval.report import write
 
 
 def table_options() -> argparse.ArgumentParser:
@@ -21,15 +23,13 @@ def table_options() -> argparse.ArgumentParser:
     return tables
 
 
-def write_table(
-    dataset: str, rung: str, args: argparse.Namespace, names: list[str], not_run: dict[str, str]
-) -> report.Table:
+def write_table(dataset: str, rung: str, args: argparse.Namespace, names: list[str], not_run: dict[str, str]) -> Table:
     """Score what is cached of these pairs, write it and print it."""
-    table = run.score(dataset, rung, args.cache, names, not_run, args.warps)
-    path = report.write(table, args.out, args.limit)
+    table = score.score(dataset, rung, args.cache, names, not_run, args.warps)
+    path = write.write(table, args.out, args.limit)
     written = f"{path} and {path.with_suffix('.json').name}"
     if rung in protocol.RUNGS:
-        from eval import deformation  # it needs matplotlib, which no table needs
+        from eval.report import deformation  # it needs matplotlib, which no table needs
 
         written += f", {deformation.draw(table, path.with_suffix('.png')).name}"
     print(path.read_text())
@@ -37,7 +37,7 @@ def write_table(
     return table
 
 
-def write_report(tables: list[report.Table], args: argparse.Namespace, datasets: list[Dataset]) -> None:
+def write_report(tables: list[Table], args: argparse.Namespace, datasets: list[Dataset]) -> None:
     """Join tables in a report."""
-    page = report.write_report(tables, args.out, args.cache, datasets, args.limit)
+    page = write.write_report(tables, args.out, args.cache, datasets, args.limit)
     print(f"written: {page} and report.md beside it", file=sys.stderr)

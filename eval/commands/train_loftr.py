@@ -1,4 +1,4 @@
-"""``python -m eval train-loftr``, see :mod:`eval.loftr_training`."""
+"""``python -m eval train-loftr``, see :mod:`eval.studies.loftr_training`."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ def add(add_parser: AddParser) -> None:
 def _do(args: argparse.Namespace) -> None:
     import torch
 
-    from eval import loftr_training
+    from eval.studies import loftr_training
     from kornia_tar.files import output_folder
     from kornia_tar.training.data import find_shards, read_optical, read_pairs
     from kornia_tar.training.loop import TrainConfig

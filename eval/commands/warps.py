@@ -1,11 +1,11 @@
-"""``python -m eval warps``, see :mod:`eval.protocol`."""
+"""``python -m eval warps``, see :mod:`eval.benchmark.protocol`."""
 
 from __future__ import annotations
 
 import argparse
 from pathlib import Path
 
-from eval import protocol
+from eval.benchmark import protocol
 from eval.commands.options import AddParser, data_options, words
 from eval.datasets import open_dataset
 

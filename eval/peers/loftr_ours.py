@@ -1,4 +1,4 @@
-"""LoFTR's architecture, trained from scratch on our data (:mod:`eval.loftr_training`)."""
+"""LoFTR's architecture, trained from scratch on our data (:mod:`eval.studies.loftr_training`)."""
 
 from __future__ import annotations
 

@@ -1,0 +1,90 @@
+"""Predict: match the pairs of a set with one matcher, into its cache."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Sequence
+from pathlib import Path
+
+import cv2
+import torch
+from torch.utils.flop_counter import FlopCounterMode
+
+from eval.benchmark.cache import Cache, Prediction, cache_path
+from eval.benchmark.pairs import hash_warps, model_of, stored_warps
+from eval.benchmark.protocol import WARPS, Pair, make_pair
+from eval.benchmark.provenance import provenance
+from eval.benchmark.speed import peak_memory
+from eval.datasets import Dataset
+from eval.peers import Matcher, NotRun
+
+
+def predict(
+    dataset: Dataset,
+    rung: str,
+    matcher: Matcher,
+    key: str,
+    folder: Path,
+    names: Sequence[str],
+    warps_folder: Path = WARPS,
+    tick: Callable[[int], None] = lambda number: None,
+) -> None:
+    """Match the named pairs of a set with one matcher, into its cache; answers to the same pairs stay.
+
+    Args:
+        dataset: the set.
+        rung: name of a rung, or ``real`` for the set's own truth.
+        matcher: the matcher.
+        key: the name by which the matcher is asked for; part of the cache's name.
+        folder: folder of the caches.
+        names: pairs to match.
+        warps_folder: folder of the stored warps.
+        tick: told how many more pairs are done.
+
+    Raises:
+        NotRun: when the matcher breaks down on a pair; what it matched before stays.
+    """
+    warps = stored_warps(dataset.name, rung, warps_folder)
+    if warps is not None and (lacking := [name for name in names if name not in warps]):
+        raise ValueError(f"{dataset.name}: {len(lacking)} pairs have no stored warp, first {lacking[0]!r}; draw again")
+    about = {
+        "key": f"{matcher.settings} | warps {hash_warps(warps)}",
+        "warps": hash_warps(warps),
+        "matcher": matcher.name,
+        "settings": matcher.settings,
+        "parameters": matcher.parameters,
+        "predicted": provenance(),
+    }
+    with Cache(cache_path(folder, dataset.name, rung, key), about) as cache:
+        warm = False
+        for name in names:
+            pair = make_pair(dataset.read(name), None if warps is None else warps[name])
+            if cache.holds(name, pair.digest):
+                tick(1)
+                continue
+            hints = {**pair.hints, "model": model_of(rung)}
+            try:
+                if not warm:  # the first call of a network is slow for reasons of its own
+                    with FlopCounterMode(display=False) as counter:
+                        matcher.match(pair.image0, pair.image1, **hints)
+                    warm = True
+                    about |= {"gflops": counter.get_total_flops() / 1e9, "gflops at": _sizes(pair)}
+                start = time.perf_counter()
+                matches = matcher.match(pair.image0, pair.image1, **hints)
+                seconds = time.perf_counter() - start
+            except Exception as error:
+                raise NotRun(f"broke down on {name}: {type(error).__name__}: {error}") from error
+            about["peak MiB"] = peak_memory()
+            shape0 = (pair.image0.shape[0], pair.image0.shape[1])
+            cache.add(name, Prediction(matches, pair.truth, shape0, pair.border, seconds, pair.digest, pair.tie_points))
+            tick(1)
+
+
+def _sizes(pair: Pair) -> str:
+    return " and ".join(f"{image.shape[1]}x{image.shape[0]}" for image in (pair.image0, pair.image1))
+
+
+def set_threads(threads: int) -> None:
+    """Bound the threads of torch and OpenCV."""
+    torch.set_num_threads(threads)
+    cv2.setNumThreads(threads)

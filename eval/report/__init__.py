@@ -1,0 +1,1 @@
+"""Tables as Markdown and JSON, the report page, pictures of failures."""

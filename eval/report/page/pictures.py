@@ -1,0 +1,180 @@
+"""The pictures of a report: a matcher's best, typical and worst pairs, with match lines and checkerboards."""
+
+from __future__ import annotations
+
+import base64
+import io
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import cv2
+import numpy as np
+from numpy.typing import NDArray
+from PIL import Image as Pillow
+
+from eval.benchmark import metrics
+from eval.benchmark.cache import Prediction, cache_path, read_predictions
+from eval.benchmark.protocol import REAL, make_pair
+from eval.benchmark.table import Table
+from eval.datasets import Dataset
+
+Picture = NDArray[np.uint8]
+
+GRADES = (3.0, 10.0)  # px: a match is right, near or wrong
+COLOURS = ((64, 190, 255), (255, 214, 64), (255, 92, 56))  # right, near, wrong; in the page's CSS too
+LINES = 60
+_SIDE = 320  # px, longer side of each image
+_GAP = 6
+
+
+@dataclass(frozen=True)
+class Answer:
+    """What one matcher made of a pair.
+
+    Args:
+        key: the row's key.
+        matcher: its name.
+        error: mean corner error, px; inf for a failure.
+        matches: number of matches.
+        grades: number of them that are right, near and wrong.
+        lines: both images and a sample of the matches between them.
+        board: checkerboard of image0 and image1 resampled by the estimated model; None where there is none.
+    """
+
+    key: str
+    matcher: str
+    error: float
+    matches: int
+    grades: tuple[int, int, int]
+    lines: Picture
+    board: Picture | None
+
+
+@dataclass(frozen=True)
+class Example:
+    """One pair, as it is and as matchers answered it.
+
+    Args:
+        label: why it is shown, such as "best".
+        name: the pair's name.
+        rotation: of the truth, degrees.
+        scale: of the truth.
+        images: image0, image1, and their checkerboard by the truth.
+        answers: the leading matcher's first.
+    """
+
+    label: str
+    name: str
+    rotation: float
+    scale: float
+    images: tuple[Picture, Picture, Picture]
+    answers: list[Answer]
+
+
+def choose(errors: NDArray[np.float64], names: Sequence[str]) -> list[tuple[str, int]]:
+    """Choose the best, the median and the two worst pairs by error, as (label, index); each pair once."""
+    order = sorted(range(len(names)), key=lambda index: (errors[index], names[index]))
+    wanted = [("best", 0), ("typical", (len(order) - 1) // 2), ("worst", -1), ("second worst", -2)]
+    chosen: dict[int, str] = {}
+    for label, place in wanted:
+        if -len(order) <= place:
+            chosen.setdefault(order[place], label)
+    return [(label, index) for index, label in chosen.items()]
+
+
+def contenders(table: Table) -> list[dict[str, Any]]:
+    """Return the rows whose answers are shown: the leading matcher and the next; identity only where it is alone."""
+    return [row for row in table.rows if row["matcher"] != "identity"][:2] or table.rows[:1]
+
+
+def examples(table: Table, dataset: Dataset, cache: Path) -> list[Example]:
+    """Draw the example pairs of a table; the matches come from the caches, the images from the set."""
+    rows = contenders(table)
+    if table.detail is None or not rows:
+        return []
+    detail = table.detail
+    chosen = choose(detail.errors[rows[0]["key"]], detail.names)
+    names = [detail.names[index] for _, index in chosen]
+    said = [read_predictions(cache_path(cache, table.dataset, table.rung, row["key"]), names) for row in rows]
+    drawn = []
+    for place, (label, index) in enumerate(chosen):
+        # A stored truth is the drawn warp itself; a set with its own truth is read as it is.
+        truth = said[0][place].truth
+        pair = make_pair(dataset.read(names[place]), None if table.rung == REAL else truth)
+        image0, image1 = rgb(pair.image0), rgb(pair.image1)
+        answers = [
+            _answer(row, detail.errors[row["key"]][index], predictions[place], image0, image1, table.model)
+            for row, predictions in zip(rows, said, strict=True)
+        ]
+        images = (_fit(image0), _fit(image1), _fit(checkerboard(image0, image1, truth)))
+        motion = float(detail.rotations[index]), float(detail.scales[index])
+        drawn.append(Example(label, names[place], *motion, images, answers))
+    return drawn
+
+
+def checkerboard(image0: Picture, image1: Picture, matrix: NDArray[np.float64]) -> Picture:
+    """Lay fields of image1, resampled into the frame of image0 by a matrix image0 -> image1, over image0 in turn."""
+    height, width = image0.shape[:2]
+    inverse = cv2.INTER_LINEAR | cv2.WARP_INVERSE_MAP
+    warped = cv2.warpPerspective(image1, matrix, (width, height), flags=inverse)
+    inside = cv2.warpPerspective(np.ones(image1.shape[:2], np.float32), matrix, (width, height), flags=inverse) > 0.99
+    field = max(4, -(-max(height, width) // 8))
+    y, x = np.arange(height)[:, None] // field, np.arange(width) // field
+    return np.where((((x + y) % 2 == 1) & inside)[..., None], warped, image0).astype(np.uint8)
+
+
+def lines(image0: Picture, image1: Picture, points0: Any, points1: Any, errors: NDArray[np.float64]) -> Picture:
+    """Draw both images side by side and an even sample of at most ``LINES`` matches, coloured by their error."""
+    left, right = _fit(image0), _fit(image1)
+    canvas = np.full((max(left.shape[0], right.shape[0]), left.shape[1] + _GAP + right.shape[1], 3), 128, np.uint8)
+    canvas[: left.shape[0], : left.shape[1]] = left
+    canvas[: right.shape[0], left.shape[1] + _GAP :] = right
+    # Pixel centres at integers: the corner of the first pixel stays where it is, its centre moves.
+    start = (np.asarray(points0) + 0.5) * (left.shape[1] / image0.shape[1]) - 0.5
+    end = (np.asarray(points1) + 0.5) * (right.shape[1] / image1.shape[1]) - 0.5 + (left.shape[1] + _GAP, 0)
+    layer = canvas.copy()
+    for index in np.unique(np.linspace(0, len(errors) - 1, min(LINES, len(errors))).astype(int)):
+        colour = COLOURS[int(np.searchsorted(GRADES, errors[index], side="right"))]
+        a, b = (tuple(int(v) for v in np.rint(point[index] * 16)) for point in (start, end))
+        cv2.line(layer, a, b, colour, 1, cv2.LINE_AA, 4)
+        for point in (a, b):
+            cv2.circle(layer, point, 32, colour, -1, cv2.LINE_AA, 4)
+    return np.asarray(cv2.addWeighted(layer, 0.85, canvas, 0.15, 0), np.uint8)
+
+
+def data_uri(picture: Picture, quality: int) -> str:
+    """Encode a picture as WebP in a data URI."""
+    buffer = io.BytesIO()
+    Pillow.fromarray(picture).save(buffer, "webp", quality=quality, method=2)
+    return "data:image/webp;base64," + base64.b64encode(buffer.getvalue()).decode()
+
+
+def _answer(
+    row: dict[str, Any], error: float, said: Prediction, image0: Picture, image1: Picture, model: Any
+) -> Answer:
+    points0, points1 = said.matches.points0, said.matches.points1
+    errors = metrics.match_errors(points0, points1, said.truth)
+    grades = np.bincount(np.searchsorted(GRADES, errors, side="right"), minlength=3)
+    matrix = metrics.estimate(points0, points1, model)
+    return Answer(
+        key=row["key"],
+        matcher=row["matcher"],
+        error=float(error),
+        matches=len(errors),
+        grades=(int(grades[0]), int(grades[1]), int(grades[2])),
+        lines=lines(image0, image1, points0, points1, errors),
+        board=None if matrix is None else _fit(checkerboard(image0, image1, matrix)),
+    )
+
+
+def _fit(image: Picture) -> Picture:
+    scale = _SIDE / max(image.shape[:2])
+    size = max(1, round(image.shape[1] * scale)), max(1, round(image.shape[0] * scale))
+    return np.asarray(cv2.resize(image, size, interpolation=cv2.INTER_AREA if scale < 1 else cv2.INTER_CUBIC), np.uint8)
+
+
+def rgb(image: Picture) -> Picture:
+    """Give a grey image (H, W) three channels; (H, W, 3) stays as it is."""
+    return np.repeat(image[..., None], 3, axis=-1) if image.ndim == 2 else image

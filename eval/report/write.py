@@ -1,0 +1,65 @@
+"""Write tables and reports to disk."""
+
+from __future__ import annotations
+
+import json
+import math
+from collections.abc import Sequence
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+from eval.benchmark.provenance import provenance
+from eval.benchmark.table import Table
+from eval.datasets import Dataset
+from eval.report.markdown import joined, markdown
+from eval.report.page.build import build as build_page
+from kornia_tar.files import write_text
+
+
+def write(table: Table, folder: Path, limit: int | None = None) -> Path:
+    """Write ``<set>.<rung>.md`` and ``.json`` (with ``.limit<N>`` in the name of a partial run); returns the first."""
+    made = provenance()
+    stem = f"{table.dataset}.{table.rung}" + part(limit)
+    content = {key: value for key, value in asdict(table).items() if key != "detail"}
+    content["rows"] = [{key: _finite(value) for key, value in row.items()} for row in table.rows]
+    write_text(folder / f"{stem}.json", json.dumps(content | {"scored": made}, indent=1) + "\n")
+    write_text(folder / f"{stem}.md", markdown(table, made))
+    return folder / f"{stem}.md"
+
+
+def write_report(
+    tables: Sequence[Table],
+    folder: Path,
+    cache: Path,
+    datasets: Sequence[Dataset] = (),
+    limit: int | None = None,
+) -> Path:
+    """Write ``report.md`` and the self-contained ``report.html``, which join all tables of a run; returns the latter.
+
+    Args:
+        tables: the tables, in the order to show them.
+        folder: where to write.
+        cache: folder of the cached matches, for the pictures.
+        datasets: the sets, for the pictures; the page says so where the set of a table is not among them.
+        limit: of a partial run, part of the names as in ``write``.
+
+    Raises:
+        ValueError: without tables.
+    """
+    if not tables:
+        raise ValueError("no tables to report: score at least one set and rung")
+    made = provenance()
+    write_text(folder / f"report{part(limit)}.md", joined(tables, made))
+    path = folder / f"report{part(limit)}.html"
+    write_text(path, build_page(tables, made, cache, datasets))
+    return path
+
+
+def _finite(value: Any) -> Any:
+    return None if isinstance(value, float) and not math.isfinite(value) else value  # JSON knows no infinity
+
+
+def part(limit: int | None) -> str:
+    """What a partial run adds to the names of its files."""
+    return f".limit{limit}" if limit else ""

@@ -1,0 +1,1 @@
+"""What words bring: ablation from equal starts, other words in finished weights."""
