@@ -44,7 +44,7 @@ def test_an_even_image_gives_speckle_alone(grey):
 
 
 def test_speckle_has_one_look_or_a_few(monkeypatch):
-    """The logarithm of an exponential power has a skewness of -1.14, whatever power compresses it; of a few looks it goes to 0."""
+    """An exponential power has a logarithm of skewness -1.14, whatever compresses it; of a few looks it goes to 0."""
     wide = torch.tensor(0.0), torch.tensor(1e3)
     monkeypatch.setattr("kornia_tar.training.pseudo_sar.quantiles", lambda image, q: wide)
     seen = detect(torch.ones(64, 1, 96, 96), torch.zeros(64, 1, 96, 96), seeded()).log().flatten(1)
