@@ -4,12 +4,15 @@ Each image of a pair is cut from the aligned source by its own warp, so no cell 
 shortcut, see RECIPE in the model card): a turn of the whole scene over the full circle, then a rotation, scale, shear
 and translation *between* the two, as strong as ``difficulty`` says. Matrices map pixels of the crop to pixels of the
 source.
+
+Some pairs are *negatives*: they show two places, or nothing at all, and have no truth. Some carry graphics, which agree
+where the ground does not.
 """
 
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import NamedTuple
 
 import torch
@@ -18,34 +21,51 @@ from torch import Generator, Tensor
 
 from kornia_tar.conventions import CELL
 from kornia_tar.training.data import Pairs
+from kornia_tar.training.draws import blur, grid_points, share_of, uniform
+from kornia_tar.training.graphics import covered_cells, draw_graphics
+from kornia_tar.training.negatives import draw_nothing
+from kornia_tar.training.pseudo_sar import coarse_pseudo_sar, fine_pseudo_sar
+
+COARSE = 0.5  # share of drawn SAR that looks like 10 m where the pair has a SAR image, all of 10 m
+COARSE_ALONE = 0.1  # the same where it has none: optical images alone are of 0.5 to 5 m
 
 
 @dataclass(frozen=True)
 class Deformation:
-    """Largest deformation between the two images of a training pair."""
+    """Largest deformation between the two images of a training pair, and what else a pair may be."""
 
     rotation: float = 50.0  # degrees, either way
-    scale: float = 1.6  # factor, either way, log-uniform
+    scale: float = 2.0  # factor, either way, log-uniform
     translation: float = 0.30  # of the crop's side
     shear: float = 0.08
     perspective: float = 0.03  # change of scale over half the crop
     same_modality: float = 0.2  # share of optical–optical and SAR–SAR pairs
-    pseudo_sar: float = 0.05  # share of pairs whose SAR is drawn from the optical image
+    pseudo_sar: float = 0.05  # share of pairs whose SAR is drawn from the optical image, though they have one
     framed: float = 0.75  # share of pairs with image0 a whole, upright frame and image1 that frame warped
     near: float = 0.25  # share of pairs deformed by a fifth only, as a second pass meets them
     cropped: float = 0.35  # share of images with nodata around a turned square, which says nothing of the other image
+    any_turn: float = 0.15  # share of pairs, of those not near, turned against each other by any angle of the circle
+    negative: float = 0.1  # share of pairs without truth: half of two places, half with an image of nothing
+    graphics: float = 0.12  # share of pairs with graphics drawn on both images at the same pixels
 
-    def finished(self) -> Deformation:
-        """The end of a run: what a matcher meets in its first pass after a rotation start, and in its second."""
-        return Deformation(45.0, 1.5, 0.15, 0.04, 0.01, 0.2, 0.0, framed=1.0, near=0.35, cropped=self.cropped)
+    def finished(self, any_turn: float = 0.0) -> Deformation:
+        """The end of a run: what a matcher meets in its first pass after a rotation start, and in its second.
+
+        Args:
+            any_turn: as the field; 0 because a matcher that tries several turns first has the right one then.
+        """
+        return replace(
+            self, rotation=45.0, scale=1.5, translation=0.15, shear=0.04, perspective=0.01, same_modality=0.2,
+            pseudo_sar=0.0, framed=1.0, near=0.35, any_turn=any_turn,
+        )  # fmt: skip
 
     def eased(self, ease: float) -> Deformation:
-        """An easier start: ``ease`` 0 is this, 1 is nearly upright with more pairs of one modality."""
+        """An easier start: ``ease`` 0 is this, 1 is nearly upright with more pairs of one modality, no negatives."""
         mix = lambda hard, easy: hard + (easy - hard) * ease  # noqa: E731
-        return Deformation(
-            mix(self.rotation, 10.0), mix(self.scale, 1.1), self.translation, mix(self.shear, 0.0),
-            mix(self.perspective, 0.0), mix(self.same_modality, 0.35), self.pseudo_sar, self.framed, self.near,
-            self.cropped,
+        return replace(
+            self, rotation=mix(self.rotation, 10.0), scale=mix(self.scale, 1.1), shear=mix(self.shear, 0.0),
+            perspective=mix(self.perspective, 0.0), same_modality=mix(self.same_modality, 0.35),
+            any_turn=mix(self.any_turn, 0.0), negative=mix(self.negative, 0.0), graphics=mix(self.graphics, 0.0),
         )  # fmt: skip
 
 
@@ -58,17 +78,13 @@ class Batch(NamedTuple):
     mask1: Tensor
     modality0: Tensor  # (B, 2) one-hot
     modality1: Tensor
-    real0: Tensor  # (B,) bool, the image is not a pseudo-SAR
+    real0: Tensor  # (B,) bool, the image is what its modality says: neither a pseudo-SAR nor noise
     real1: Tensor
     matrix: Tensor  # (B, 3, 3) image0 → image1
     valid0: Tensor  # (B, N) bool, the cell's centre shows the source
     valid1: Tensor
     scene: Tensor  # (B,) index of the scene's name in the text bank, or -1
-
-
-def uniform(shape: tuple[int, ...], low: float, high: float, generator: Generator, device: torch.device) -> Tensor:
-    """Uniform numbers in [low, high)."""
-    return low + (high - low) * torch.rand(shape, generator=generator, device=device)
+    negative: Tensor  # (B,) bool, the pair has no truth: all of valid0 and valid1 is False
 
 
 def draw_warps(
@@ -84,8 +100,10 @@ def draw_warps(
     pick = lambda a, b: torch.where(framed.view(-1, *[1] * (b.ndim - 1)), a, b)  # noqa: E731
     scene = r(0, 2 * math.pi)
     scene = pick((scene / (math.pi / 2)).floor() * (math.pi / 2), scene)
-    strength = torch.where(r(0, 1) < d.near, 0.2, 1.0)
+    near = r(0, 1) < d.near
+    strength = torch.where(near, 0.2, 1.0)
     between = strength * torch.deg2rad(r(-d.rotation, d.rotation))
+    between = torch.where((r(0, 1) < d.any_turn) & ~near, r(-math.pi, math.pi), between)
     largest = math.log(min(1.25, source / size))  # a frame must fit into the source
     zoom = pick(r(math.log(1 / 1.4), largest), r(math.log(1 / 1.25), math.log(1.25))).exp()  # common to both
     ratio = (strength * r(-math.log(d.scale), math.log(d.scale))).exp()
@@ -123,15 +141,6 @@ def apply(matrix: Tensor, points: Tensor) -> Tensor:
         return mapped[..., :2] / mapped[..., 2:].clamp_min(1e-6)
 
 
-def grid_points(rows: int, columns: int, step: float, offset: float, device: torch.device) -> Tensor:
-    """(rows·columns, 2) points (x, y) at ``offset + step·k``."""
-    y, x = torch.meshgrid(
-        torch.arange(rows, device=device) * step + offset, torch.arange(columns, device=device) * step + offset,
-        indexing="ij",
-    )  # fmt: skip
-    return torch.stack([x.flatten(), y.flatten()], -1)
-
-
 def warp(source: Tensor, matrix: Tensor, size: int) -> Tensor:
     """Cut crops: (B, C, S, S) source, (B, 3, 3) crop → source, to (B, C, size, size); zero outside the source."""
     side = source.shape[-1]
@@ -152,17 +161,6 @@ def turned_square(pixels: Tensor, size: int, generator: Generator) -> Tensor:
     )
     inside = torch.maximum(along.abs(), across.abs()) <= half[:, None]
     return inside.view(len(pixels), 1, size, size)
-
-
-def blur(image: Tensor, sigma: Tensor) -> Tensor:
-    """Gaussian blur with a sigma per image, (B, 1, H, W), (B,) px, by a 5×5 separable kernel."""
-    taps = torch.arange(-2, 3, device=image.device, dtype=image.dtype)
-    kernel = torch.exp(-0.5 * (taps / sigma[:, None].clamp_min(1e-3)) ** 2)
-    kernel = kernel / kernel.sum(1, keepdim=True)
-    x = image.transpose(0, 1)  # (1, B, H, W): one group per image
-    x = F.conv2d(F.pad(x, (2, 2, 0, 0), mode="replicate"), kernel[:, None, None, :], groups=len(image))
-    x = F.conv2d(F.pad(x, (0, 0, 2, 2), mode="replicate"), kernel[:, None, :, None], groups=len(image))
-    return x.transpose(0, 1)
 
 
 def optical_photometry(image: Tensor, generator: Generator) -> Tensor:
@@ -186,17 +184,6 @@ def sar_photometry(image: Tensor, generator: Generator) -> Tensor:
     return blur(x * speckle, u(0.0, 1.0).flatten() * (u().flatten() < 0.4))
 
 
-def pseudo_sar(image: Tensor, generator: Generator) -> Tensor:
-    """A radar-like picture of an optical one: edges, a non-monotone map of grey, strong speckle."""
-    B, device = len(image), image.device
-    u = lambda low=0.0, high=1.0: uniform((B, 1, 1, 1), low, high, generator, device)  # noqa: E731
-    dx, dy = image.diff(dim=-1, append=image[..., -1:]), image.diff(dim=-2, append=image[..., -1:, :])
-    edges = (dx.square() + dy.square()).sqrt()
-    tone = 0.5 + 0.5 * torch.cos(image * math.pi * u(0.7, 1.6) + u(-math.pi, math.pi))
-    speckle = torch.exp(0.4 * torch.randn(image.shape, generator=generator, device=device))
-    return (tone * u(0.2, 0.7) + edges * u(1.0, 3.0)) * speckle
-
-
 def make_batch(pairs: Pairs, index: Tensor, size: int, d: Deformation, generator: Generator) -> Batch:
     """Draw warps and photometry for the pairs in ``index``; deterministic given the generator's state.
 
@@ -208,50 +195,82 @@ def make_batch(pairs: Pairs, index: Tensor, size: int, d: Deformation, generator
         generator: on the pairs' device.
     """
     device, B, source = pairs.sar.device, len(index), pairs.sar.shape[-1]
-    optical, sar = pairs.optical[index].float() / 255, pairs.sar[index].float() / 255
+    chance = lambda share: torch.rand(B, generator=generator, device=device) < share  # noqa: E731
+    wide = lambda flags: flags[:, None, None, None]  # noqa: E731
+
+    negative, which, side = share_of(B, d.negative, generator, device), chance(0.5), chance(1.0 / 3)
+    # Of two places: image1 is another pair's. That it shows the same place (a flood before and after) happens once in
+    # thousands of draws.
+    apart = negative & which & (index.roll(1) != index)
+    nothing = negative & ~apart
+    nothing0, nothing1 = nothing & ~side, nothing & (side | chance(0.5))
+    indices = index, torch.where(apart, index.roll(1), index)
+
     luminance = torch.tensor([0.299, 0.587, 0.114], device=device).expand(B, 3)
     mix = -torch.log(torch.rand(B, 3, generator=generator, device=device).clamp_min(1e-6))
     mix = mix / mix.sum(1, keepdim=True)
-    mix = torch.where(torch.rand(B, 1, generator=generator, device=device) < 0.5, mix, luminance)
-    optical = (optical * mix[:, :, None, None]).sum(1, keepdim=True)
+    mix = torch.where(chance(0.5)[:, None], mix, luminance)
+    optical = torch.bmm(mix[:, None] / 255, pairs.optical[index].float().flatten(2)).view(B, 1, source, source)
+    sar = pairs.sar[index].float() / 255
 
     roll = torch.rand(B, generator=generator, device=device)
-    same, pseudo = roll < d.same_modality, (roll > 1 - d.pseudo_sar) | ~pairs.has_sar[index]
-    swap = torch.rand(B, generator=generator, device=device) < 0.5
-    is_sar0, is_sar1 = swap, torch.where(same, swap, ~swap)
+    same, drawn = roll < d.same_modality, roll > 1 - d.pseudo_sar
+    swap = chance(0.5)
+    is_sar = swap, torch.where(same, swap, ~swap)
+    pseudo = [s & (drawn | ~pairs.has_sar[i]) for s, i in zip(is_sar, indices, strict=True)]
     warps, framed = draw_warps(B, size, source, d, generator, device)
     cells = grid_points(size // CELL, size // CELL, CELL, (CELL - 1) / 2, device)
 
     to1 = torch.linalg.inv(warps[1]) @ warps[0]
     # A quarter of the framed pairs end where image0 ends, as a warped image does; the others go on, as a satellite's
     # does. Often, and the edge of the data would become the best landmark of all, which no real pair has.
-    cut = (torch.rand(B, 1, 1, 1, generator=generator, device=device) < 0.25) & framed[:, None, None, None]
+    cut = wide(chance(0.25) & framed)
     pixels = grid_points(size, size, 1.0, 0.0, device).expand(B, -1, -1)
 
     images, masks, valids = [], [], []
-    for k, (matrix, is_sar) in enumerate(zip(warps, (is_sar0, is_sar1), strict=True)):
-        base = torch.where((is_sar & ~pseudo)[:, None, None, None], sar, optical)
+    for k, (matrix, i, empty) in enumerate(zip(warps, indices, (nothing0, nothing1), strict=True)):
+        if k:
+            optical, sar = (torch.where(wide(apart), x.roll(1, 0), x) for x in (optical, sar))
+        base = torch.where(wide(is_sar[k] & ~pseudo[k]), sar, optical)
         crop = warp(torch.cat([base, torch.ones_like(base)], 1), matrix, size)
-        image, inside = crop[:, :1], (crop[:, 1:] > 0.999).float()
+        image, shown = crop[:, :1], (crop[:, 1:] > 0.999).float()
+        inside = shown
         if k:
             back = apply(torch.linalg.inv(to1), pixels)
             in_frame = ((back >= 0) & (back <= size - 1)).all(-1).view(B, 1, size, size)
             inside = inside * (in_frame | ~cut)
-        cropped = torch.rand(B, 1, 1, 1, generator=generator, device=device) < d.cropped
-        inside = inside * (turned_square(pixels, size, generator) | ~cropped)
-        s = is_sar[:, None, None, None]
-        drawn = torch.where((is_sar & pseudo)[:, None, None, None], pseudo_sar(image, generator), image)
-        image = torch.where(s, sar_photometry(drawn.clamp(0, 1), generator), optical_photometry(drawn, generator))
+        inside = inside * (turned_square(pixels, size, generator) | ~wide(chance(d.cropped)))
+        rows = pseudo[k].nonzero().flatten()
+        if len(rows):  # from the colours, whatever grey the optical image has
+            colour = warp(pairs.optical[i[rows]].float() / 255, matrix[rows], size)
+            coarse = torch.rand(len(rows), generator=generator, device=device)
+            coarse = coarse < torch.where(pairs.has_sar[i[rows]], COARSE, COARSE_ALONE)
+            fine = fine_pseudo_sar(colour, generator, shown[rows])
+            radar = torch.where(wide(coarse), coarse_pseudo_sar(image[rows], generator), fine)
+            image = image.index_copy(0, rows, radar)
+        image = torch.where(
+            wide(is_sar[k]), sar_photometry(image.clamp(0, 1), generator), optical_photometry(image, generator)
+        )
+        rows = empty.nonzero().flatten()
+        if len(rows):
+            image = image.index_copy(0, rows, draw_nothing(len(rows), size, generator, device))
         # Half of the images are told their nodata, half show it as black, as a user without a mask has it.
-        told = torch.rand(B, 1, 1, 1, generator=generator, device=device) < 0.5
         images.append(image * inside)
-        masks.append(torch.where(told, inside, torch.ones_like(inside)))
+        masks.append(torch.where(wide(chance(0.5)), inside, torch.ones_like(inside)))
         at = apply(matrix, cells.expand(B, -1, -1))
         mostly = F.avg_pool2d(inside, CELL).flatten(1) >= 0.5  # as TARNet.describe decides from a mask
-        valids.append(((at >= 0) & (at <= source - 1)).all(-1) & mostly)
+        valids.append(((at >= 0) & (at <= source - 1)).all(-1) & mostly & ~negative[:, None])
+
+    rows = share_of(B, d.graphics, generator, device).nonzero().flatten()
+    if len(rows):
+        graphics = draw_graphics(len(rows), size, generator, device)
+        seen = ~covered_cells(graphics.cover, CELL)
+        for k in (0, 1):
+            images[k] = images[k].index_copy(0, rows, graphics.on(images[k][rows], k)) * masks[k]
+            valids[k] = valids[k].index_copy(0, rows, valids[k][rows] & seen)
     one_hot = lambda is_sar: torch.stack([~is_sar, is_sar], 1).float()  # noqa: E731
     return Batch(
-        images[0], images[1], masks[0], masks[1], one_hot(is_sar0), one_hot(is_sar1),
-        ~(pseudo & is_sar0), ~(pseudo & is_sar1), to1, valids[0], valids[1],
-        pairs.scene[index],
+        images[0], images[1], masks[0], masks[1], one_hot(is_sar[0]), one_hot(is_sar[1]),
+        ~(pseudo[0] | nothing0), ~(pseudo[1] | nothing1), to1, valids[0], valids[1],
+        torch.where(negative, -1, pairs.scene[index]), negative,
     )  # fmt: skip

@@ -7,6 +7,7 @@ of a pair aligned. Every image gets the 2–98 percentile stretch that the evalu
 from __future__ import annotations
 
 import io
+import json
 import tarfile
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
@@ -31,12 +32,17 @@ SCENES = {
 
 
 def unnamed(name: str) -> bool:
-    """Whether training must not know this image's scene: a third of RSSCN7's, kept to test the land-cover map.
+    """Whether training must not know this image's scene: kept to test the land-cover map.
 
-    RSSCN7 numbers a class's images 001 to 400, a hundred for each of four scales; all four of a number stay together.
+    A third of RSSCN7's: it numbers a class's images 001 to 400, a hundred for each of four scales; all four of a number
+    stay together. And a quarter of WHU-RS19's, two of eight by the number within the class (8k, 8k + 1): its
+    numbers have gaps, and this leaves 7 to 13 images of each class, multiples of four as few as 4.
     """
-    number = name.rpartition("_")[2][1:]
-    return name.startswith("rsscn7__") and number.isdigit() and int(number) % 100 % 3 == 0
+    source, _, stem = name.partition("__")
+    number = stem.rpartition("_")[2]
+    if source == "whurs19":
+        return number.isdigit() and int(number) % 8 < 2
+    return source == "rsscn7" and number[1:].isdigit() and int(number[1:]) % 100 % 3 == 0
 
 
 @dataclass(frozen=True)
@@ -49,6 +55,7 @@ class Pairs:
     weights: Tensor  # (N,) how often each is drawn, relative
     scene: Tensor  # (N,) index of the scene's name in the text bank, -1 where the data do not say
     has_sar: Tensor  # (N,) bool; False: an optical image alone, whose SAR partner is drawn from it
+    classes: tuple[str, ...] = ()  # N class names as the shards' JSON has them, "" for none; or none for all
 
     def __len__(self) -> int:
         return len(self.names)
@@ -56,19 +63,21 @@ class Pairs:
     def to(self, device: torch.device) -> Pairs:
         """The same pairs on another device."""
         return Pairs(self.optical.to(device), self.sar.to(device), self.names, self.weights.to(device),
-                     self.scene.to(device), self.has_sar.to(device))  # fmt: skip
+                     self.scene.to(device), self.has_sar.to(device), self.classes)  # fmt: skip
 
     def __add__(self, other: Pairs) -> Pairs:
         """Both sets in one."""
         a, b = ((p.optical, p.sar, p.weights, p.scene, p.has_sar) for p in (self, other))
         optical, sar, weights, scene, has_sar = (torch.cat(both) for both in zip(a, b, strict=True))
-        return Pairs(optical, sar, self.names + other.names, weights, scene, has_sar)
+        classes = [p.classes or ("",) * len(p) for p in (self, other)]
+        return Pairs(optical, sar, self.names + other.names, weights, scene, has_sar, classes[0] + classes[1])
 
     def with_scenes(self, class_names: Sequence[str]) -> Pairs:
-        """Tell which of ``class_names`` each pair shows, where its file name says so."""
+        """Tell which of ``class_names`` each pair shows, where its JSON or its file name says so."""
         index = {name: k for k, name in enumerate(class_names)}
-        known = ["" if unnamed(name) else name for name in self.names]
-        shown = [next((SCENES[word] for word in SCENES if f"__{word}_" in name), "") for name in known]
+        told = self.classes or ("",) * len(self)
+        by_name = [next((SCENES[word] for word in SCENES if f"__{word}_" in name), "") for name in self.names]
+        shown = ["" if unnamed(name) else c or n for name, c, n in zip(self.names, told, by_name, strict=True)]
         return replace(self, scene=torch.tensor([index.get(name, -1) for name in shown], device=self.scene.device))
 
 
@@ -125,32 +134,56 @@ def read_pairs(shards: Iterable[Path], size: int = 256, limit: int | None = None
 
 
 def read_optical(shards: Iterable[Path], size: int = 256, progress: bool = True) -> Pairs:
-    """Decode optical images without a SAR partner, shrunk to ``size`` × ``size``.
+    """Decode optical images without a SAR partner, each at two scales of ``size`` × ``size``, one after the other.
 
-    They bring other ground sampling distances than the pairs have; each is drawn a quarter as often as a pair.
+    The first is the middle square shrunk, the second the middle at the image's own resolution; of an image that has
+    hardly more than ``size`` pixels the first alone. They bring other ground sampling distances than the pairs have;
+    each is drawn a quarter as often as a pair. What their JSON names as ``class`` becomes ``Pairs.classes``.
 
     Raises:
-        ValueError: a member that is no image, or smaller than ``size``.
+        ValueError: a member that is no image, or smaller than ``size``; JSON that is none.
     """
-    images, names = [], []
+    images: list[np.ndarray] = []
+    names: list[str] = []
+    classes: dict[str, str] = {}
     for shard in shards:
         with _open(shard) as (tar, members):
             for member in tqdm(members, desc=f"reading {shard.name}", disable=not progress, leave=False):
                 stem, _, kind = Path(member.name).name.partition(".")
+                if kind == "json" and member.isfile():
+                    classes[stem] = _read_class(tar, member, shard)
                 if kind != "optical.webp" or not member.isfile():
                     continue
                 image = _decode(tar, member, shard)
                 side = min(image.shape[:2])
                 if side < size:
                     raise ValueError(f"{shard}: {member.name} has a side of {side} px, need {size} or more")
-                images.append(cv2.resize(image[:side, :side], (size, size), interpolation=cv2.INTER_AREA))
-                names.append(stem)
+                whole = cv2.resize(_middle(image, side), (size, size), interpolation=cv2.INTER_AREA)
+                scales = [whole, _middle(image, size)] if side >= 1.2 * size else [whole]
+                images += scales
+                names += [stem] * len(scales)
     if not names:
         raise ValueError("the shards hold no .optical.webp")
     optical = torch.from_numpy(np.stack(images)).permute(0, 3, 1, 2).contiguous()
     N = len(names)
-    return Pairs(optical, torch.zeros_like(optical[:, :1]), tuple(names), torch.full((N,), 0.25),
-                 torch.full((N,), -1), torch.zeros(N, dtype=torch.bool))  # fmt: skip
+    return Pairs(optical, torch.zeros_like(optical[:, :1]), tuple(names), torch.full((N,), 0.25), torch.full((N,), -1),
+                 torch.zeros(N, dtype=torch.bool), tuple(classes.get(name, "") for name in names))  # fmt: skip
+
+
+def _middle(image: np.ndarray, side: int) -> np.ndarray:
+    top, left = ((n - side) // 2 for n in image.shape[:2])
+    return image[top : top + side, left : left + side]
+
+
+def _read_class(tar: tarfile.TarFile, member: tarfile.TarInfo, shard: Path) -> str:
+    file = tar.extractfile(member)
+    assert file is not None
+    try:
+        told = json.loads(file.read(MAX_MEMBER_BYTES))
+    except ValueError as error:
+        raise ValueError(f"{shard}: {member.name} is not JSON ({error})") from None
+    name = told.get("class", "") if isinstance(told, dict) else ""
+    return name if isinstance(name, str) else ""
 
 
 @contextmanager

@@ -151,13 +151,20 @@ def text_loss(map0: Tensor, map1: Tensor, truth: Truth, scene: Tensor) -> Tensor
     return agreement - information + naming
 
 
+def mean_where(values: Tensor, chosen: Tensor) -> Tensor:
+    """Mean of the values that are chosen; 0 where none is."""
+    return (values * chosen).sum() / chosen.sum().clamp_min(1)
+
+
 def step_loss(
     net: TARNet, batch: Batch, text: Tensor | None, weights: LossWeights, per_pair: int, generator: Generator
 ) -> tuple[Tensor, dict[str, Tensor]]:
     """Forward pass and total loss of one batch.
 
     Returns:
-        the loss, and detached scalars to print: each term, coarse accuracy and the identity prior's, precision at 3 px.
+        the loss, and detached scalars to print: each term; coarse accuracy and the identity prior's, of cells that have
+        a partner; of the network's own matches on pairs that have a truth, precision at 3 px and mean confidence; and
+        the mean confidence of those on negatives. What a batch has none of is 0.
     """
     image, mask = torch.cat([batch.image0, batch.image1]), torch.cat([batch.mask0, batch.mask1])
     modality = torch.cat([batch.modality0, batch.modality1])
@@ -182,6 +189,9 @@ def step_loss(
         matches = assemble(cells, in0, in1, columns, columns)
         error = (apply(batch.matrix[cells.batch], matches.points0[:, None])[:, 0] - matches.points1).norm(dim=-1)
         right = ((error < 3) & covisible).float()
+    # Of a negative no cell is covisible, so the network's own matches of it are wrong, whatever the matrix says.
+    on_negative = batch.negative[cells.batch] & is_own
+    usual = is_own & ~on_negative
     keep = batch.real0, batch.real1
     told = modality[torch.cat(keep)]
     guess = net.msfl.modality(standardise(image, mask)[torch.cat(keep)])
@@ -195,14 +205,17 @@ def step_loss(
         * (F.binary_cross_entropy_with_logits(((in0.logit + in1.logit) / 2)[is_own], right[is_own], reduction="sum"))
         / is_own.sum().clamp_min(1),
         "text": weights.text * text_loss(a.landcover, b.landcover, truth, batch.scene),
-        "modality": weights.modality * F.cross_entropy(guess.float(), told),
+        "modality": weights.modality
+        * (F.cross_entropy(guess.float(), told, reduction="sum") / max(len(told), 1)),
     }  # fmt: skip
     with torch.no_grad():
         at0 = truth.target0 >= 0
         best = coarse.scores.argmax(2)
         own = torch.arange(best.shape[1], device=best.device)
         log = {k: v.detach() for k, v in terms.items()}
-        log["accuracy"] = (best == truth.target0)[at0].float().mean()
-        log["identity"] = (own == truth.target0)[at0].float().mean()
-        log["precision"] = right[is_own].mean() if is_own.any() else right.new_zeros(())
+        log["accuracy"] = mean_where((best == truth.target0).float(), at0)
+        log["identity"] = mean_where((own == truth.target0).float(), at0)
+        log["precision"] = mean_where(right, usual)
+        log["confidence"] = mean_where(matches.confidence, usual)
+        log["negative_confidence"] = mean_where(matches.confidence, on_negative)
     return sum(terms.values()), log  # type: ignore[return-value]

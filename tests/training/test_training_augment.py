@@ -18,16 +18,18 @@ from kornia_tar.training.augment import (
     grid_points,
     make_batch,
     optical_photometry,
-    pseudo_sar,
     sar_photometry,
     turned_square,
     warp,
 )
+from kornia_tar.training.draws import share_of
 from kornia_tar.training.losses import ground_truth
+from kornia_tar.training.pseudo_sar import coarse_pseudo_sar, fine_pseudo_sar
 
 CPU = torch.device("cpu")
 SIZE = 64
-SAME = dataclasses.replace(Deformation(), same_modality=1.0, pseudo_sar=0.0)
+PLAIN = dataclasses.replace(Deformation(), negative=0.0, graphics=0.0, any_turn=0.0)
+SAME = dataclasses.replace(PLAIN, same_modality=1.0, pseudo_sar=0.0, scale=1.6)
 
 
 def seeded(seed: int = 0) -> Generator:
@@ -108,7 +110,7 @@ def test_batch_has_its_shapes_and_kinds(pairs):
 
 def test_both_roles_and_kinds_are_drawn(pairs):
     index = torch.zeros(200, dtype=torch.long)
-    d = dataclasses.replace(Deformation(), same_modality=0.3, pseudo_sar=0.2)
+    d = dataclasses.replace(PLAIN, same_modality=0.3, pseudo_sar=0.2)
     batch = make_batch(pairs, index, 32, d, seeded())
     same = (batch.modality0 == batch.modality1).all(1)
     assert 0.2 < same.float().mean() < 0.4
@@ -140,7 +142,7 @@ def test_drawing_does_not_touch_the_pairs(pairs):
 
 def test_no_cell_sits_where_it_sat(pairs):
     """The identity is a poor guess: what training must not be able to learn. Of near pairs it is good: they are few."""
-    far = dataclasses.replace(Deformation(), near=0.0)
+    far = dataclasses.replace(PLAIN, near=0.0)
     assert Deformation().near < 0.3
     batch = make_batch(pairs, torch.arange(32) % 4, SIZE, far, seeded())
     target = ground_truth(batch).target0
@@ -152,6 +154,7 @@ def test_easing_gives_weaker_warps():
     d = Deformation()
     assert d.eased(0.0) == d
     easy = d.eased(1.0)
+    assert easy.negative == easy.graphics == easy.any_turn == 0 and easy.framed == d.framed
     assert easy.rotation < d.rotation and easy.scale < d.scale and easy.shear == 0 and easy.perspective == 0
 
     def turn(deformation: Deformation) -> torch.Tensor:
@@ -160,11 +163,23 @@ def test_easing_gives_weaker_warps():
         return torch.rad2deg(torch.atan2(relative[:, 1, 0], relative[:, 0, 0])).abs()
 
     assert turn(easy).max() < 10.5
-    assert 35 < turn(dataclasses.replace(d, shear=0.0, perspective=0.0)).max() < 50.5
+    assert 35 < turn(dataclasses.replace(d, shear=0.0, perspective=0.0, any_turn=0.0)).max() < 50.5
+    every = turn(dataclasses.replace(d, shear=0.0, perspective=0.0, any_turn=1.0, near=0.0))
+    assert torch.histc(every, 6, 0, 180).min() > 15  # of 200: every turn of the circle
+    some = turn(dataclasses.replace(d, shear=0.0, perspective=0.0, near=0.0))
+    assert 0.05 < (some > 51).float().mean() < 0.2
+    assert d.finished().any_turn == 0 and d.finished(0.3).any_turn == 0.3
+
+
+def test_the_scale_between_two_images_reaches_two():
+    strength = dataclasses.replace(Deformation(), shear=0.0, perspective=0.0)
+    (w0, w1), _ = draw_warps(400, SIZE, 128, strength, seeded(), CPU)
+    scale = (torch.linalg.inv(w1) @ w0)[:, :2, :2].det().abs().sqrt()
+    assert 1.8 < scale.max() < 2.01 and 0.499 < scale.min() < 0.56
 
 
 def test_nodata_is_black_and_half_of_it_is_told(pairs):
-    d = dataclasses.replace(Deformation(), translation=0.8, framed=0.0)
+    d = dataclasses.replace(PLAIN, translation=0.8, framed=0.0)
     batch = make_batch(pairs, torch.arange(64) % 4, SIZE, d, seeded(1))
     for image, mask in ((batch.image0, batch.mask0), (batch.image1, batch.mask1)):
         assert (image[mask == 0] == 0).all()
@@ -174,7 +189,7 @@ def test_nodata_is_black_and_half_of_it_is_told(pairs):
 
 def test_valid_cells_show_the_source(pairs):
     """Where the mask tells what is inside: a valid cell is at least half inside."""
-    d = dataclasses.replace(Deformation(), translation=0.8, framed=0.0)
+    d = dataclasses.replace(PLAIN, translation=0.8, framed=0.0)
     batch = make_batch(pairs, torch.arange(16) % 4, SIZE, d, seeded(1))
     assert 0.1 < batch.valid0.float().mean() < 0.999
     told = (batch.mask0 == 0).flatten(1).any(1)
@@ -183,7 +198,7 @@ def test_valid_cells_show_the_source(pairs):
     assert told.any() and not batch.valid0[inside == 0].any()
 
 
-@pytest.mark.parametrize("draw", [optical_photometry, sar_photometry, pseudo_sar])
+@pytest.mark.parametrize("draw", [optical_photometry, sar_photometry, coarse_pseudo_sar, fine_pseudo_sar])
 def test_photometry_keeps_places_and_is_finite(draw, pairs):
     image = pairs.optical.float().mean(1, keepdim=True).repeat(4, 1, 1, 1) / 255
     out = draw(image, seeded())
@@ -206,7 +221,7 @@ def test_blur_by_hand():
 
 
 def test_framed_pairs_show_the_whole_of_image0(pairs):
-    strength = dataclasses.replace(Deformation().finished(), cropped=0.0)
+    strength = dataclasses.replace(PLAIN.finished(), cropped=0.0)
     batch = make_batch(pairs, torch.arange(4).repeat(8), 64, strength, seeded(3))
     assert batch.valid0.all() and (batch.mask0 == 1).all()  # no edge of the source in the frame
     assert not batch.valid1.all()  # but image1 shows where it ends
@@ -221,7 +236,7 @@ def test_part_of_the_pairs_is_framed(pairs):
 
 def test_an_optical_image_alone_gets_a_drawn_sar_partner(pairs):
     alone = dataclasses.replace(pairs, sar=torch.zeros_like(pairs.sar), has_sar=torch.zeros(4, dtype=torch.bool))
-    batch = make_batch(alone, torch.arange(16) % 4, SIZE, Deformation(), seeded(2))
+    batch = make_batch(alone, torch.arange(16) % 4, SIZE, PLAIN, seeded(2))
     is_sar = batch.modality0[:, 1] == 1
     assert is_sar.any() and (batch.real0 == ~is_sar).all()
     assert (batch.image0.flatten(1).std(1) > 0.01).all()
@@ -251,10 +266,69 @@ def test_near_pairs_are_nearly_registered():
 
 def test_cropped_images_end_where_the_other_does_not(pairs):
     index = torch.zeros(64, dtype=torch.long)
-    strength = dataclasses.replace(Deformation().finished(), framed=0.0)
+    strength = dataclasses.replace(PLAIN.finished(), framed=0.0)
     whole, cropped = (
         make_batch(pairs, index, SIZE, dataclasses.replace(strength, cropped=share), seeded()) for share in (0.0, 1.0)
     )
     for k in (0, 1):
         shown = [float((getattr(b, f"image{k}") != 0).float().mean()) for b in (whole, cropped)]
         assert shown[1] < shown[0] - 0.1
+
+
+def test_a_share_is_held_in_every_batch():
+    counts = [int(share_of(16, 0.1, seeded(k), CPU).sum()) for k in range(60)]
+    assert set(counts) == {1, 2} and 1.4 < np.mean(counts) < 1.8
+    first = torch.stack([share_of(16, 0.1, seeded(k), CPU) for k in range(200)]).float().mean(0)
+    assert first.min() > 0.02 and first.max() < 0.25  # whichever rows
+    assert not share_of(16, 0.0, seeded(), CPU).any() and share_of(16, 1.0, seeded(), CPU).all()
+
+
+def test_negatives_have_no_truth(pairs):
+    index = torch.arange(20) % 4
+    named = dataclasses.replace(pairs, scene=torch.arange(4))
+    batch = make_batch(named, index, SIZE, dataclasses.replace(PLAIN, negative=0.4), seeded(1))
+    assert batch.negative.sum() == 8
+    assert not batch.valid0[batch.negative].any() and not batch.valid1[batch.negative].any()
+    assert batch.valid0[~batch.negative].any(1).all()
+    assert (batch.scene == torch.where(batch.negative, -1, index)).all()
+    truth = ground_truth(batch)
+    assert (truth.target0[batch.negative] == -1).all() and (truth.target1[batch.negative] == -1).all()
+    assert (truth.target0[~batch.negative] >= 0).any()
+    assert not make_batch(pairs, index, SIZE, PLAIN, seeded(1)).negative.any()
+
+
+def test_negatives_show_two_places_or_nothing(pairs):
+    """Two of four sources of one grey each: what an image shows tells where it comes from."""
+    greys = torch.tensor([0, 255, 0, 255], dtype=torch.uint8)
+    plain = dataclasses.replace(
+        pairs, optical=greys.view(4, 1, 1, 1).expand(4, 3, 128, 128), sar=greys.view(4, 1, 1, 1).expand(4, 1, 128, 128)
+    )
+    d = dataclasses.replace(SAME, negative=1.0, cropped=0.0, framed=0.0, translation=0.0, near=1.0)
+    batch = make_batch(plain, torch.arange(200) % 4, SIZE, d, seeded())
+    nothing = ~(batch.real0 & batch.real1)
+    assert 0.35 < nothing.float().mean() < 0.65
+    assert 0.2 < (~batch.real0 & ~batch.real1)[nothing].float().mean() < 0.5
+    sar = (batch.modality0[:, 1] == 1) & ~nothing
+    middle = lambda image: image[:, 0, 24:40, 24:40].mean((1, 2))  # noqa: E731
+    apart = (middle(batch.image0) - middle(batch.image1)).abs()
+    assert sar.any() and (apart[sar] > 0.5).all()
+    # A batch of one pair over and over has no other place to show.
+    lone = make_batch(pairs, torch.zeros(8, dtype=torch.long), SIZE, dataclasses.replace(PLAIN, negative=1.0), seeded())
+    assert lone.negative.all() and not (lone.real0 & lone.real1).any()
+
+
+def test_graphics_lie_on_the_same_pixels_and_take_the_truth_away(pairs):
+    index = torch.arange(8) % 4
+    without = dataclasses.replace(PLAIN, cropped=0.0, framed=0.0, translation=0.0)
+    plain = make_batch(pairs, index, SIZE, without, seeded(4))
+    drawn = make_batch(pairs, index, SIZE, dataclasses.replace(without, graphics=1.0), seeded(4))
+    assert torch.equal(plain.matrix, drawn.matrix)
+    changed = [(a != b)[:, 0] for a, b in ((plain.image0, drawn.image0), (plain.image1, drawn.image1))]
+    both = (changed[0] & changed[1]).flatten(1).sum(1)
+    assert (both > 0.9 * torch.minimum(*(c.flatten(1).sum(1) for c in changed))).all() and (both > 20).all()
+    lost = plain.valid0 & ~drawn.valid0
+    assert lost.any() and not (drawn.valid0 & ~plain.valid0).any()
+    per_cell = torch.nn.functional.avg_pool2d(changed[0].float()[:, None], CELL).flatten(1)
+    assert (per_cell[lost] > 0.5).all()
+    seen_in_both = plain.valid0 & plain.valid1
+    assert torch.equal(lost & seen_in_both, plain.valid1 & ~drawn.valid1 & seen_in_both)

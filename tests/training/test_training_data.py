@@ -9,11 +9,11 @@ from dataclasses import replace
 import numpy as np
 import pytest
 import torch
-from helpers import SIDE, encode, write_shard
+from helpers import SHARED, SIDE, encode, write_shard
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from kornia_tar.training.data import find_shards, read_optical, read_pairs, stretch
+from kornia_tar.training.data import find_shards, read_optical, read_pairs, stretch, unnamed
 
 
 @given(seed=st.integers(0, 999), low=st.integers(0, 120), width=st.integers(1, 130))
@@ -59,8 +59,8 @@ def test_optical_images_alone_join_the_pairs(shards, scene):
     write_shard(shards / "optical_only-000.tar", {"rs__1.optical.webp": encode(image), "rs__1.json": b"{}"})
     pairs = read_pairs(find_shards(shards), SIDE, progress=False)
     both = pairs + read_optical(find_shards(shards, "optical_only-*.tar"), SIDE, progress=False)
-    assert both.names == (*pairs.names, "rs__1") and both.optical.shape == (7, 3, SIDE, SIDE)
-    assert both.has_sar.tolist() == [True] * 6 + [False] and 0 < both.weights[-1] < 1
+    assert both.names == (*pairs.names, "rs__1", "rs__1") and both.optical.shape == (8, 3, SIDE, SIDE)
+    assert both.has_sar.tolist() == [True] * 6 + [False] * 2 and 0 < both.weights[-1] < 1
     assert both.optical[-1].float().std() > 10 and both.scene[-1] == -1
     with pytest.raises(ValueError, match=r"rs__1.*300"):
         read_optical(find_shards(shards, "optical_only-*.tar"), 320, progress=False)
@@ -81,6 +81,52 @@ def test_a_third_of_rsscn7_stays_unnamed(shards):
         pairs = pairs + one
     names = ("rsscn7__eForest_e002", "rsscn7__eForest_e003", "rsscn7__eForest_e303", "rsscn7__gParking_g100")
     assert replace(pairs, names=names).with_scenes(["parking", "forest"]).scene.tolist() == [1, -1, -1, -1]
+
+
+def test_optical_images_are_read_whole_and_at_their_own_resolution(tmp_path, scene):
+    image = scene[0][:200, :220]
+    write_shard(tmp_path / "optical_only-000.tar", {"a__1.optical.webp": encode(image)})
+    pairs = read_optical(find_shards(tmp_path, "optical_only-*.tar"), 100, progress=False)
+    top, left = 50, 60
+    native = stretch(image)[top : top + 100, left : left + 100]
+    assert np.abs(pairs.optical[1].permute(1, 2, 0).float().numpy() - native).mean() < 6  # WebP
+    whole = stretch(image)[:, 10:210].reshape(100, 2, 100, 2, 3).mean((1, 3))
+    assert np.abs(pairs.optical[0].permute(1, 2, 0).float().numpy() - whole).mean() < 6
+    assert len(read_optical(find_shards(tmp_path, "optical_only-*.tar"), 190, progress=False)) == 1
+
+
+def test_class_names_come_from_the_json(tmp_path):
+    members: dict[str, bytes] = {}
+    airport, port = b'{"class": "airport"}', b'{"class": "port"}'
+    names = "whurs19__airport_31", "whurs19__airport_32", "whurs19__port_2", "other__1", "other__2"
+    for name, told in zip(names, (airport, airport, port, b'{"class": 3}', b"[]"), strict=True):
+        members |= {f"{name}.optical.webp": image(), f"{name}.json": told}
+    shard = write_shard(tmp_path / "optical_only-101.tar", members)
+    pairs = read_optical([shard], SIDE, progress=False)
+    assert pairs.classes == ("airport", "airport", "port", "", "")
+    named = pairs.with_scenes(["port", "airport"])
+    assert named.scene.tolist() == [1, -1, 0, -1, -1]  # 32 is held out
+    both = replace(pairs, classes=()) + pairs
+    assert both.classes == ("",) * 5 + pairs.classes and both.to(torch.device("cpu")).classes == both.classes
+    broken = write_shard(tmp_path / "broken.tar", {"a.optical.webp": image(), "a.json": b"{"})
+    with pytest.raises(ValueError, match=r"a\.json is not JSON"):
+        read_optical([broken], SIDE, progress=False)
+
+
+def test_a_quarter_of_whurs19_stays_unnamed():
+    assert [number for number in range(1, 18) if unnamed(f"whurs19__railwaystation_{number}")] == [1, 8, 9, 16, 17]
+    assert not unnamed("whurs19__port_x8") and not unnamed("sen12__forest_s1_8")
+
+
+@pytest.mark.skipif(not (SHARED / "data" / "optical_only-101.tar").is_file(), reason="no WHU-RS19 in ../shared/data")
+def test_every_class_of_whurs19_keeps_some_held_out():
+    with tarfile.open(SHARED / "data" / "optical_only-101.tar") as tar:
+        names = [member.name.partition(".")[0] for member in tar.getmembers() if member.name.endswith(".json")]
+    held = {}
+    for name in names:
+        held.setdefault(name.rpartition("_")[0], []).append(unnamed(name))
+    assert len(held) == 19 and 0.23 < np.mean([np.mean(flags) for flags in held.values()]) < 0.27
+    assert all(7 <= sum(flags) <= 13 for flags in held.values())
 
 
 def test_no_shards(tmp_path):

@@ -34,7 +34,7 @@ SIZE = 64
 
 @pytest.fixture(scope="module")
 def batch(pairs):
-    wide = dataclasses.replace(Deformation(), translation=0.5)
+    wide = dataclasses.replace(Deformation(), translation=0.5, negative=0.0, graphics=0.0)
     return make_batch(pairs, torch.arange(4), SIZE, wide, Generator().manual_seed(0))
 
 
@@ -203,6 +203,7 @@ def test_pairs_that_do_not_overlap_are_no_error(batch):
 def test_a_small_network_learns_a_few_pairs(pairs):
     """80 steps on one batch lift coarse accuracy far above what the identity would give."""
     easy = dataclasses.replace(Deformation().eased(1.0), translation=0.15, same_modality=1.0, pseudo_sar=0.0)
+    assert easy.negative == easy.graphics == 0
     batch = make_batch(pairs, torch.arange(4), SIZE, easy, Generator().manual_seed(2))
     torch.manual_seed(0)
     net, generator = TARNet(SMALL).train(), Generator().manual_seed(0)
@@ -219,3 +220,55 @@ def test_a_small_network_learns_a_few_pairs(pairs):
     assert losses[-1] < 0.6 * losses[0]
     assert log["accuracy"] > log["identity"] + 0.4
     assert log["accuracy"] > 0.5
+
+
+def step(batch, weights: LossWeights) -> tuple[torch.Tensor, dict, TARNet]:
+    net = lively_net(dataclasses.replace(SMALL, tafe=TAFEConfig(text_dim=16, classes=0))).train()
+    loss, log = step_loss(net, batch, None, weights, 16, Generator().manual_seed(0))
+    return loss, log, net
+
+
+def test_negatives_teach_worth_alone(pairs):
+    """A batch of nothing else: no loss but worth's acts, and it wants every match's confidence lower."""
+    d = dataclasses.replace(Deformation(), negative=1.0, graphics=0.0)
+    batch = make_batch(pairs, torch.arange(4), SIZE, d, Generator().manual_seed(0))
+    assert batch.negative.all()
+    loss, log, net = step(batch, LossWeights(modality=0.0))
+    assert float(log["coarse"]) == float(log["window"]) == float(log["offset"]) == 0 and float(log["worth"]) > 0
+    assert float(log["accuracy"]) == float(log["precision"]) == float(log["confidence"]) == 0
+    assert 0 < float(log["negative_confidence"]) < 1
+    loss.backward()
+    assert float(net.cfdm.fine_head.out.bias.grad[3]) > 0  # down the gradient: less confident
+    assert all(p.grad.isfinite().all() for p in net.parameters() if p.grad is not None)
+
+
+def test_a_match_on_a_negative_is_wrong_even_where_the_matrix_says_right(batch):
+    """Both images the same and the identity between them: right, unless they are told to be of two places."""
+    same = batch._replace(
+        image1=batch.image0, mask1=batch.mask0, modality1=batch.modality0, matrix=torch.eye(3).expand(4, 3, 3),
+        valid0=torch.ones_like(batch.valid0), valid1=torch.ones_like(batch.valid1),
+    )  # fmt: skip
+    _, right, _ = step(same, LossWeights())
+    none = torch.zeros_like(batch.valid0)
+    apart = same._replace(valid0=none, valid1=none, negative=torch.ones(4, dtype=torch.bool))
+    _, wrong, _ = step(apart, LossWeights())
+    assert float(right["precision"]) > 0.5 and float(right["negative_confidence"]) == 0
+    assert float(wrong["precision"]) == 0 and float(wrong["negative_confidence"]) > 0
+
+
+def test_logs_leave_negatives_out(pairs):
+    index, d = torch.arange(8) % 4, dataclasses.replace(Deformation().eased(1.0), negative=0.5, same_modality=1.0)
+    batch = make_batch(pairs, index, SIZE, d, Generator().manual_seed(0))
+    assert batch.negative.sum() == 4
+    _, log, _ = step(batch, LossWeights())
+    truth = ground_truth(batch)
+    found = (torch.arange(truth.target0.shape[1]) == truth.target0)[~batch.negative]
+    at = truth.target0[~batch.negative] >= 0
+    assert float(log["identity"]) == pytest.approx(float(found[at].float().mean()))
+    assert 0 < float(log["negative_confidence"]) < 1 and 0 < float(log["confidence"]) < 1
+
+
+def test_a_batch_without_a_real_image_is_no_error(batch):
+    none = torch.zeros(4, dtype=torch.bool)
+    loss, log, _ = step(batch._replace(real0=none, real1=none), LossWeights())
+    assert loss.isfinite() and float(log["modality"]) == 0
