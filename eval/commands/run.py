@@ -5,7 +5,7 @@ from __future__ import annotations
 import argparse
 from pathlib import Path
 
-from eval import jobs, peers, protocol, run
+from eval import jobs, peers, protocol, run, turned
 from eval.commands.options import GOES_ON, ROOT, RUNGS_OR_REAL, AddParser, data_options, positive, words
 from eval.commands.tables import table_options, write_report, write_table
 from eval.datasets import open_dataset
@@ -15,7 +15,7 @@ def add(add_parser: AddParser) -> None:
     """Add the subcommand."""
     parser = add_parser(
         "run", parents=[data_options(), table_options()], help="match, cache, score",
-        epilog=f"matchers:\n{peers.describe()}", formatter_class=argparse.RawDescriptionHelpFormatter,
+        epilog=f"matchers:\n{peers.describe()}\n{turned.HELP}", formatter_class=argparse.RawDescriptionHelpFormatter,
     )  # fmt: skip
     parser.add_argument(
         "--matchers", type=words, required=True, help="comma-separated, of those listed below; identity always runs"
@@ -32,6 +32,7 @@ def add(add_parser: AddParser) -> None:
 
 
 def _do(args: argparse.Namespace) -> None:
+    turned.check(args.matchers)  # a mistyped name fails before any other is matched
     places = {dataset.name: (dataset, path) for path in args.data for dataset in open_dataset(path, args.split)}
     keys = list(dict.fromkeys(["identity", *args.matchers]))
     planned = {name: run.thin(dataset.names, args.limit) for name, (dataset, _) in places.items()}
