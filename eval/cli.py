@@ -33,6 +33,7 @@ _EXAMPLES = """examples, from the checkout's root:
   python -m eval run --matchers tar,sift,aliked,xfeat --data ../shared/data/val-000.tar --rung tar --out eval/results
   python -m eval run --matchers tar --checkpoint runs/a/last.safetensors --data ../shared/data --limit 100 --out runs/a
   python -m eval run --matchers sift --data ../shared/data/bench/srif-opt-sar --rung real --out eval/results
+  python -m eval run --matchers aliked,aliked@4,my_package.matcher:build --data my/pairs --out runs/mine
   python -m eval estimators --set val-000 --rung tar,hard --matcher tar --out eval/results
   python -m eval refusals --data ../shared/data/val-000.tar --rung tar --mismatched 500 --out eval/results
   python -m eval calibration --data ../shared/data/val-000.tar --rung tar --out eval/results

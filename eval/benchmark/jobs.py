@@ -21,7 +21,7 @@ from typing import Any
 from tqdm import tqdm
 
 from eval import peers
-from eval.benchmark import predict
+from eval.benchmark import predict, turned
 from eval.datasets import open_dataset
 
 PATIENCE = 60.0  # seconds that an interrupted process gets to write what it has
@@ -137,7 +137,7 @@ def _work(index: int, job: Job, messages: Any) -> None:
 def _outcome(job: Job, tick: Callable[[int], None]) -> tuple[str, Any]:
     predict.set_threads(job.threads)
     try:
-        matcher = peers.create(job.matcher, job.weights, job.checkpoint, download=job.download)
+        matcher = turned.create(job.matcher, job.weights, job.checkpoint, download=job.download)
         dataset = next(found for found in open_dataset(job.data, job.split) if found.name == job.dataset)
         for rung in job.rungs:
             predict.predict(dataset, rung, matcher, job.matcher, job.cache, job.names, job.warps, tick)

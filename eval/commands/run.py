@@ -6,7 +6,7 @@ import argparse
 from pathlib import Path
 
 from eval import peers
-from eval.benchmark import jobs, pairs, protocol
+from eval.benchmark import jobs, pairs, protocol, turned
 from eval.commands.options import GOES_ON, ROOT, RUNGS_OR_REAL, AddParser, data_options, positive, words
 from eval.commands.tables import table_options, write_report, write_table
 from eval.datasets import open_dataset
@@ -16,7 +16,7 @@ def add(add_parser: AddParser) -> None:
     """Add the subcommand."""
     parser = add_parser(
         "run", parents=[data_options(), table_options()], help="match, cache, score",
-        epilog=f"matchers:\n{peers.describe()}", formatter_class=argparse.RawDescriptionHelpFormatter,
+        epilog=f"matchers:\n{peers.describe()}\n{turned.HELP}", formatter_class=argparse.RawDescriptionHelpFormatter,
     )  # fmt: skip
     parser.add_argument(
         "--matchers", type=words, required=True, help="comma-separated, of those listed below; identity always runs"
@@ -33,6 +33,7 @@ def add(add_parser: AddParser) -> None:
 
 
 def _do(args: argparse.Namespace) -> None:
+    turned.check(args.matchers)  # a mistyped name fails before any other is matched
     places = {dataset.name: (dataset, path) for path in args.data for dataset in open_dataset(path, args.split)}
     keys = list(dict.fromkeys(["identity", *args.matchers]))
     planned = {name: pairs.thin(dataset.names, args.limit) for name, (dataset, _) in places.items()}

@@ -98,7 +98,8 @@ def open_dataset(path: Path | str, split: str | None = None) -> list[Dataset]:
             raise ValueError(f"{path}: no split {split!r}: {kind} {has}")
         found = list(reader.find(place, split))
         if not found:
-            raise FileNotFoundError(f"{place}: nothing here of {reader.HOW.format(path=place)}")
+            seen = f"; {told}" if (told := _seen(place)) and kind == "pairs" else ""
+            raise FileNotFoundError(f"{place}: nothing here of {reader.HOW.format(path=place)}{seen}")
     else:
         place = Path(path).expanduser()
         suited = [reader for reader in readers.values() if split is None or split in reader.SPLITS]
@@ -108,9 +109,12 @@ def open_dataset(path: Path | str, split: str | None = None) -> list[Dataset]:
             found = [dataset for folder in folders for dataset in _detect(folder, split, suited)]
         if not found:
             part = "" if split is None else f" with a split {split!r}"
+            pairs = readers["pairs"]
+            seen = f"; {told}" if (told := _seen(place)) else ""
             raise FileNotFoundError(
-                f"{path}: no data set here{part}; give the path of a WebDataset .tar or of a set's folder, or name its"
-                f" kind, as in osdataset:{path}, to be told where to get it and where to put it ({', '.join(readers)})"
+                f"{path}: no data set here{part}{seen}; give the path of a WebDataset .tar or of a set's folder, or"
+                f" name its kind, as in osdataset:{path}, to be told where to get it and where to put it"
+                f" ({', '.join(readers)}). For pairs of your own make {pairs.HOW.format(path=place)}"
             )
     if doubles := [name for name, count in Counter(dataset.name for dataset in found).items() if count > 1]:
         raise ValueError(f"{path}: several sets are called {doubles[0]!r}; open them one at a time or rename a folder")
@@ -119,6 +123,13 @@ def open_dataset(path: Path | str, split: str | None = None) -> list[Dataset]:
 
 def _detect(path: Path, split: str | None, readers: Sequence[type[Reader]]) -> list[Dataset]:
     return next((list(found) for reader in readers if (found := reader.find(path, split))), [])
+
+
+def _seen(path: Path) -> str:
+    """Say which parts of pairs of one's own lie at a path; imported late as all kinds are."""
+    from eval.datasets.pairs import Pairs
+
+    return Pairs.seen(path)
 
 
 def _readers() -> dict[str, type[Reader]]:

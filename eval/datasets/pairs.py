@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Set
 from pathlib import Path
 from typing import ClassVar
 
@@ -41,7 +42,10 @@ class Pairs(PairFiles):
     SPLITS: ClassVar[tuple[str, ...]] = ()
     HOW: ClassVar[str] = (
         "a folder of pairs: put your images there as {path}/optical/<name>.png with {path}/sar/<name>.png, or as"
-        " {path}/<name>.optical.png with {path}/<name>.sar.png"
+        " {path}/<name>.optical.png with {path}/<name>.sar.png; the other image may also be infrared (ir), map, depth,"
+        " night or other. Where you know how they lie, add {path}/truth/<name>.txt, 6 or 9 numbers of the matrix that"
+        " maps optical to other, or {path}/tie_points/<name>.csv with the header x0,y0,x1,y1, x0 and y0 in the optical"
+        " image; without them a pair counts as aligned"
     )
 
     def __init__(self, path: Path) -> None:
@@ -57,7 +61,35 @@ class Pairs(PairFiles):
             for stem, file in optical.items()
             if stem in other
         }
+        if files:
+            stems = optical.keys() | other.keys()
+            self._refuse_strays(path, "truth", truth, stems, ".txt")
+            self._refuse_strays(path, "tie_points", points, stems, ".csv")
         super().__init__(path.resolve().name, files, _OTHERS[kind])
+
+    @classmethod
+    def seen(cls, path: Path) -> str:
+        """Say in one line which parts of pairs lie at a path that holds no whole pair; empty where none do."""
+        parts = {"optical": cls._part(path, *_OPTICAL)} | {kind: cls._part(path, kind) for kind in _OTHERS}
+        found = {part: stems for part, stems in parts.items() if stems}
+        if not found:
+            return ""
+        listed = " and ".join(f"{len(stems)} {part} (first {min(stems)!r})" for part, stems in found.items())
+        return f"found {listed} images, but no name that is both optical and another"
+
+    @staticmethod
+    def _refuse_strays(path: Path, part: str, known: dict[str, Path], stems: Set[str], suffix: str) -> None:
+        """Raise ValueError where truth would be overlooked: a pair without it counts as aligned."""
+        lying = [*path.glob(f"{part}/*"), *path.glob(f"*.{part}.*")]
+        if wrong := sorted(file.name for file in lying if file.suffix.lower() != suffix and file.name[0] != "."):
+            raise ValueError(
+                f"{path}: {wrong[0]} is no {part} file: they are called <name>{suffix}, not in another format"
+            )
+        if strays := sorted(known.keys() - stems):
+            raise ValueError(
+                f"{path}: the {part} file of {strays[0]!r} belongs to no image; give it the name of its optical image,"
+                f" such as {min(stems)!r}"
+            )
 
     @classmethod
     def find(cls, path: Path, split: str | None = None) -> list[Pairs]:

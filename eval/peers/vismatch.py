@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from difflib import get_close_matches
 from importlib.metadata import version
 
 import numpy as np
@@ -37,8 +39,7 @@ class Vismatch:
             from vismatch import available_models, get_matcher
         except ImportError as error:
             raise need("vismatch", INSTALL) from error
-        if variant not in available_models:
-            raise ValueError(f"vismatch has no matcher {variant!r}: choose from {', '.join(available_models)}")
+        _check(variant, available_models)
         store.refuse_untrained()
         try:
             with downloads(store.download):
@@ -68,6 +69,22 @@ class Vismatch:
         if confidence is None:
             confidence = np.ones(len(points[0]))
         return Matches(points[0], points[1], np.asarray(confidence, np.float32).reshape(-1)).inside(image0, image1)
+
+
+def check(variant: str) -> None:
+    """Raise ValueError where vismatch is installed and has no such matcher."""
+    try:
+        from vismatch import available_models
+    except ImportError:
+        return  # building it says how to install it
+    _check(variant, available_models)
+
+
+def _check(variant: str, available: Sequence[str]) -> None:
+    if variant not in available:
+        close = get_close_matches(variant, available, 1)
+        meant = f"; did you mean {close[0]}?" if close else ""
+        raise ValueError(f"vismatch has no matcher {variant!r}: choose from {', '.join(available)}{meant}")
 
 
 def create(store: Store, variant: str) -> Vismatch:

@@ -174,6 +174,34 @@ def test_pairs_with_every_kind_of_truth(tmp_path):
         open_dataset(tmp_path)
 
 
+@pytest.mark.parametrize("kind", ["", "pairs:"])
+def test_a_wrong_folder_is_told_the_layout_and_what_lies_there(kind, tmp_path):
+    with pytest.raises(FileNotFoundError) as told:
+        open_dataset(f"{kind}{tmp_path}")
+    for part in ("optical/<name>.png", "sar/<name>.png", "truth/<name>.txt", "tie_points/<name>.csv"):
+        assert f"{tmp_path}/{part}" in str(told.value)
+    assert "x0,y0,x1,y1" in str(told.value)
+    assert "found" not in str(told.value)
+    save(tmp_path / "optical" / "a_opt.png", GREY)
+    save(tmp_path / "sar" / "a_sar.png", GREY)
+    found = r"found 1 optical \(first 'a_opt'\) and 1 sar \(first 'a_sar'\) images, but no name"
+    with pytest.raises(FileNotFoundError, match=found):
+        open_dataset(f"{kind}{tmp_path}")
+
+
+def test_truth_that_would_be_overlooked_is_an_error(tmp_path):
+    pairs(tmp_path)
+    (tmp_path / "truth").mkdir()
+    (tmp_path / "truth" / "b.txt").write_text("1 0 5 0 1 -3")
+    with pytest.raises(ValueError, match=r"the truth file of 'b' belongs to no image; give it .* such as 'a'"):
+        open_dataset(tmp_path)
+    (tmp_path / "truth" / "b.txt").rename(tmp_path / "truth" / "a.npy")
+    with pytest.raises(ValueError, match=r"a\.npy is no truth file: they are called <name>\.txt"):
+        open_dataset(tmp_path)
+    (tmp_path / "truth" / "a.npy").rename(tmp_path / "a.truth.txt")
+    assert one(tmp_path).read("a").truth[0, 2] == 5
+
+
 def test_deep_images_are_stretched(tmp_path):
     save(tmp_path / "optical" / "a.png", GREY.astype(np.uint16) * 100 + 5)
     save_tif(tmp_path / "map" / "a.tif", np.where(GREY < 128, -2.0, 3.0).astype(np.float32))

@@ -286,6 +286,7 @@ def test_vismatch_gives_its_points_in_our_frame(variant, expected, tmp_path, mon
     ],
 )
 def test_the_reason_says_what_to_do(name, package, file, tmp_path, monkeypatch):
+    monkeypatch.setattr("eval.peers.store.find_packaged", lambda packaged: None)
     if package:
         monkeypatch.setitem(sys.modules, package, None)  # as if it were not installed
         with pytest.raises(peers.NotRun, match=f"needs {package}: pip install"):
@@ -311,4 +312,4 @@ def test_names_that_are_none(name, tmp_path):
 
 def test_help_lists_every_matcher():
     listed = [line.split()[0].rstrip(",") for line in peers.describe().splitlines()]
-    assert listed == [*peers.NAMES, "vismatch:<name>"]
+    assert listed == [*peers.NAMES, "vismatch:<name>", "<module>:<factory>"]
