@@ -6,47 +6,23 @@ import argparse
 import sys
 from collections.abc import Sequence
 
-from eval.commands import (
-    ablation,
-    calibration,
-    estimators,
-    failures,
-    labels,
-    landcover,
-    refusals,
-    run,
-    score,
-    speed,
-    starts,
-    swap,
-    train_loftr,
-    warps,
-)
+from eval.commands import calibration, failures, rejection, run, score, speed, warps
+from eval.studies import commands as studies
 
 # As --help lists them.
-_COMMANDS = (
-    warps, run, refusals, calibration, starts, failures, landcover, speed, train_loftr, ablation, swap, score,
-    estimators, labels,
-)  # fmt: skip
-_EXAMPLES = """examples, from the checkout's root:
-  python -m eval warps --data ../shared/data/val-000.tar --rung tar,hard --seed 0
-  python -m eval run --matchers tar,sift,aliked,xfeat --data ../shared/data/val-000.tar --rung tar --out eval/results
-  python -m eval run --matchers tar --checkpoint runs/a/last.safetensors --data ../shared/data --limit 100 --out runs/a
-  python -m eval run --matchers sift --data ../shared/data/bench/srif-opt-sar --rung real --out eval/results
-  python -m eval run --matchers aliked,aliked@4,my_package.matcher:build --data my/pairs --out runs/mine
-  python -m eval estimators --set val-000 --rung tar,hard --matcher tar --out eval/results
-  python -m eval refusals --data ../shared/data/val-000.tar --rung tar --mismatched 500 --out eval/results
-  python -m eval calibration --data ../shared/data/val-000.tar --rung tar --out eval/results
-  python -m eval starts --data ../shared/data/val-000.tar --rung hard --limit 60 --threads 1 --out eval/results
-  python -m eval failures --data ../shared/data/val-000.tar --rung hard --matcher tar_registrar --count 4 --out runs
-  python -m eval landcover --data ../shared/data/optical_only-000.tar --out eval/results
-  python -m eval speed --size 512 --threads 2
-  python -m eval train-loftr --data ../shared/data --minutes 30 --threads 1 -o runs/loftr
-  python -m eval run --matchers loftr_ours --weights runs/loftr --data ../shared/data/val-000.tar --out eval/results
-  python -m eval ablation --data ../shared/data --text ../shared/text --runs runs/ablation --out eval/results
-  python -m eval swap --data ../shared/data/val-000.tar --text ../shared/text --limit 200 --out eval/results
-  python -m eval labels --set val-000 --rung tar,hard --out eval/results
+_COMMANDS = (warps, run, score, rejection, calibration, failures, speed, studies)
+_EXAMPLES = """examples, from the checkout's root, with DATA for ../shared/data:
+  python -m eval warps --data DATA/val-000.tar --rung tar,hard --seed 0
+  python -m eval run --matchers tar,tar_registrar,sift,aliked,aliked@4 --data DATA/val-000.tar --out eval/results
+  python -m eval run --matchers tar --checkpoint runs/a/checkpoint.safetensors --data DATA --limit 100 --out runs/a
+  python -m eval run --matchers sift --data DATA/bench/srif-opt-sar --rung real --out eval/results
+  python -m eval run --matchers aliked,my_package.matcher:build --data my/pairs --rung real --out runs/mine
   python -m eval score --set val-000 --rung tar --out eval/results
+  python -m eval rejection --data DATA/val-000.tar --rung tar --mismatched 500 --out eval/results
+  python -m eval calibration --data DATA/val-000.tar --rung tar --out eval/results
+  python -m eval failures --data DATA/val-000.tar --rung hard --matcher tar_registrar --count 4 --out runs
+  python -m eval speed --size 512 --threads 2
+  python -m eval study --help
 """
 
 

@@ -26,7 +26,7 @@ from eval.benchmark.provenance import provenance
 from eval.calibration.reliability import BINS, CROSS, Stated, figures, fit, held_out
 from eval.datasets import Dataset, Sample
 from eval.peers import Matches, to_tensor
-from eval.peers.tar import TAR
+from eval.peers.ours.tar import TAR
 from kornia_tar import Registrar, RegistrarConfig, TARMatcher
 from kornia_tar.conventions import CELL
 from kornia_tar.files import replacing, write_json, write_text

@@ -10,7 +10,7 @@ from typing import Any, ClassVar
 
 import numpy as np
 
-from eval.datasets import Sample
+from eval.datasets.base import Sample
 from eval.datasets.files import images_in, read_matrix, safe_name
 from eval.datasets.srif_truth import recover_truth
 from eval.datasets.webdataset import load_image

@@ -14,7 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image, UnidentifiedImageError
 
-from eval.datasets import Sample
+from eval.datasets.base import Sample
 from eval.datasets.files import safe_name
 
 _MEMBER = re.compile(r"(?P<name>[^/\\]+?)\.(?P<part>optical\.(?:webp|png|jpe?g)|sar\.(?:webp|png|jpe?g)|json)")

@@ -8,7 +8,8 @@ from importlib import import_module
 from pathlib import Path
 from typing import Any
 
-from eval.peers import Image, Matches, Store, digest
+from eval.peers.base import Image, Matches
+from eval.peers.store import Store, digest
 
 _NEEDED = "name", "parameters", "settings", "match"
 

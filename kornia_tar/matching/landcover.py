@@ -1,7 +1,7 @@
 """Land cover in words: what TAFE reads in two images, as maps, shares and one picture.
 
 The map is TAFE's attention, not the output of a classifier: per cell of 8×8 pixels the similarity to each of the text's
-names, as probabilities. How often its dominant word is true is measured by ``python -m eval landcover``.
+names, as probabilities. How often its dominant word is true is measured by ``python -m eval study landcover``.
 """
 
 from __future__ import annotations

@@ -23,8 +23,8 @@ from torch import Tensor, nn
 from tqdm import tqdm
 
 from eval.datasets import open_dataset
-from eval.studies.text import ablation_uses as uses
-from eval.studies.text.exam import Question, examine, read_questions
+from eval.studies.text import uses
+from eval.studies.text.single_pass import Question, examine, read_questions
 from kornia_tar.files import write_json
 from kornia_tar.network.checkpoint import load_checkpoint
 from kornia_tar.network.net import SIZES, TARConfig, TARNet

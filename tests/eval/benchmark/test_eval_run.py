@@ -10,7 +10,7 @@ from eval import cli
 from eval.benchmark import cache, predict
 from eval.datasets import open_dataset
 from eval.peers import Matches
-from eval.peers.identity import Identity
+from eval.peers.classical.identity import Identity
 
 
 @pytest.fixture

@@ -14,8 +14,8 @@ from helpers import needs_weights
 from toys import texture, write_tar
 
 from eval.benchmark import protocol
-from eval.calibration import refusals
-from eval.calibration.refusals import Outcome
+from eval.calibration import rejection
+from eval.calibration.rejection import Outcome
 from eval.cli import main
 from kornia_tar import RegistrarConfig
 
@@ -26,7 +26,7 @@ def outcome(error: float | None, registered: bool, estimate: float = 1.0) -> Out
 
 def test_figures_are_what_arithmetic_says():
     true = [outcome(1, True), outcome(4, True), outcome(4, False), outcome(20, True), outcome(float("inf"), False)]
-    figures = refusals.summary(true, [outcome(None, False)] * 3 + [outcome(None, True)])
+    figures = rejection.summary(true, [outcome(None, False)] * 3 + [outcome(None, True)])
     assert figures["SR@3"] == 20 and figures["SR@5"] == 60
     assert figures["SR@5 registered"] == 40 and figures["SR@3 registered"] == 20
     assert figures["registered but 10 px off or more"] == 20
@@ -40,22 +40,22 @@ def command(tmp_path, monkeypatch):
     """The command on one true and two mismatched pairs of a toy set, from a single start."""
     pictures = {f"fake__{k}": texture(k) for k in range(4)}
     data = write_tar(tmp_path / "toy-000.tar", {n: (np.stack([i] * 3, -1), i) for n, i in pictures.items()})
-    monkeypatch.setattr(refusals, "WARPS", tmp_path)
+    monkeypatch.setattr(rejection, "WARPS", tmp_path)
     quick = partial(RegistrarConfig, rotations=1, scales=(1.0,))
-    monkeypatch.setattr(refusals, "RegistrarConfig", quick)
+    monkeypatch.setattr(rejection, "RegistrarConfig", quick)
     shift = np.array([[1.0, 0, 3], [0, 1, -2], [0, 0, 1]])
     place = protocol.warps_path("toy-000", "tar", tmp_path)
     protocol.write_warps(place, "toy-000", "tar", 0, dict.fromkeys(pictures, shift))
     words = ["--data", str(data), "--true", "1", "--mismatched", "2", "--threads", "1"]
 
     def run(cache: str, *more: str) -> int:
-        return main(["refusals", *words, "--cache", str(tmp_path / cache), "--out", str(tmp_path / "out"), *more])
+        return main(["rejection", *words, "--cache", str(tmp_path / cache), "--out", str(tmp_path / "out"), *more])
 
     return run
 
 
 def reported(folder: Path) -> list[dict]:
-    content = json.loads((folder / "out" / "toy-000.tar.refusals.json").read_text())
+    content = json.loads((folder / "out" / "toy-000.tar.rejection.json").read_text())
     return content["true"] + content["mismatched"]
 
 
@@ -71,7 +71,7 @@ def test_an_interrupted_command_goes_on_where_it_stopped(command, tmp_path, monk
         patch.setattr(tqdm, "tqdm", Interrupted)
         assert command("cache") == 130
     assert "goes on from here" in capsys.readouterr().err and not (tmp_path / "out").exists()
-    (path,) = (tmp_path / "cache" / "refusals").iterdir()
+    (path,) = (tmp_path / "cache" / "rejection").iterdir()
     kept = json.loads(path.read_text())["outcomes"]
     assert [entry["name"] for entry in kept] == ["fake__0", "fake__0 and fake__2"]
     assert command("cache") == 0
@@ -79,7 +79,7 @@ def test_an_interrupted_command_goes_on_where_it_stopped(command, tmp_path, monk
     found = reported(tmp_path)
     assert [entry["seconds"] for entry in found[:2]] == [entry["seconds"] for entry in kept]  # not registered again
     assert found[2]["name"] == "fake__2 and fake__0"
-    assert found[0]["error"] < refusals.RIGHT and found[2]["error"] is None
+    assert found[0]["error"] < rejection.RIGHT and found[2]["error"] is None
     assert command("another cache") == 0  # at a stretch
     for entry in (*found, *(again := reported(tmp_path))):
         del entry["seconds"]
@@ -88,10 +88,10 @@ def test_an_interrupted_command_goes_on_where_it_stopped(command, tmp_path, monk
 
 def test_outcomes_come_back_and_another_key_starts_anew(tmp_path):
     path, found = tmp_path / "new" / "a.json", Outcome("a", float("inf"), False, -0.5, float("nan"), 0.5, "asked")
-    refusals.Outcomes(path, "one").add(found)
-    assert repr(refusals.Outcomes(path, "one").get("a", "asked")) == repr(found)
-    assert refusals.Outcomes(path, "one").get("a", "other images") is None
-    assert refusals.Outcomes(path, "two").get("a", "asked") is None
+    rejection.Outcomes(path, "one").add(found)
+    assert repr(rejection.Outcomes(path, "one").get("a", "asked")) == repr(found)
+    assert rejection.Outcomes(path, "one").get("a", "other images") is None
+    assert rejection.Outcomes(path, "two").get("a", "asked") is None
     path.write_text('{"figures": {}}')
     with pytest.raises(ValueError, match="not a file of outcomes"):
-        refusals.Outcomes(path, "one")
+        rejection.Outcomes(path, "one")

@@ -74,7 +74,7 @@ def test_a_known_shift_is_found_to_the_pixel(name, shared):
 
 
 def test_loftr_counts_its_cells_from_half_a_pixel_off(tmp_path):
-    from eval.peers.loftr import LoFTR
+    from eval.peers.learned.loftr import LoFTR
 
     image = texture(0, 67)
     matches = LoFTR(Store(tmp_path, untrained=True), threshold=0.0).match(image, image)
@@ -85,7 +85,7 @@ def test_loftr_counts_its_cells_from_half_a_pixel_off(tmp_path):
 def test_loftr_has_its_own_configuration(tmp_path):
     from kornia.feature.loftr.loftr import default_cfg
 
-    from eval.peers.loftr import LoFTR
+    from eval.peers.learned.loftr import LoFTR
 
     before = default_cfg["match_coarse"]["thr"]
     LoFTR(Store(tmp_path, untrained=True), threshold=0.9)
@@ -94,7 +94,7 @@ def test_loftr_has_its_own_configuration(tmp_path):
 
 @pytest.mark.parametrize("name", ["disk", pytest.param("dedode", marks=pytest.mark.slow)])
 def test_detectors_give_whole_pixels_within_the_image(name, tmp_path, monkeypatch):
-    monkeypatch.setattr(f"eval.peers.{name}.FEATURES", 64)
+    monkeypatch.setattr(f"eval.peers.learned.{name}.FEATURES", 64)
     matcher = untrained(name, tmp_path)
     matcher._glue.conf.filter_threshold = 0.0
     image = texture(0, 60)[:50]
@@ -141,7 +141,7 @@ class TestEfficientLoFTR:
         pytest.importorskip("transformers")
 
     def test_points_come_back_to_the_images_sizes_and_to_our_frame(self, tmp_path):
-        from eval.peers.eloftr import EfficientLoFTR
+        from eval.peers.learned.eloftr import EfficientLoFTR
 
         shapes = []
 
@@ -161,7 +161,7 @@ class TestEfficientLoFTR:
     def test_both_ends_of_a_match_stand_in_one_slot(self):
         from transformers import EfficientLoFTRConfig
 
-        from eval.peers.eloftr import corrected
+        from eval.peers.learned.eloftr import corrected
 
         net = corrected()(EfficientLoFTRConfig())
         scores = torch.zeros(1, 8, 8, 8, 8)
@@ -174,7 +174,7 @@ class TestEfficientLoFTR:
     def test_the_fine_stage_finds_the_pixel(self):
         from transformers import EfficientLoFTRConfig
 
-        from eval.peers.eloftr import corrected
+        from eval.peers.learned.eloftr import corrected
 
         generator = torch.Generator().manual_seed(0)
         number = torch.arange(20)
@@ -235,7 +235,7 @@ def test_the_middle_of_an_image_is_half_its_side_less_half_a_pixel(name, tmp_pat
     module = ModuleType("romatch" if name == "roma" else "romav2")
     module.roma_outdoor = module.RoMaV2 = Dense
     monkeypatch.setitem(sys.modules, module.__name__, module)
-    monkeypatch.setattr(f"eval.peers.{name}.version", lambda _: "0")
+    monkeypatch.setattr(f"eval.peers.learned.{name}.version", lambda _: "0")
     for path in ("roma/roma_outdoor.pth", "roma/dinov2_vitl14_pretrain.pth", "romav2/checkpoints/romav2.0.1.pt"):
         (tmp_path / path).parent.mkdir(parents=True, exist_ok=True)
         torch.save({}, tmp_path / path)
@@ -263,7 +263,7 @@ def test_vismatch_gives_its_points_in_our_frame(variant, expected, tmp_path, mon
     module = ModuleType("vismatch")
     module.available_models, module.get_matcher = ["xoftr", "xfeat"], lambda *_, **__: Wrapped()
     monkeypatch.setitem(sys.modules, "vismatch", module)
-    monkeypatch.setattr("eval.peers.vismatch.version", lambda _: "0")
+    monkeypatch.setattr("eval.peers.learned.vismatch.version", lambda _: "0")
     matcher = peers.create(f"vismatch:{variant}", tmp_path)
     matches = matcher.match(texture(0, 64)[:48], texture(0, 32))
     assert matcher.name == f"{variant} (vismatch)"
@@ -306,7 +306,7 @@ def test_libraries_fetch_nothing_unless_allowed(tmp_path):
 
 @pytest.mark.parametrize("name", ["magic", "vismatch", "vismatch:", "sift:fast"])
 def test_names_that_are_none(name, tmp_path):
-    with pytest.raises(ValueError, match="is unknown: choose from identity"):
+    with pytest.raises(ValueError, match="is unknown: choose from arosics"):
         peers.create(name, tmp_path)
 
 

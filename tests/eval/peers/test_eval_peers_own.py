@@ -61,9 +61,9 @@ def test_one_that_is_no_matcher_is_told_what_it_lacks(module, tmp_path):
         ("eval_own_matcher:buidl", r"has no function or class 'buidl'; it has Matches, Mine, build, wrong"),
         ("eval_no_such_module:build", "the module 'eval_no_such_module' cannot be imported"),
         ("vismach:xoftr", "cannot be imported .* did you mean vismatch:xoftr"),
-        ("alikd", "is unknown: choose from identity, .*<module>:<factory>, or did you mean aliked"),
+        ("alikd", "is unknown: choose from arosics, .*<module>:<factory>, or did you mean aliked"),
         ("xfeat-lighterglue", "did you mean xfeat_lighterglue"),
-        ("sift:fast", "is unknown: choose from identity"),
+        ("sift:fast", "is unknown: choose from arosics"),
     ],
 )
 def test_mistyped_names_say_what_was_meant(name, reason, module):

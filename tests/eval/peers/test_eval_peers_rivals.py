@@ -14,7 +14,7 @@ from toys import ROOT, texture
 from eval import peers
 from eval.benchmark import metrics
 from eval.datasets import open_dataset
-from eval.peers import lightglue
+from eval.peers.learned import _lightglue as lightglue
 from eval.peers.store import Store, find_packaged, read_weights
 
 
@@ -65,7 +65,7 @@ def test_elastix_takes_images_of_two_sizes_and_gives_up_without_an_error():
 
 
 def test_a_transform_becomes_a_grid_that_the_shared_estimator_finds_again():
-    from eval.peers import grid
+    from eval.peers.classical import _grid as grid
 
     truth = similarity(20, 1.3, (11, -6), 96)
     image0, image1 = texture(0, 96), texture(1, 128)

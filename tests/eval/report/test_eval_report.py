@@ -12,7 +12,7 @@ from eval.benchmark import predict, protocol, score
 from eval.benchmark.table import motion
 from eval.datasets import open_dataset
 from eval.peers import Matches
-from eval.peers.identity import Identity
+from eval.peers.classical.identity import Identity
 from eval.report import deformation, published, write
 
 NAME = 'a<b>"|&$x$ matcher'

@@ -14,8 +14,8 @@ from toys import texture, write_tar
 
 from eval.benchmark import protocol
 from eval.cli import main
-from eval.studies.text import ablation, ablation_table, exam, swap
-from eval.studies.text import ablation_uses as uses
+from eval.studies.text import ablation, single_pass, substitution, uses
+from eval.studies.text import table as ablation_table
 from kornia_tar.conventions import CELL
 from kornia_tar.network.checkpoint import load_checkpoint, save_checkpoint
 from kornia_tar.network.net import TARNet, modality_weights
@@ -26,7 +26,7 @@ SHIFT = np.array([[1.0, 0, 8], [0, 1, -16], [0, 0, 1]])
 
 def random_bank(names: int, width: int, seed: int = 0) -> TextBank:
     features = torch.randn(names, width, generator=torch.Generator().manual_seed(seed))
-    words = tuple(dict.fromkeys((*swap.FEW, *SCENE_NAMES)))
+    words = tuple(dict.fromkeys((*substitution.FEW, *SCENE_NAMES)))
     return TextBank(words[:names], features, "random")
 
 
@@ -40,7 +40,7 @@ def toy(tmp_path: Path, monkeypatch) -> Path:
     place = protocol.warps_path("toy-000", "tar", tmp_path)
     protocol.write_warps(place, "toy-000", "tar", 0, dict.fromkeys(pairs, SHIFT))
     random_bank(5, 512).save(tmp_path / ablation.REMOTECLIP)
-    monkeypatch.setattr(exam, "WARPS", tmp_path)
+    monkeypatch.setattr(single_pass, "WARPS", tmp_path)
     monkeypatch.setattr(ablation, "EXAMS", (("toy-000.tar", "tar"),))
     monkeypatch.setattr(ablation, "SIZE", SMALL)
     for name in ("BASE", "RUN", "FINISHED"):
@@ -53,7 +53,7 @@ def command(toy: Path, **options: object) -> int:
     told = {"rows": "remoteclip,worth", "seeds": 1, "steps": 2, "base-steps": 1, "limit": 1, **options}
     words = [word for key, value in told.items() for word in (f"--{key}", str(value))]
     places = ["--data", toy, "--text", toy, "--runs", toy / "runs", "--out", toy / "out"]
-    return main(["ablation", *map(str, places), *words])
+    return main(["study", "text-ablation", *map(str, places), *words])
 
 
 def test_one_command_trains_examines_and_goes_on_where_it_was_stopped(toy, monkeypatch, capsys):
@@ -121,7 +121,7 @@ def test_rows_of_a_seed_start_alike(toy):
 
 
 def entry(row: str, seed: int, value: float | None) -> dict:
-    return {"row": row, "seed": seed, "figures": {"set": dict.fromkeys(exam.FIGURES, value)}}
+    return {"row": row, "seed": seed, "figures": {"set": dict.fromkeys(single_pass.FIGURES, value)}}
 
 
 def test_differences_are_paired_by_seed():
@@ -145,20 +145,20 @@ def test_the_table_says_mean_spread_and_difference(tmp_path):
 
 
 def test_ranking():
-    assert exam.ranking(np.array([0.9, 0.2, 0.5, 0.2]), np.array([True, True, False, False])) == 62.5
-    assert np.isnan(exam.ranking(np.array([0.9]), np.array([True])))
+    assert single_pass.ranking(np.array([0.9, 0.2, 0.5, 0.2]), np.array([True, True, False, False])) == 62.5
+    assert np.isnan(single_pass.ranking(np.array([0.9]), np.array([True])))
 
 
 def test_loss_is_that_of_the_true_cell():
     image = torch.zeros(1, 48, 64)
-    question = exam.Question(image, image, SHIFT, "affine")
+    question = single_pass.Question(image, image, SHIFT, "affine")
     scores = torch.zeros(48, 48)
     for row in range(6):
         for column in range(8):
             if row >= 2 and column < 7:
                 scores[row * 8 + column, (row - 2) * 8 + column + 1] = 50.0
-    assert exam._loss(scores, (8, 8), question) == pytest.approx(0, abs=1e-6)
-    assert exam._loss(torch.zeros(48, 48), (8, 8), question) == pytest.approx(np.log(48))
+    assert single_pass._loss(scores, (8, 8), question) == pytest.approx(0, abs=1e-6)
+    assert single_pass._loss(torch.zeros(48, 48), (8, 8), question) == pytest.approx(np.log(48))
     assert SHIFT[0, 2] == CELL and SHIFT[1, 2] == -2 * CELL
 
 
@@ -228,13 +228,13 @@ def test_other_words_for_a_finished_network(toy, tmp_path):
     net = lively_net()
     net.tafe.set_text(bank.features)
     (dataset,) = ablation.open_dataset(toy / "toy-000.tar")
-    made = swap.variants(net, tmp_path)
-    answers = swap.measure(made, exam.read_questions(dataset, "tar", 2))
+    made = substitution.variants(net, tmp_path)
+    answers = substitution.measure(made, single_pass.read_questions(dataset, "tar", 2))
     loss = {label: found.figures()["loss"] for label, found in answers.items()}
-    assert loss["text off"] != loss[swap.SHIPPED] != loss["random unit vectors"]
-    assert loss["one template alone, 'a {}'"] == pytest.approx(loss[swap.SHIPPED], abs=1e-4)
+    assert loss["text off"] != loss[substitution.SHIPPED] != loss["random unit vectors"]
+    assert loss["one template alone, 'a {}'"] == pytest.approx(loss[substitution.SHIPPED], abs=1e-4)
     assert len(net.tafe.tokens) == 19  # the given one stays as it was
-    text = swap.write(tmp_path / "swap", "toy", answers).read_text()
+    text = substitution.write(tmp_path / "swap", "toy", answers).read_text()
     assert text.count("\n| ") == len(made) + 1 and "±" in text
     with pytest.raises(ValueError, match="no text to exchange"):
-        swap.variants(made["text off"], tmp_path)
+        substitution.variants(made["text off"], tmp_path)

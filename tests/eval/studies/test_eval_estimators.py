@@ -53,10 +53,10 @@ def test_the_table_compares_all_on_what_is_cached(tar, tmp_path, monkeypatch, ca
     monkeypatch.chdir(tmp_path)
     assert cli.main(["warps", "--data", tar.name, "--warps", "warps", "--rung", "tar"]) == 0
     places = ["--out", "tables", "--warps", "warps"]
-    assert cli.main(["estimators", "--set", "toy-000", "--matcher", "sift", *places]) == 2
+    assert cli.main(["study", "estimators", "--set", "toy-000", "--matcher", "sift", *places]) == 2
     assert "no matches cached of 'sift'" in capsys.readouterr().err
     assert cli.main(["run", "--data", tar.name, "--matchers", "sift", *places]) == 0
-    assert cli.main(["estimators", "--set", "toy-000", "--matcher", "sift", *places]) == 0
+    assert cli.main(["study", "estimators", "--set", "toy-000", "--matcher", "sift", *places]) == 0
     text = (tmp_path / "tables" / "estimators.md").read_text()
     assert "RootSIFT on toy-000, rung tar (3 pairs" in text
     assert "| OpenCV RANSAC, affine (shared) | 100.0 |" in text

@@ -9,7 +9,7 @@ from eval.benchmark.cache import Cache, Prediction, cache_path
 from eval.benchmark.metrics import transform
 from eval.benchmark.protocol import RUNGS
 from eval.peers import Matches
-from eval.studies import labels
+from eval.studies import label_noise
 
 PAIRS = 16
 RNG = np.random.default_rng(0)
@@ -33,26 +33,26 @@ def test_errors_that_move_with_the_ground_are_the_labels(tmp_path, label, own):
     labels_off = RNG.normal(0, label, (PAIRS, 2))
     for rung in ("tar", "hard"):
         stored(tmp_path, rung, labels_off, RNG.normal(0, own, (PAIRS, 2)))
-    found = labels.measure("made", ("tar", "hard"), "tar", tmp_path)
+    found = label_noise.measure("made", ("tar", "hard"), "tar", tmp_path)
     before, after = (np.median(errors) for errors in list(found.errors.values())[:2])
     if label > own:
         assert min(found.correlation) > 0.9 and after < 0.5 * before
     else:
         assert max(np.abs(found.correlation)) < 0.7 and after > 0.7 * before
-    text = labels.describe(found, "made", "tar")
+    text = label_noise.describe(found, "made", "tar")
     assert "| stored |" in text and f"all {PAIRS} pairs" in text
 
 
 def test_what_is_not_cached_or_too_little_is_said(tmp_path):
     with pytest.raises(FileNotFoundError, match=r"made\.tar\.tar\.h5.*eval run"):
-        labels.measure("made", ("tar", "hard"), "tar", tmp_path)
+        label_noise.measure("made", ("tar", "hard"), "tar", tmp_path)
     for rung in ("tar", "hard"):
         stored(tmp_path, rung, np.zeros((3, 2)), np.zeros((3, 2)))
     with pytest.raises(ValueError, match="3 pairs"):
-        labels.measure("made", ("tar", "hard"), "tar", tmp_path)
+        label_noise.measure("made", ("tar", "hard"), "tar", tmp_path)
     stored(tmp_path / "two", "tar", np.zeros((12, 2)), np.zeros((12, 2)))
     stored(tmp_path / "two", "hard", np.zeros((12, 2)), np.zeros((12, 2)), settings="other")
     with pytest.raises(ValueError, match="another under tar"):
-        labels.measure("made", ("tar", "hard"), "tar", tmp_path / "two")
+        label_noise.measure("made", ("tar", "hard"), "tar", tmp_path / "two")
     with pytest.raises(ValueError, match="two different"):
-        labels.measure("made", ("tar", "tar"), "tar", tmp_path)
+        label_noise.measure("made", ("tar", "tar"), "tar", tmp_path)

@@ -107,7 +107,7 @@ def test_the_command_reads_both_modalities_and_passes_other_sets_over(weights, t
     names = ["sen12-a__river_test_1", "sen12-a__forest_test_2", "sen12-a__unheard_test_3", "volkov__river_1"]
     data = write_images(tmp_path / "toy-000.tar", names, ("optical", "sar"))
     out = tmp_path / "out"
-    assert main(["landcover", "--data", str(data), "--checkpoint", str(weights), "--out", str(out)]) == 0
+    assert main(["study", "landcover", "--data", str(data), "--checkpoint", str(weights), "--out", str(out)]) == 0
     rows = json.loads((out / "toy-000.landcover.json").read_text())["rows"]
     assert [(row["modality"], row["corrected"]) for row in rows] == [
         ("optical", False), ("optical", True), ("sar", False), ("sar", True),
@@ -133,7 +133,7 @@ def test_what_cannot_be_measured_is_one_line(weights, tmp_path, capsys):
         "'meadow'": (write_images(tmp_path / "grass.tar", mixed[:1], ("optical",)), other),
     }
     for named, (data, checkpoint) in cases.items():
-        arguments = ["landcover", "--data", str(data), "--checkpoint", str(checkpoint), "--out", str(tmp_path)]
+        arguments = ["study", "landcover", "--data", str(data), "--checkpoint", str(checkpoint), "--out", str(tmp_path)]
         assert main(arguments) == 2, named
         error = capsys.readouterr().err
         assert error.count("\n") == 1 and named in error, (named, error)

@@ -13,9 +13,9 @@ from toys import texture
 
 from eval import peers
 from eval.cli import main
-from eval.peers.loftr import build
-from eval.studies import loftr_training
-from eval.studies.loftr_training import OWN, step_loss, train, truth_on_cells
+from eval.peers.learned.loftr import build
+from eval.studies.loftr import training as loftr_training
+from eval.studies.loftr.training import OWN, step_loss, train, truth_on_cells
 from kornia_tar.training.augment import Deformation, make_batch
 from kornia_tar.training.data import Pairs
 from kornia_tar.training.loop import TrainConfig
@@ -63,7 +63,7 @@ def test_a_run_is_read_by_the_matcher_and_goes_on(pairs, tmp_path, monkeypatch):
     monkeypatch.setattr(loftr_training, "LOG_EVERY", 1)
     options = OWN | {"batch": 2}
     path = train(pairs, tmp_path, TrainConfig(minutes=1e-4, seed=1, **options), data=("toy-000.tar",))
-    matcher = peers.create("loftr_ours", tmp_path)
+    matcher = peers.create("eval.studies.loftr.matcher:create", tmp_path)
     assert re.fullmatch(r"LoFTR architecture, our data, \d+ minutes", matcher.name)
     state = torch.load(tmp_path / "state.pt", weights_only=True)
     assert state["step"] == 1
@@ -72,10 +72,10 @@ def test_a_run_is_read_by_the_matcher_and_goes_on(pairs, tmp_path, monkeypatch):
     assert torch.load(tmp_path / "state.pt", weights_only=True)["step"] == 2
     log = [json.loads(line) for line in (tmp_path / "log.jsonl").read_text().splitlines()]
     assert [line["step"] for line in log] == [1, 2] and all(line["fine_px"] >= 0 for line in log)
-    assert peers.create("loftr_ours", tmp_path).settings != matcher.settings
+    assert peers.create("eval.studies.loftr.matcher:create", tmp_path).settings != matcher.settings
     path.write_bytes(path.read_bytes()[:1000])
     with pytest.raises(peers.NotRun, match="cannot be read"):
-        peers.create("loftr_ours", tmp_path)
+        peers.create("eval.studies.loftr.matcher:create", tmp_path)
 
 
 @pytest.mark.slow
@@ -96,12 +96,12 @@ def test_a_few_steps_lower_the_loss(pairs):
 
 
 def test_without_weights_the_reason_says_how_to_train_them(tmp_path):
-    with pytest.raises(peers.NotRun, match="python -m eval train-loftr"):
-        peers.create("loftr_ours", tmp_path)
+    with pytest.raises(peers.NotRun, match="python -m eval study loftr"):
+        peers.create("eval.studies.loftr.matcher:create", tmp_path)
 
 
 def test_an_interrupted_command_says_how_to_go_on(tar, tmp_path, monkeypatch, capsys):
     tar.rename(tmp_path / "train-000.tar")
     monkeypatch.setattr(loftr_training, "step_loss", lambda *_: signal.raise_signal(signal.SIGINT))
-    assert main(["train-loftr", "--data", str(tmp_path), "--minutes", "1", "-o", str(tmp_path / "run")]) == 130
+    assert main(["study", "loftr", "--data", str(tmp_path), "--minutes", "1", "-o", str(tmp_path / "run")]) == 130
     assert "--resume goes on" in capsys.readouterr().err

@@ -14,9 +14,9 @@ from helpers import small_matcher
 from eval.benchmark import protocol
 from eval.cli import main
 from eval.datasets import open_dataset
-from eval.peers.tar import TAR
-from eval.studies import starts
-from eval.studies.starts import Starts
+from eval.peers.ours.tar import TAR
+from eval.studies import initialisation
+from eval.studies.initialisation import Starts
 from kornia_tar import RegistrarConfig
 
 SHIFT = np.array([[1.0, 0, 3], [0, 1, -2], [0, 0, 1]])
@@ -36,7 +36,7 @@ def toy(tar, tmp_path, monkeypatch):
     for rung in ("tar", "hard"):
         path = protocol.warps_path("toy-000", rung, tmp_path)
         protocol.write_warps(path, "toy-000", rung, 0, dict.fromkeys(names, SHIFT))
-    monkeypatch.setattr(starts, "TAR", Small)
+    monkeypatch.setattr(initialisation, "TAR", Small)
     return tar, tmp_path
 
 
@@ -56,12 +56,12 @@ def test_each_variant_is_scored_by_its_own_transform(toy, monkeypatch):
             assert (modality0, modality1) == ("optical", "sar")
             return SimpleNamespace(matrix=self.matrix)
 
-    monkeypatch.setattr(starts, "Registrar", Fake)
+    monkeypatch.setattr(initialisation, "Registrar", Fake)
     (dataset,) = open_dataset(toy[0])
     ticks = []
-    found = starts.measure(dataset, "hard", dataset.names[:1], None, toy[1], ticks.append)
+    found = initialisation.measure(dataset, "hard", dataset.names[:1], None, toy[1], ticks.append)
     rows = {row["matcher"]: row for row in found.rows()}
-    assert list(rows) == [starts.SINGLE, *starts.VARIANTS]
+    assert list(rows) == [initialisation.SINGLE, *initialisation.VARIANTS]
     assert sum(ticks) == len(rows)
     assert (
         rows["upright, one scale"]["SR@3"],
@@ -76,23 +76,25 @@ def test_each_variant_is_scored_by_its_own_transform(toy, monkeypatch):
 
 
 def test_the_tables_say_where_each_starts(tmp_path):
-    errors = {starts.SINGLE: np.array([np.inf, 20.0]), "default": np.array([1.0, 4.0])}
+    errors = {initialisation.SINGLE: np.array([np.inf, 20.0]), "default": np.array([1.0, 4.0])}
     seconds = {name: np.array([1.0, 3.0]) for name in errors}
     found = Starts("toy-000", "hard", ["a", "b"], np.array([(30.0, 1.2), (-80.0, 0.7)]), errors, seconds)
-    path = starts.write(found, tmp_path, 2)
-    assert path.name == "toy-000.hard.starts.limit2.md"
+    path = initialisation.write(found, tmp_path, 2)
+    assert path.name == "toy-000.hard.initialisation.limit2.md"
     scales = ", ".join(f"{scale:g}" for scale in RegistrarConfig().scales)
     line = next(line for line in path.read_text().splitlines() if line.startswith("| default"))
     assert f"{RegistrarConfig().rotations} rotations; scales {scales}; until one is sure" in line
     assert line.endswith("| 50.0 | 100.0 | 100.0 | 2.50 | 2.00 | 2.00 |")
     content = json.loads(path.with_suffix(".json").read_text())
-    assert content["pairs"]["errors"][starts.SINGLE] == [None, 20]
+    assert content["pairs"]["errors"][initialisation.SINGLE] == [None, 20]
     assert content["configs"]["upright, one scale"]["rotations"] == 1
     assert path.with_suffix(".png").is_file()
 
 
 def test_the_command_registers_from_every_start(toy, tmp_path, monkeypatch, capsys):
-    monkeypatch.setattr(starts, "VARIANTS", {"upright": RegistrarConfig(rotations=1, scales=(1.0,), max_cells=100)})
+    monkeypatch.setattr(
+        initialisation, "VARIANTS", {"upright": RegistrarConfig(rotations=1, scales=(1.0,), max_cells=100)}
+    )
     words = [
         "--data",
         str(toy[0]),
@@ -105,10 +107,10 @@ def test_the_command_registers_from_every_start(toy, tmp_path, monkeypatch, caps
         "--out",
         str(tmp_path / "out"),
     ]
-    assert main(["starts", *words]) == 0
+    assert main(["study", "initialisation", *words]) == 0
     assert "| upright | 1 rotation; scale 1; best 3 compared |" in capsys.readouterr().out
-    rows = json.loads((tmp_path / "out" / "toy-000.tar.starts.limit1.json").read_text())["rows"]
-    assert [row["key"] for row in rows] == [starts.SINGLE, "upright"]
+    rows = json.loads((tmp_path / "out" / "toy-000.tar.initialisation.limit1.json").read_text())["rows"]
+    assert [row["key"] for row in rows] == [initialisation.SINGLE, "upright"]
     assert all(row["CPU seconds"] > 0 for row in rows)
 
 
@@ -119,6 +121,6 @@ def test_an_interrupted_command_says_that_it_keeps_nothing(toy, tmp_path, monkey
 
     monkeypatch.setattr(tqdm, "tqdm", Interrupted)
     words = ["--rung", "tar", "--warps", str(toy[1]), "--limit", "1", "--out", str(tmp_path / "out")]
-    assert main(["starts", "--data", str(toy[0]), *words]) == 130
+    assert main(["study", "initialisation", "--data", str(toy[0]), *words]) == 130
     assert capsys.readouterr().err.endswith("interrupted; nothing is kept, the same command starts over\n")
     assert not (tmp_path / "out").exists()

@@ -1,0 +1,96 @@
+"""Matchers to compare, one file each, behind one small protocol.
+
+Convention: a peer takes and gives pixels whose centres are integers, x before y. Where its library counts centres from
+0.5 (LoFTR and its kin, RoMa, DeDoDe), the adapter takes the half pixel off.
+
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Protocol
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+Image = NDArray[np.uint8]
+
+
+@dataclass(frozen=True)
+class Matches:
+    """Point matches of one pair, in pixels with centres at integers.
+
+    Args:
+        points0: (N, 2) x, y in image0.
+        points1: (N, 2) x, y in image1.
+        confidence: (N,), higher is better; what it means is the matcher's own.
+        std: (N,) stated one-sigma error per axis, px; None where it is not asked for.
+    """
+
+    points0: NDArray[np.float32]
+    points1: NDArray[np.float32]
+    confidence: NDArray[np.float32]
+    std: NDArray[np.float32] | None = None
+
+    @classmethod
+    def of(
+        cls, points0: torch.Tensor, points1: torch.Tensor, confidence: torch.Tensor, std: torch.Tensor | None = None
+    ) -> Matches:
+        """Build from tensors of any float type and device."""
+        parts = (points0, points1, confidence.reshape(-1), *(() if std is None else (std,)))
+        return cls(*(part.detach().float().cpu().numpy() for part in parts))
+
+    def inside(self, image0: Image, image1: Image) -> Matches:
+        """Keep the matches whose two ends lie on their images; those in padding do not."""
+        kept = np.ones(len(self.points0), bool)
+        for points, image in ((self.points0, image0), (self.points1, image1)):
+            kept &= ((points > -0.5) & (points < np.array(image.shape[1::-1]) - 0.5)).all(axis=1)
+        std = None if self.std is None else self.std[kept]
+        return Matches(self.points0[kept], self.points1[kept], self.confidence[kept], std)
+
+
+class Matcher(Protocol):
+    """What a peer offers.
+
+    Attributes:
+        name: how the table calls it.
+        parameters: number of learned numbers, 0 for a hand-crafted one.
+        settings: all that its matches depend on beside the images, in words and hashes; cached matches are used again
+            only where it is the same.
+
+    A matcher whose points all follow one transform that it found also has ``one_transform = True``.
+    """
+
+    name: str
+    parameters: int
+    settings: str
+
+    def match(self, image0: Image, image1: Image, **hints: str) -> Matches:
+        """Match two uint8 images (H, W) or (H, W, 3).
+
+        Hints, each optional: ``modality0`` and ``modality1``, "optical" or "sar"; ``model``, the kind of transform that
+        the rung's estimator fits, "affine" or "homography".
+        """
+        ...
+
+
+def count(*modules: torch.nn.Module) -> int:
+    """Count the parameters of modules."""
+    return sum(parameter.numel() for module in modules for parameter in module.parameters())
+
+
+def to_tensor(image: Image, channels: int | None = None) -> torch.Tensor:
+    """Turn (H, W) or (H, W, 3) uint8 into (1, C, H, W) float in [0, 1].
+
+    Args:
+        image: the image.
+        channels: 1 to weigh colours to grey, 3 to repeat grey; None for as many as the image has.
+    """
+    tensor = torch.from_numpy(np.ascontiguousarray(image)).float() / 255
+    tensor = tensor[None] if tensor.ndim == 2 else tensor.permute(2, 0, 1)
+    if channels == 1 and len(tensor) == 3:
+        tensor = torch.tensor([0.299, 0.587, 0.114]).view(3, 1, 1).mul(tensor).sum(0, keepdim=True)
+    elif channels == 3:
+        tensor = tensor.expand(3, -1, -1)
+    return tensor[None]

@@ -1,0 +1,1 @@
+"""Matchers without learned numbers."""

@@ -1,0 +1,1 @@
+"""Learned matchers, with their authors' weights."""

@@ -1,0 +1,1 @@
+"""TAR, through its door."""

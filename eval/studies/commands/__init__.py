@@ -1,0 +1,25 @@
+"""``python -m eval study NAME``: one file a study."""
+
+from __future__ import annotations
+
+from eval.commands.options import AddParser
+from eval.studies.commands import (
+    estimators,
+    initialisation,
+    label_noise,
+    landcover,
+    loftr,
+    text_ablation,
+    text_substitution,
+)
+
+# As --help lists them.
+STUDIES = (text_ablation, text_substitution, landcover, label_noise, initialisation, estimators, loftr)
+
+
+def add(add_parser: AddParser) -> None:
+    """Add the subcommand ``study``, with a subcommand of its own for each study."""
+    parser = add_parser("study", help="a one-off question; its answer stands in eval/results")
+    studies = parser.add_subparsers(required=True, metavar="name")
+    for study in STUDIES:
+        study.add(studies.add_parser)
