@@ -12,15 +12,15 @@ from eval.studies import commands as studies
 # As --help lists them.
 _COMMANDS = (warps, run, score, rejection, calibration, failures, speed, studies)
 _EXAMPLES = """examples, from the checkout's root, with DATA for ../shared/data:
-  python -m eval warps --data DATA/val-000.tar --rung tar,hard --seed 0
+  python -m eval warps --data DATA/val-000.tar --level tar,hard --seed 0
   python -m eval run --matchers tar,tar_registrar,sift,aliked,aliked@4 --data DATA/val-000.tar --out eval/results
   python -m eval run --matchers tar --checkpoint runs/a/checkpoint.safetensors --data DATA --limit 100 --out runs/a
-  python -m eval run --matchers sift --data DATA/bench/srif-opt-sar --rung real --out eval/results
-  python -m eval run --matchers aliked,my_package.matcher:build --data my/pairs --rung real --out runs/mine
-  python -m eval score --set val-000 --rung tar --out eval/results
-  python -m eval rejection --data DATA/val-000.tar --rung tar --mismatched 500 --out eval/results
-  python -m eval calibration --data DATA/val-000.tar --rung tar --out eval/results
-  python -m eval failures --data DATA/val-000.tar --rung hard --matcher tar_registrar --count 4 --out runs
+  python -m eval run --matchers sift --data DATA/bench/srif-opt-sar --level real --out eval/results
+  python -m eval run --matchers aliked,my_package.matcher:build --data my/pairs --level real --out runs/mine
+  python -m eval score --set val-000 --level tar --out eval/results
+  python -m eval rejection --data DATA/val-000.tar --level tar --mismatched 500 --out eval/results
+  python -m eval calibration --data DATA/val-000.tar --level tar --out eval/results
+  python -m eval failures --data DATA/val-000.tar --level hard --matcher tar_registrar --count 4 --out runs
   python -m eval speed --size 512 --threads 2
   python -m eval study --help
 """

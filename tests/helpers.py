@@ -25,7 +25,7 @@ SMALL = TARConfig(
     CFDMConfig(heads=2, layers=1),
 )
 SIDE = 96  # of the fake shards' images
-SHARED = Path(__file__).resolve().parents[1].parent / "shared"
+ERROR_SCALE = Path(__file__).resolve().parents[1].parent / "shared"
 SHIPPED = Path(__file__).resolve().parents[1] / "kornia_tar" / "weights" / "optical-sar.safetensors"
 
 needs_weights = pytest.mark.skipif(not SHIPPED.is_file(), reason="no shipped weights in kornia_tar/weights")

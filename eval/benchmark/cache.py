@@ -1,4 +1,4 @@
-"""Matches on disk: one HDF5 file per set, rung and matcher, one group per pair, so that scoring needs no matching.
+"""Matches on disk: one HDF5 file per set, level and matcher, one group per pair, so that scoring needs no matching.
 
 The file is only ever replaced as a whole by a longer copy of itself. A killed run leaves the last copy, in which every
 pair is complete; at most the last seconds of work are done again.
@@ -48,7 +48,7 @@ class Prediction:
 
 
 class Cache:
-    """Predictions of one matcher on one set and rung; use as a context, which writes what is pending at its end.
+    """Predictions of one matcher on one set and level; use as a context, which writes what is pending at its end.
 
     Args:
         path: the HDF5 file; made by the first write.
@@ -100,9 +100,9 @@ class Cache:
         self._written = time.monotonic()
 
 
-def cache_path(folder: Path, dataset: str, rung: str, matcher: str) -> Path:
-    """Return the cache file of a matcher on a set and rung."""
-    return folder / f"{dataset}.{rung}.{matcher.replace(':', '-')}.h5"
+def cache_path(folder: Path, dataset: str, level: str, matcher: str) -> Path:
+    """Return the cache file of a matcher on a set and level."""
+    return folder / f"{dataset}.{level}.{matcher.replace(':', '-')}.h5"
 
 
 def read_about(path: Path) -> dict[str, Any]:

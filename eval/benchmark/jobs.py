@@ -29,7 +29,7 @@ PATIENCE = 60.0  # seconds that an interrupted process gets to write what it has
 
 @dataclass(frozen=True)
 class Job:
-    """One matcher on one set, at some rungs.
+    """One matcher on one set, at some levels.
 
     Args:
         matcher: the matcher's name.
@@ -37,7 +37,7 @@ class Job:
         split: its official part, or None.
         dataset: the set's name.
         names: the pairs to match.
-        rungs: names of rungs.
+        levels: names of levels.
         threads: of torch and OpenCV.
         cache: folder of cached matches.
         warps: folder of stored warps.
@@ -51,7 +51,7 @@ class Job:
     split: str | None
     dataset: str
     names: tuple[str, ...]
-    rungs: tuple[str, ...]
+    levels: tuple[str, ...]
     threads: int
     cache: Path
     warps: Path
@@ -72,7 +72,7 @@ def run_jobs(jobs: Sequence[Job], at_once: int = 1) -> dict[Job, str]:
     messages: Any = context.Queue()
     waiting, reasons = list(enumerate(jobs)), dict[Job, str]()
     running: dict[int, BaseProcess] = {}
-    total = sum(len(job.names) * len(job.rungs) for job in jobs)
+    total = sum(len(job.names) * len(job.levels) for job in jobs)
     previous = signal.signal(signal.SIGTERM, signal.default_int_handler)  # a polite end is an interrupt
     with tqdm(total=total, unit="pair", file=sys.stderr) as bar:
         try:
@@ -139,9 +139,9 @@ def _outcome(job: Job, tick: Callable[[int], None]) -> tuple[str, Any]:
     try:
         matcher = turned.create(job.matcher, job.weights, job.checkpoint, download=job.download)
         dataset = next(found for found in open_dataset(job.data, job.split) if found.name == job.dataset)
-        for rung in job.rungs:
-            predict.predict(dataset, rung, matcher, job.matcher, job.cache, job.names, job.warps, tick)
-    except peers.NotRun as reason:
+        for level in job.levels:
+            predict.predict(dataset, level, matcher, job.matcher, job.cache, job.names, job.warps, tick)
+    except peers.MatcherUnavailable as reason:
         return "not run", str(reason)
     except (ValueError, FileNotFoundError, TypeError) as error:
         return "error", error

@@ -7,10 +7,10 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from eval.benchmark import metrics
-from eval.benchmark.protocol import REAL, RUNGS, Matrix, read_warps
+from eval.benchmark.protocol import LEVELS, REAL, Matrix, read_warps
 
 
-def thin(names: Sequence[str], limit: int | None) -> list[str]:
+def subsample(names: Sequence[str], limit: int | None) -> list[str]:
     """Take ``limit`` names spread evenly over the sorted names, or all."""
     names = sorted(names)
     if limit is None or limit >= len(names):
@@ -18,9 +18,9 @@ def thin(names: Sequence[str], limit: int | None) -> list[str]:
     return [names[index * len(names) // limit] for index in range(limit)]
 
 
-def model_of(rung: str) -> metrics.Model:
+def model_of(level: str) -> metrics.Model:
     """The transform that the shared estimator fits."""
-    return RUNGS[rung].model if rung in RUNGS else "affine"
+    return LEVELS[level].model if level in LEVELS else "affine"
 
 
 def hash_warps(warps: dict[str, Matrix] | None) -> str:
@@ -33,6 +33,6 @@ def hash_warps(warps: dict[str, Matrix] | None) -> str:
     return digest.hexdigest()[:16]
 
 
-def stored_warps(dataset: str, rung: str, folder: Path) -> dict[str, Matrix] | None:
+def stored_warps(dataset: str, level: str, folder: Path) -> dict[str, Matrix] | None:
     """Read the warps of a set, or return None for the set's own truth."""
-    return None if rung == REAL else read_warps(dataset, rung, folder)
+    return None if level == REAL else read_warps(dataset, level, folder)

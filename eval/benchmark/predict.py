@@ -16,12 +16,12 @@ from eval.benchmark.protocol import WARPS, Pair, make_pair
 from eval.benchmark.provenance import provenance
 from eval.benchmark.speed import peak_memory
 from eval.datasets import Dataset
-from eval.peers import Matcher, NotRun
+from eval.peers import Matcher, MatcherUnavailable
 
 
 def predict(
     dataset: Dataset,
-    rung: str,
+    level: str,
     matcher: Matcher,
     key: str,
     folder: Path,
@@ -33,7 +33,7 @@ def predict(
 
     Args:
         dataset: the set.
-        rung: name of a rung, or ``real`` for the set's own truth.
+        level: name of a level, or ``real`` for the set's own truth.
         matcher: the matcher.
         key: the name by which the matcher is asked for; part of the cache's name.
         folder: folder of the caches.
@@ -42,9 +42,9 @@ def predict(
         tick: told how many more pairs are done.
 
     Raises:
-        NotRun: when the matcher breaks down on a pair; what it matched before stays.
+        MatcherUnavailable: when the matcher breaks down on a pair; what it matched before stays.
     """
-    warps = stored_warps(dataset.name, rung, warps_folder)
+    warps = stored_warps(dataset.name, level, warps_folder)
     if warps is not None and (lacking := [name for name in names if name not in warps]):
         raise ValueError(f"{dataset.name}: {len(lacking)} pairs have no stored warp, first {lacking[0]!r}; draw again")
     about = {
@@ -55,14 +55,14 @@ def predict(
         "parameters": matcher.parameters,
         "predicted": provenance(),
     }
-    with Cache(cache_path(folder, dataset.name, rung, key), about) as cache:
+    with Cache(cache_path(folder, dataset.name, level, key), about) as cache:
         warm = False
         for name in names:
             pair = make_pair(dataset.read(name), None if warps is None else warps[name])
             if cache.holds(name, pair.digest):
                 tick(1)
                 continue
-            hints = {**pair.hints, "model": model_of(rung)}
+            hints = {**pair.hints, "model": model_of(level)}
             try:
                 if not warm:  # the first call of a network is slow for reasons of its own
                     with FlopCounterMode(display=False) as counter:
@@ -73,7 +73,7 @@ def predict(
                 matches = matcher.match(pair.image0, pair.image1, **hints)
                 seconds = time.perf_counter() - start
             except Exception as error:
-                raise NotRun(f"broke down on {name}: {type(error).__name__}: {error}") from error
+                raise MatcherUnavailable(f"broke down on {name}: {type(error).__name__}: {error}") from error
             about["peak MiB"] = peak_memory()
             shape0 = (pair.image0.shape[0], pair.image0.shape[1])
             cache.add(name, Prediction(matches, pair.truth, shape0, pair.border, seconds, pair.digest, pair.tie_points))

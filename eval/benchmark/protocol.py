@@ -1,6 +1,6 @@
-"""What every matcher is asked to solve: the rungs, their stored warps, and the bytes a matcher sees.
+"""What every matcher is asked to solve: the levels, their stored warps, and the bytes a matcher sees.
 
-A rung says how far image1 is moved from image0. Its warps are drawn once, one matrix per pair name, and stored as JSON
+A level says how far image1 is moved from image0. Its warps are drawn once, one matrix per pair name, and stored as JSON
 under ``eval/warps/``; a run only reads them, so that nothing is random when matchers are compared.
 """
 
@@ -28,11 +28,11 @@ Border = Literal["fill", "crop", "none"]
 
 SIZE = 256
 WARPS = Path(__file__).parents[1] / "warps"
-REAL = "real"  # the rung of data sets that bring their own truth: nothing is warped
+REAL = "real"  # the level of data sets that bring their own truth: nothing is warped
 
 
 @dataclass(frozen=True)
-class Rung:
+class Level:
     """Ranges of the random warp; all draws are uniform, the scale on a log axis where ``log_scale`` says so.
 
     Args:
@@ -77,11 +77,11 @@ class Rung:
         return text + (f", perspective +-{self.perspective:.0%} per axis" if self.perspective else "")
 
 
-RUNGS = {
+LEVELS = {
     # The paper's deformation (arXiv 2605.12064).
-    "tar": Rung(rotation=35, scale=(0.7, 1.3), translation=0.10),
+    "tar": Level(rotation=35, scale=(0.7, 1.3), translation=0.10),
     # Ours: any rotation, twice as far in scale and shift, and a mild tilt.
-    "hard": Rung(rotation=180, scale=(0.5, 2.0), translation=0.20, perspective=0.05, log_scale=True),
+    "hard": Level(rotation=180, scale=(0.5, 2.0), translation=0.20, perspective=0.05, log_scale=True),
 }
 
 
@@ -92,7 +92,7 @@ class Pair:
     Args:
         name: the sample's name.
         image0: optical image, (H0, W0) or (H0, W0, 3) uint8.
-        image1: the other image, (H1, W1) uint8, warped unless the rung is ``real``.
+        image1: the other image, (H1, W1) uint8, warped unless the level is ``real``.
         truth: (3, 3) matrix that maps image0 to image1; least squares on the tie points where a set has only those.
         border: how image1 ends: ``crop`` (cut from a larger image), ``fill`` (zeros where nothing is there), ``none``.
         hints: ``modality0`` and ``modality1`` ("optical" | "sar"), each present only where it is one of the two.
@@ -121,38 +121,38 @@ def translation(x: float, y: float) -> Matrix:
     return np.array([[1, 0, x], [0, 1, y], [0, 0, 1]], dtype=np.float64)
 
 
-def draw_warps(names: Iterable[str], rung: str, seed: int) -> dict[str, Matrix]:
-    """Draw one matrix per name; a name's matrix depends on seed, rung and name alone, never on the other names."""
+def draw_warps(names: Iterable[str], level: str, seed: int) -> dict[str, Matrix]:
+    """Draw one matrix per name; a name's matrix depends on seed, level and name alone, never on the other names."""
     warps = {}
     for name in sorted(names):
-        digest = hashlib.sha256(f"{seed}/{rung}/{name}".encode()).digest()
-        matrix = find_rung(rung).draw(np.random.default_rng(int.from_bytes(digest[:16], "big")))
+        digest = hashlib.sha256(f"{seed}/{level}/{name}".encode()).digest()
+        matrix = find_level(level).draw(np.random.default_rng(int.from_bytes(digest[:16], "big")))
         # Short decimals keep the files small; the rounded matrix is the truth, so nothing is lost by it.
         warps[name] = np.array([float(f"{value:.7g}") for value in matrix.ravel()]).reshape(3, 3)
     return warps
 
 
-def find_rung(rung: str) -> Rung:
-    """Return the rung of that name, or raise ValueError."""
-    if rung not in RUNGS:
-        raise ValueError(f"rung {rung!r} is unknown: choose from {', '.join([*RUNGS, REAL])}")
-    return RUNGS[rung]
+def find_level(level: str) -> Level:
+    """Return the level of that name, or raise ValueError."""
+    if level not in LEVELS:
+        raise ValueError(f"level {level!r} is unknown: choose from {', '.join([*LEVELS, REAL])}")
+    return LEVELS[level]
 
 
-def warps_path(dataset: str, rung: str, folder: Path = WARPS) -> Path:
-    """Return where the warps of a set and rung are stored."""
-    return folder / f"{dataset}.{rung}-rung.json"
+def warps_path(dataset: str, level: str, folder: Path = WARPS) -> Path:
+    """Return where the warps of a set and level are stored."""
+    return folder / f"{dataset}.{level}-level.json"
 
 
-def write_warps(path: Path, dataset: str, rung: str, seed: int, warps: dict[str, Matrix]) -> None:
+def write_warps(path: Path, dataset: str, level: str, seed: int, warps: dict[str, Matrix]) -> None:
     """Store warps as JSON, one pair per line, atomically."""
     head = {
         "set": dataset,
-        "rung": rung,
+        "level": level,
         "seed": seed,
         "size": SIZE,
-        "drawn": find_rung(rung).describe(),
-        "by": "numpy default_rng(first 128 bits of sha256('{seed}/{rung}/{name}')), eval/protocol.py",
+        "drawn": find_level(level).describe(),
+        "by": "numpy default_rng(first 128 bits of sha256('{seed}/{level}/{name}')), eval/benchmark/protocol.py",
         "convention": "row-major 3x3, image0 -> image1, both size x size; pixel centres at integers, x before y",
     }
     rows = (f"    {json.dumps(name)}: {json.dumps(matrix.ravel().tolist())}" for name, matrix in warps.items())
@@ -162,17 +162,17 @@ def write_warps(path: Path, dataset: str, rung: str, seed: int, warps: dict[str,
         temporary.write_text(text)
 
 
-def read_warps(dataset: str, rung: str, folder: Path = WARPS) -> dict[str, Matrix]:
+def read_warps(dataset: str, level: str, folder: Path = WARPS) -> dict[str, Matrix]:
     """Read the stored warps of a set.
 
     Raises:
-        FileNotFoundError: when the set has none for this rung.
+        FileNotFoundError: when the set has none for this level.
         ValueError: when the file is not one of ours.
     """
-    path = warps_path(dataset, rung, folder)
+    path = warps_path(dataset, level, folder)
     if not path.is_file():
         raise FileNotFoundError(
-            f"no stored warps for set {dataset!r}, rung {rung!r} ({path.name}): draw them with 'python -m eval warps'"
+            f"no stored warps for set {dataset!r}, level {level!r} ({path.name}): draw them with 'python -m eval warps'"
         )
     try:
         stored = json.loads(path.read_text())
@@ -200,8 +200,8 @@ def stretch(image: Image) -> Image:
     return np.clip((image.astype(np.float32) - low) * (255 / (high - low)) + 0.5, 0, 255).astype(np.uint8)
 
 
-def rungs_for(dataset: Dataset, wanted: Sequence[str]) -> list[str]:
-    """Return the rungs a set is run at: ``real`` for one that brings its own truth, else those wanted."""
+def levels_for(dataset: Dataset, wanted: Sequence[str]) -> list[str]:
+    """Return the levels a set is run at: ``real`` for one that brings its own truth, else those wanted."""
     first = dataset.read(dataset.names[0])
     return [REAL] if first.truth is not None or first.tie_points is not None else list(wanted)
 
@@ -217,7 +217,7 @@ def own_truth(sample: Sample) -> Matrix:
     ties = sample.tie_points
     matrix = None if ties is None else fit_least_squares(ties[:, :2], ties[:, 2:])
     if matrix is None:
-        raise ValueError(f"{sample.name} brings no truth: rung {REAL!r} needs it, choose a rung with warps")
+        raise ValueError(f"{sample.name} brings no truth: level {REAL!r} needs it, choose a level with warps")
     return matrix
 
 

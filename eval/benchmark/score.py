@@ -12,26 +12,26 @@ import numpy as np
 from eval.benchmark import metrics
 from eval.benchmark.cache import Prediction, read_about, read_names, read_predictions
 from eval.benchmark.pairs import hash_warps, model_of, stored_warps
-from eval.benchmark.protocol import RUNGS, WARPS, Matrix
+from eval.benchmark.protocol import LEVELS, WARPS, Matrix
 from eval.benchmark.table import PairErrors, Table, motion
 
 
-def cached_names(dataset: str, rung: str, folder: Path) -> list[str]:
-    """Return the names of all pairs that any matcher's cache of a set and rung holds, sorted."""
-    return sorted({name for path in _cached(dataset, rung, folder) for name in read_names(path)})
+def cached_names(dataset: str, level: str, folder: Path) -> list[str]:
+    """Return the names of all pairs that any matcher's cache of a set and level holds, sorted."""
+    return sorted({name for path in _cached(dataset, level, folder) for name in read_names(path)})
 
 
 def score(
-    dataset: str, rung: str, folder: Path, names: Sequence[str], not_run: dict[str, str], warps_folder: Path = WARPS
+    dataset: str, level: str, folder: Path, names: Sequence[str], not_run: dict[str, str], warps_folder: Path = WARPS
 ) -> Table:
-    """Score every cached matcher of a set and rung on the same pairs.
+    """Score every cached matcher of a set and level on the same pairs.
 
     A matcher whose cache lacks one of the pairs, or was made with other warps than those stored now, gets no row but a
     line that says so.
 
     Args:
         dataset: name of the set.
-        rung: name of the rung.
+        level: name of the level.
         folder: folder of the caches.
         names: the pairs.
         not_run: matchers that could not be run, with the reason.
@@ -40,14 +40,14 @@ def score(
     Raises:
         FileNotFoundError: when nothing is cached.
     """
-    model = model_of(rung)
-    wanted = hash_warps(stored_warps(dataset, rung, warps_folder))
+    model = model_of(level)
+    wanted = hash_warps(stored_warps(dataset, level, warps_folder))
     rows, missing = [], dict(not_run)
     ceiling: dict[str, float] = {}
     borders: Counter[str] = Counter()
     errors: dict[str, Matrix] = {}
     motions: list[tuple[float, float]] = []
-    for path in _cached(dataset, rung, folder):
+    for path in _cached(dataset, level, folder):
         about = read_about(path)
         lacking = len(set(names) - set(read_names(path)))
         if about["warps"] != wanted:
@@ -57,7 +57,7 @@ def score(
         else:
             predictions = read_predictions(path, names)
             scores = [score_prediction(prediction, model) for prediction in predictions]
-            key = path.name.removeprefix(f"{dataset}.{rung}.").removesuffix(".h5")
+            key = path.name.removeprefix(f"{dataset}.{level}.").removesuffix(".h5")
             rows.append(_row(about, key, predictions, scores))
             errors[key] = np.array([score.corner_error for score in scores])
             motions = motions or [motion(prediction.truth, prediction.shape0) for prediction in predictions]
@@ -65,16 +65,16 @@ def score(
             borders = borders or Counter(prediction.border for prediction in predictions)
             missing.pop(key, None)  # matched in an earlier run
     rows.sort(key=lambda row: (row["AUC@10"], row["AUC@5"], row["NCM"]), reverse=True)
-    drawn = RUNGS[rung].describe() if rung in RUNGS else "the set's own truth"
+    drawn = LEVELS[level].describe() if level in LEVELS else "the set's own truth"
     rotations, scales = np.array(motions).reshape(-1, 2).T
     detail = PairErrors(list(names), rotations, scales, errors)
-    return Table(dataset, rung, drawn, model, len(names), dict(borders), rows, ceiling, missing, detail)
+    return Table(dataset, level, drawn, model, len(names), dict(borders), rows, ceiling, missing, detail)
 
 
-def _cached(dataset: str, rung: str, folder: Path) -> list[Path]:
-    if files := sorted(folder.glob(f"{dataset}.{rung}.*.h5")):
+def _cached(dataset: str, level: str, folder: Path) -> list[Path]:
+    if files := sorted(folder.glob(f"{dataset}.{level}.*.h5")):
         return files
-    raise FileNotFoundError(f"{folder}: no matches cached of set {dataset!r}, rung {rung!r}: do 'python -m eval run'")
+    raise FileNotFoundError(f"{folder}: no matches cached of set {dataset!r}, level {level!r}: do 'python -m eval run'")
 
 
 def _row(

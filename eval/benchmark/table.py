@@ -30,12 +30,12 @@ class PairErrors:
 
 @dataclass(frozen=True)
 class Table:
-    """One set and rung, scored.
+    """One set and level, scored.
 
     Args:
         dataset: name of the set.
-        rung: name of the rung.
-        drawn: what the rung's warps are.
+        level: name of the level.
+        drawn: what the level's warps are.
         model: what the shared estimator fits.
         pairs: number of pairs in every row.
         borders: number of pairs whose image1 is filled, cropped or untouched.
@@ -47,7 +47,7 @@ class Table:
     """
 
     dataset: str
-    rung: str
+    level: str
     drawn: str
     model: str
     pairs: int
@@ -59,8 +59,8 @@ class Table:
 
     @property
     def title(self) -> str:
-        """The set and rung in words."""
-        return f"{self.dataset}, rung {self.rung}"
+        """The set and level in words."""
+        return f"{self.dataset}, level {self.level}"
 
     @property
     def about(self) -> str:

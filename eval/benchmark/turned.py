@@ -14,7 +14,7 @@ import numpy as np
 from eval import peers
 from eval.benchmark import metrics
 from eval.peers import Image, Matcher, Matches
-from kornia_tar.raster.view import View
+from kornia_tar.raster.view import MaskedImage
 
 TURNS = (4, 8)
 INLIER_PIXELS = 3.0
@@ -25,9 +25,9 @@ class Turned:
     """A matcher that sees image1 at several turns and keeps the matches of the best one.
 
     The turns are the registrar's: counter-clockwise, nothing cut off, zeros in the corners that a diagonal opens. The
-    best has the most inliers of the estimator that all matchers share, at the rung's model and 3 px; the first of equal
-    ones counts. Of a matcher that hands over one transform all points are inliers, whatever it found; the mean of its
-    confidence decides.
+    best has the most inliers of the estimator that all matchers share, at the level's model and 3 px; the first of
+    equal ones counts. Of a matcher that hands over one transform all points are inliers, whatever it found; the mean of
+    its confidence decides.
 
     Args:
         matcher: the matcher; its attribute ``one_transform``, where it has one, says that it is of the latter kind.
@@ -74,7 +74,7 @@ class Turned:
 
 def turn(image: Image, degrees: int) -> tuple[Image, metrics.Array]:
     """Turn an image counter-clockwise as the registrar does, and return it with the matrix back to upright pixels."""
-    view = View(cast(Any, image), np.ones(image.shape[:2], bool), None)
+    view = MaskedImage(cast(Any, image), np.ones(image.shape[:2], bool), None)
     turned, back = view.turned(degrees)
     return cast(Image, turned.image), back
 

@@ -1,4 +1,4 @@
-"""Do TAR's confidence and std mean what they say? Measured on a set under a rung, corrected, and measured again.
+"""Do TAR's confidence and std mean what they say? Measured on a set under a level, corrected, and measured again.
 
 Two outputs are judged (``reliability.py``): the matches of one pass, all of them, and the tie points of the registrar
 where its gates trust them. Each on optical–SAR pairs, and on pairs of one modality: an image and itself,
@@ -20,8 +20,8 @@ import torch
 
 from eval.benchmark.cache import Cache, Prediction, cache_path, read_predictions
 from eval.benchmark.metrics import transform
-from eval.benchmark.pairs import hash_warps, thin
-from eval.benchmark.protocol import RUNGS, WARPS, Matrix, Pair, make_pair, read_warps
+from eval.benchmark.pairs import hash_warps, subsample
+from eval.benchmark.protocol import LEVELS, WARPS, Matrix, Pair, make_pair, read_warps
 from eval.benchmark.provenance import provenance
 from eval.calibration.reliability import BINS, CROSS, Stated, figures, fit, held_out
 from eval.datasets import Dataset, Sample
@@ -59,20 +59,20 @@ class Found(NamedTuple):
 def plans(names: Sequence[str], limit: int, registrations: int) -> list[Plan]:
     """Pairs to match: ``limit`` in one pass, ``registrations`` by the registrar, a fourth of each of one modality."""
     return [
-        Plan(output, pair, tuple(thin(names, number if pair == CROSS else -(-number // SAME_SHARE))))
+        Plan(output, pair, tuple(subsample(names, number if pair == CROSS else -(-number // SAME_SHARE))))
         for output, number in (("matches", limit), ("tie_points", registrations)) for pair in PAIRS
     ]  # fmt: skip
 
 
 def collect(
-    dataset: Dataset, rung: str, todo: Sequence[Plan], checkpoint: Path | None, folder: Path,
+    dataset: Dataset, level: str, todo: Sequence[Plan], checkpoint: Path | None, folder: Path,
     tick: Callable[[int], None] = lambda _: None,
 ) -> dict[Plan, Found]:  # fmt: skip
     """Match the planned pairs, uncorrected whatever the checkpoint holds. What is cached is not matched again.
 
     Args:
         dataset: the set.
-        rung: name of a rung.
+        level: name of a level.
         todo: which pairs.
         checkpoint: TAR's; None for the one that the package ships.
         folder: folder of the caches.
@@ -80,16 +80,16 @@ def collect(
 
     Raises:
         ValueError: a set of other images than optical and SAR.
-        FileNotFoundError: no warps of the rung are stored, or there is no such checkpoint.
+        FileNotFoundError: no warps of the level are stored, or there is no such checkpoint.
     """
-    warps, half, peer = read_warps(dataset.name, rung, WARPS), halves(dataset.names), TAR(checkpoint)
+    warps, half, peer = read_warps(dataset.name, level, WARPS), halves(dataset.names), TAR(checkpoint)
     net = peer.net.fuse()
     net.threshold, net.calibration = 0.0, Calibration()
-    registrar = Registrar(net, RegistrarConfig(model=RUNGS[rung].model))
+    registrar = Registrar(net, RegistrarConfig(model=LEVELS[level].model))
     key = f"{peer.settings} | warps {hash_warps(warps)}"
     found: dict[Plan, Found] = {}
     for plan in todo:
-        path = cache_path(folder / "calibration", dataset.name, rung, f"{plan.output}.{plan.pair}")
+        path = cache_path(folder / "calibration", dataset.name, level, f"{plan.output}.{plan.pair}")
         with Cache(path, {"key": key, "matcher": f"{peer.name}, {OUTPUTS[plan.output]}"}) as cache:
             for name in plan.names:
                 pair = pair_of(dataset.read(name), plan.pair, warps[name])
@@ -109,7 +109,7 @@ def collect(
 
 
 def pair_of(sample: Sample, pair: str, warp: Matrix) -> Pair:
-    """The pair that the rung makes of a sample; of one modality: of one of its images and itself."""
+    """The pair that the level makes of a sample; of one modality: of one of its images and itself."""
     if sample.modality != "sar":
         raise ValueError(f"{sample.name} shows {sample.modality} beside optical; calibration needs optical–SAR pairs")
     images = {"optical": sample.optical, "sar": sample.other}
@@ -190,13 +190,13 @@ def store(path: Path, calibration: Calibration, fitted: str) -> None:
     save_checkpoint(path, net, info | {"calibration": calibration.to_metadata() | {"fitted": fitted}})
 
 
-def write(folder: Path, dataset: str, rung: str, rows: Rows, calibration: Calibration) -> Path:
-    """Write ``<set>.<rung>.calibration.md``, ``.json`` and ``.png``; returns the first one's path."""
-    stem, made = f"{dataset}.{rung}.calibration", provenance()
+def write(folder: Path, dataset: str, level: str, rows: Rows, calibration: Calibration) -> Path:
+    """Write ``<set>.<level>.calibration.md``, ``.json`` and ``.png``; returns the first one's path."""
+    stem, made = f"{dataset}.{level}.calibration", provenance()
     folder.mkdir(parents=True, exist_ok=True)
     write_json(folder / f"{stem}.json", {"fit": asdict(calibration), "figures": rows, "made": made})
-    _draw(rows, f"{dataset}, rung {rung}", folder / f"{stem}.png")
-    lines = [f"## Calibration, {dataset}, rung {rung}", "", *_tables(rows, calibration), ""]
+    _draw(rows, f"{dataset}, level {level}", folder / f"{stem}.png")
+    lines = [f"## Calibration, {dataset}, level {level}", "", *_tables(rows, calibration), ""]
     lines += [f"`{made['command']}` · commit {made['commit']} · {made['date']}"]
     return write_text(folder / f"{stem}.md", "\n".join(lines) + "\n")
 

@@ -1,6 +1,6 @@
 """How often the registrar trusts what it must not: images of different places, and what its gates cost on true pairs.
 
-A mismatched pair is one place's image0 and the image1 of another, half of the sorted set away, each as the rung shows
+A mismatched pair is one place's image0 and the image1 of another, half of the sorted set away, each as the level shows
 it. Hundreds of them take an hour: every outcome is kept as it comes, and no pair is registered twice.
 """
 
@@ -15,8 +15,8 @@ from pathlib import Path
 import numpy as np
 
 from eval.benchmark.metrics import Model
-from eval.benchmark.pairs import hash_warps, thin
-from eval.benchmark.protocol import RUNGS, WARPS, make_pair, read_warps
+from eval.benchmark.pairs import hash_warps, subsample
+from eval.benchmark.protocol import LEVELS, WARPS, make_pair, read_warps
 from eval.benchmark.provenance import provenance
 from eval.datasets import Dataset
 from eval.peers.ours.tar import TAR
@@ -34,7 +34,7 @@ class Outcome:
     name: str  # of a mismatched pair "<one> and <other>"
     error: float | None  # px, mean corner error; None for a mismatched pair
     registered: bool
-    gain: float  # nats per cell
+    log_likelihood_gain: float  # nats per cell
     estimate: float  # px, the registrar's own
     seconds: float
     digest: str = ""  # of the pairs that were asked, see ``protocol.Pair.digest``
@@ -79,31 +79,31 @@ class Outcomes:
 
 
 def measure(
-    dataset: Dataset, rung: str, true: int, mismatched: int, checkpoint: Path | None, folder: Path,
+    dataset: Dataset, level: str, true: int, mismatched: int, checkpoint: Path | None, folder: Path,
     tick: Callable[[int], None] = lambda _: None,
 ) -> tuple[list[Outcome], list[Outcome]]:  # fmt: skip
-    """Register ``true`` true pairs and ``mismatched`` mismatched ones of a set under a rung, but for those kept.
+    """Register ``true`` true pairs and ``mismatched`` mismatched ones of a set under a level, but for those kept.
 
     Args:
         dataset: the set.
-        rung: name of a rung.
+        level: name of a level.
         true: number of true pairs, spread evenly over the set.
         mismatched: number of mismatched pairs, likewise.
         checkpoint: TAR's; None for the one that the package ships.
-        folder: where outcomes are kept, in ``rejection/<set>.<rung>.json``.
+        folder: where outcomes are kept, in ``rejection/<set>.<level>.json``.
         tick: told how many more pairs are done.
 
     Raises:
         ValueError: a set too small to hold other places; a file of outcomes that is none of ours.
-        FileNotFoundError: a set without warps of the rung; no such checkpoint.
+        FileNotFoundError: a set without warps of the level; no such checkpoint.
     """
-    names, warps = dataset.names, read_warps(dataset.name, rung, WARPS)
+    names, warps = dataset.names, read_warps(dataset.name, level, WARPS)
     if len(names) < 4:
         raise ValueError(f"{dataset.name} has {len(names)} pairs: too few to mismatch")
-    model: Model = RUNGS[rung].model
+    model: Model = LEVELS[level].model
     peer = TAR(checkpoint)
     registrar = Registrar(peer.net.fuse(), RegistrarConfig(model=model))
-    path = folder / "rejection" / f"{dataset.name}.{rung}.json"
+    path = folder / "rejection" / f"{dataset.name}.{level}.json"
     kept = Outcomes(path, f"{peer.settings} | warps {hash_warps(warps)}")
 
     def register(name0: str, name1: str) -> Outcome:
@@ -119,15 +119,21 @@ def measure(
             shape = pairs[0].image0.shape[:2]
             error = corner_error(found.matrix, pairs[0].truth, shape) if name0 == name1 else None
             outcome = Outcome(
-                name, error, bool(found.registered), float(found.gain), float(found.error_estimate), seconds, digest
+                name,
+                error,
+                bool(found.registered),
+                float(found.log_likelihood_gain),
+                float(found.error_estimate),
+                seconds,
+                digest,
             )
             kept.add(outcome)
         tick(1)
         return outcome
 
     half = len(names) // 2
-    others = [(name, names[(names.index(name) + half) % len(names)]) for name in thin(names, mismatched)]
-    return [register(name, name) for name in thin(names, true)], [register(*pair) for pair in others]
+    others = [(name, names[(names.index(name) + half) % len(names)]) for name in subsample(names, mismatched)]
+    return [register(name, name) for name in subsample(names, true)], [register(*pair) for pair in others]
 
 
 def summary(true: Sequence[Outcome], mismatched: Sequence[Outcome]) -> dict[str, float]:
@@ -152,16 +158,16 @@ def summary(true: Sequence[Outcome], mismatched: Sequence[Outcome]) -> dict[str,
     }
 
 
-def write(folder: Path, dataset: str, rung: str, true: Sequence[Outcome], mismatched: Sequence[Outcome]) -> Path:
-    """Write ``<set>.<rung>.rejection.json`` and ``.md``; returns the latter's path."""
+def write(folder: Path, dataset: str, level: str, true: Sequence[Outcome], mismatched: Sequence[Outcome]) -> Path:
+    """Write ``<set>.<level>.rejection.json`` and ``.md``; returns the latter's path."""
     figures = summary(true, mismatched)
     rows = {"true": [asdict(o) for o in true], "mismatched": [asdict(o) for o in mismatched]}
     content = {"figures": figures, "made": provenance(), **rows}
     folder.mkdir(parents=True, exist_ok=True)
-    write_json(folder / f"{dataset}.{rung}.rejection.json", content)
+    write_json(folder / f"{dataset}.{level}.rejection.json", content)
     lines = [
-        f"## Rejection, {dataset}, rung {rung}", "",
+        f"## Rejection, {dataset}, level {level}", "",
         "The registrar's own transform on true pairs, all and those that its gates trust, and on mismatched ones.", "",
         "| figure | value |", "|---|---:|", *(f"| {name} | {value:.4g} |" for name, value in figures.items()),
     ]  # fmt: skip
-    return write_text(folder / f"{dataset}.{rung}.rejection.md", "\n".join(lines) + "\n")
+    return write_text(folder / f"{dataset}.{level}.rejection.md", "\n".join(lines) + "\n")

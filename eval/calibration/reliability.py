@@ -24,7 +24,7 @@ from numpy.typing import NDArray
 
 from eval.benchmark.metrics import NCM_PIXELS
 from kornia_tar.conventions import CELL
-from kornia_tar.network.calibration import EDGE, Correction, Corrections
+from kornia_tar.network.calibration import EDGE, PairScalings, PlattScaling
 
 Array = NDArray[np.float64]
 Mask = NDArray[np.bool_]
@@ -66,7 +66,7 @@ class Stated:
         """Some of the matches."""
         return Stated(self.half[kept], self.confidence[kept], self.std[kept], self.error[kept])
 
-    def corrected(self, correction: Correction) -> Stated:
+    def corrected(self, correction: PlattScaling) -> Stated:
         """With confidence and std corrected."""
         return replace(self, confidence=correction.confidence(self.confidence), std=correction.std(self.std))
 
@@ -126,12 +126,12 @@ def std_factor(found: Stated) -> float:
     return _rms(near.error) / _rms(near.std)
 
 
-def fit(found: Mapping[str, Stated]) -> Corrections:
+def fit(found: Mapping[str, Stated]) -> PairScalings:
     """Fit to all matches, by pair of modalities; errors of :func:`scale_logits` and :func:`std_factor`."""
     cross, same = found[CROSS], join([part for pair, part in found.items() if pair != CROSS])
     factor = std_factor(cross)
-    fits = (Correction(*scale_logits(part.confidence, part.right), factor) for part in (cross, same))
-    return Corrections(*fits)
+    fits = (PlattScaling(*scale_logits(part.confidence, part.right), factor) for part in (cross, same))
+    return PairScalings(*fits)
 
 
 def held_out(found: Mapping[str, Stated]) -> dict[str, Stated]:

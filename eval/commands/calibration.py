@@ -14,7 +14,9 @@ def add(add_parser: AddParser) -> None:
     """Add the subcommand."""
     parser = add_parser("calibration", help="do TAR's confidence and std mean what they say?")
     parser.add_argument("--data", required=True, help="an optical–SAR set with stored warps")
-    parser.add_argument("--rung", choices=tuple(protocol.RUNGS), default="tar", help="deformation (%(default)s)")
+    parser.add_argument(
+        "--level", "--rung", choices=tuple(protocol.LEVELS), default="tar", help="deformation (%(default)s)"
+    )
     parser.add_argument(
         "--limit", type=positive, default=200, help="pairs matched in one pass, and a fourth as many of each modality "
         "with itself (%(default)s)"
@@ -40,10 +42,10 @@ def _do(args: argparse.Namespace) -> None:
     dataset, checkpoint = one_set(args.data), args.store or args.checkpoint
     todo = calibration.plans(dataset.names, args.limit, args.registrations)
     with tqdm(total=sum(len(plan.names) for plan in todo), unit="pair") as bar:
-        found = calibration.collect(dataset, args.rung, todo, checkpoint, args.cache, bar.update)
+        found = calibration.collect(dataset, args.level, todo, checkpoint, args.cache, bar.update)
     rows, fits = calibration.judge(found)
-    print(calibration.write(args.out, dataset.name, args.rung, rows, fits).read_text())
+    print(calibration.write(args.out, dataset.name, args.level, rows, fits).read_text())
     if args.store is not None:
-        words = f"to {dataset.name}, rung {args.rung}, {args.limit} pairs, {args.registrations} of them registered"
+        words = f"to {dataset.name}, level {args.level}, {args.limit} pairs, {args.registrations} of them registered"
         calibration.store(args.store, fits, words)
         print(f"stored in {args.store}", file=sys.stderr)

@@ -15,7 +15,10 @@ def add(add_parser: AddParser) -> None:
     parser = add_parser("failures", help="pictures of the worst pairs, from the cached matches")
     parser.add_argument("--data", required=True, help="the set")
     parser.add_argument(
-        "--rung", default="tar", help=f"{', '.join(protocol.RUNGS)}; {protocol.REAL} of itself (%(default)s)"
+        "--level",
+        "--rung",
+        default="tar",
+        help=f"{', '.join(protocol.LEVELS)}; {protocol.REAL} of itself (%(default)s)",
     )
     parser.add_argument("--matcher", default="tar_registrar", help="whose matches (%(default)s)")
     parser.add_argument("--count", type=positive, default=4, help="number of pairs (%(default)s)")
@@ -29,8 +32,8 @@ def _do(args: argparse.Namespace) -> None:
     from eval.report import failures  # it needs matplotlib, which no table needs
 
     dataset = one_set(args.data)
-    (rung,) = protocol.rungs_for(dataset, [args.rung])
-    found = failures.worst(dataset, rung, args.matcher, args.count, args.cache)
+    (level,) = protocol.levels_for(dataset, [args.level])
+    found = failures.worst(dataset, level, args.matcher, args.count, args.cache)
     for failure in found.failures:
         print(f"{failure.pair.name}: {failure.caption}")
     if args.drawing:

@@ -12,7 +12,7 @@ from eval.datasets import Dataset, open_dataset
 AddParser = Callable[..., argparse.ArgumentParser]  # a subparsers action's add_parser
 
 ROOT = Path(__file__).resolve().parents[2]  # of the checkout
-RUNGS_OR_REAL = f"{', '.join(protocol.RUNGS)}, or {protocol.REAL} for the truth a set brings; commas between several"
+LEVELS_OR_REAL = f"{', '.join(protocol.LEVELS)}, or {protocol.REAL} for the truth a set brings; commas between several"
 GOES_ON = "what is matched is kept, the same command goes on from here"  # told after an interrupt
 
 

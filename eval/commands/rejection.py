@@ -13,7 +13,9 @@ def add(add_parser: AddParser) -> None:
     """Add the subcommand."""
     parser = add_parser("rejection", help="does the registrar refuse images of different places?")
     parser.add_argument("--data", required=True, help="a set with stored warps")
-    parser.add_argument("--rung", choices=tuple(protocol.RUNGS), default="tar", help="deformation (%(default)s)")
+    parser.add_argument(
+        "--level", "--rung", choices=tuple(protocol.LEVELS), default="tar", help="deformation (%(default)s)"
+    )
     parser.add_argument("--true", type=positive, default=200, help="true pairs (%(default)s)")
     parser.add_argument("--mismatched", type=positive, default=500, help="mismatched pairs (%(default)s)")
     parser.add_argument("--threads", type=positive, default=2, help="CPU threads (%(default)s)")
@@ -34,6 +36,6 @@ def _do(args: argparse.Namespace) -> None:
     count = len(dataset.names)
     with tqdm(total=min(args.true, count) + min(args.mismatched, count), unit="pair") as bar:
         found = rejection.measure(
-            dataset, args.rung, args.true, args.mismatched, args.checkpoint, args.cache, bar.update
+            dataset, args.level, args.true, args.mismatched, args.checkpoint, args.cache, bar.update
         )
-    print(rejection.write(args.out, dataset.name, args.rung, *found).read_text())
+    print(rejection.write(args.out, dataset.name, args.level, *found).read_text())

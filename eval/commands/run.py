@@ -7,7 +7,7 @@ from pathlib import Path
 
 from eval import peers
 from eval.benchmark import jobs, pairs, protocol, turned
-from eval.commands.options import GOES_ON, ROOT, RUNGS_OR_REAL, AddParser, data_options, positive, words
+from eval.commands.options import GOES_ON, LEVELS_OR_REAL, ROOT, AddParser, data_options, positive, words
 from eval.commands.tables import table_options, write_report, write_table
 from eval.datasets import open_dataset
 
@@ -21,7 +21,7 @@ def add(add_parser: AddParser) -> None:
     parser.add_argument(
         "--matchers", type=words, required=True, help="comma-separated, of those listed below; identity always runs"
     )
-    parser.add_argument("--rung", type=words, default=["tar"], help=f"{RUNGS_OR_REAL} (tar)")
+    parser.add_argument("--level", "--rung", type=words, default=["tar"], help=f"{LEVELS_OR_REAL} (tar)")
     parser.add_argument("--jobs", type=positive, default=1, help="matchers to run at the same time (%(default)s)")
     parser.add_argument("--threads", type=positive, default=1, help="threads of torch and OpenCV, each (%(default)s)")
     parser.add_argument("--checkpoint", type=Path, help="TAR's checkpoint instead of the shipped one")
@@ -36,12 +36,12 @@ def _do(args: argparse.Namespace) -> None:
     turned.check(args.matchers)  # a mistyped name fails before any other is matched
     places = {dataset.name: (dataset, path) for path in args.data for dataset in open_dataset(path, args.split)}
     keys = list(dict.fromkeys(["identity", *args.matchers]))
-    planned = {name: pairs.thin(dataset.names, args.limit) for name, (dataset, _) in places.items()}
-    rungs = {name: protocol.rungs_for(dataset, args.rung) for name, (dataset, _) in places.items()}
+    planned = {name: pairs.subsample(dataset.names, args.limit) for name, (dataset, _) in places.items()}
+    levels = {name: protocol.levels_for(dataset, args.level) for name, (dataset, _) in places.items()}
     todo = [
         jobs.Job(
             matcher=key, data=path, split=args.split, dataset=name, names=tuple(planned[name]),
-            rungs=tuple(rungs[name]), threads=args.threads, cache=args.cache, warps=args.warps,
+            levels=tuple(levels[name]), threads=args.threads, cache=args.cache, warps=args.warps,
             weights=args.weights, checkpoint=args.checkpoint, download=args.download,
         )
         for name, (_, path) in places.items() for key in keys
@@ -50,6 +50,6 @@ def _do(args: argparse.Namespace) -> None:
     tables = []
     for name in places:
         not_run = {job.matcher: reason for job, reason in reasons.items() if job.dataset == name}
-        for rung in rungs[name]:
-            tables.append(write_table(name, rung, args, planned[name], not_run))
+        for level in levels[name]:
+            tables.append(write_table(name, level, args, planned[name], not_run))
     write_report(tables, args, [dataset for dataset, _ in places.values()])

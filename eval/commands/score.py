@@ -5,7 +5,7 @@ from __future__ import annotations
 import argparse
 
 from eval.benchmark import pairs, score
-from eval.commands.options import RUNGS_OR_REAL, AddParser, words
+from eval.commands.options import LEVELS_OR_REAL, AddParser, words
 from eval.commands.tables import table_options, write_report, write_table
 from eval.datasets import open_dataset
 
@@ -16,14 +16,14 @@ def add(add_parser: AddParser) -> None:
     parser.add_argument("--data", nargs="+", default=[], help="the sets themselves, for pictures in the report")
     parser.add_argument("--split", help="as in run")
     parser.add_argument("--set", dest="sets", type=words, required=True, help="names of sets, such as val-000")
-    parser.add_argument("--rung", type=words, default=["tar"], help=f"{RUNGS_OR_REAL} (tar)")
+    parser.add_argument("--level", "--rung", type=words, default=["tar"], help=f"{LEVELS_OR_REAL} (tar)")
     parser.set_defaults(do=_do, kept="finished tables stay, the same command scores all again")
 
 
 def _do(args: argparse.Namespace) -> None:
     tables = []
     for dataset in args.sets:
-        for rung in args.rung:
-            names = pairs.thin(score.cached_names(dataset, rung, args.cache), args.limit)
-            tables.append(write_table(dataset, rung, args, names, {}))
+        for level in args.level:
+            names = pairs.subsample(score.cached_names(dataset, level, args.cache), args.limit)
+            tables.append(write_table(dataset, level, args, names, {}))
     write_report(tables, args, [dataset for path in args.data for dataset in open_dataset(path, args.split)])

@@ -16,19 +16,19 @@ from eval.report import write
 def table_options() -> argparse.ArgumentParser:
     """Where matches and tables are, and of how many pairs; a parent of parsers."""
     tables = argparse.ArgumentParser(add_help=False)
-    tables.add_argument("--out", type=Path, required=True, help="folder of the tables <set>.<rung>.md and .json")
+    tables.add_argument("--out", type=Path, required=True, help="folder of the tables <set>.<level>.md and .json")
     tables.add_argument("--cache", type=Path, default=Path("runs/eval"), help="folder of cached matches (%(default)s)")
     tables.add_argument("--warps", type=Path, default=protocol.WARPS, help="folder of the stored warps (eval/warps)")
     tables.add_argument("--limit", type=positive, help="only this many pairs, spread evenly over the set")
     return tables
 
 
-def write_table(dataset: str, rung: str, args: argparse.Namespace, names: list[str], not_run: dict[str, str]) -> Table:
+def write_table(dataset: str, level: str, args: argparse.Namespace, names: list[str], not_run: dict[str, str]) -> Table:
     """Score what is cached of these pairs, write it and print it."""
-    table = score.score(dataset, rung, args.cache, names, not_run, args.warps)
+    table = score.score(dataset, level, args.cache, names, not_run, args.warps)
     path = write.write(table, args.out, args.limit)
     written = f"{path} and {path.with_suffix('.json').name}"
-    if rung in protocol.RUNGS:
+    if level in protocol.LEVELS:
         from eval.report import deformation  # it needs matplotlib, which no table needs
 
         written += f", {deformation.draw(table, path.with_suffix('.png')).name}"

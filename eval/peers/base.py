@@ -70,7 +70,7 @@ class Matcher(Protocol):
         """Match two uint8 images (H, W) or (H, W, 3).
 
         Hints, each optional: ``modality0`` and ``modality1``, "optical" or "sar"; ``model``, the kind of transform that
-        the rung's estimator fits, "affine" or "homography".
+        the level's estimator fits, "affine" or "homography".
         """
         ...
 

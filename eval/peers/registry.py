@@ -61,7 +61,7 @@ def create(
             nothing, and the matcher's name says so.
 
     Raises:
-        NotRun: when it cannot be run here, with the reason.
+        MatcherUnavailable: when it cannot be run here, with the reason.
         ValueError: when there is no such matcher.
         TypeError: when one's own factory returns no matcher.
     """

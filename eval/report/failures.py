@@ -83,10 +83,10 @@ class Failure:
 
 @dataclass(frozen=True)
 class Worst:
-    """The worst pairs of a set and rung by one matcher, the worst first."""
+    """The worst pairs of a set and level by one matcher, the worst first."""
 
     dataset: str
-    rung: str
+    level: str
     matcher: str
     pairs: int
     failures: list[Failure]
@@ -95,16 +95,17 @@ class Worst:
     def title(self) -> str:
         """What is shown, in words."""
         return (
-            f"The {len(self.failures)} worst of {self.pairs} pairs · {self.matcher} on {self.dataset}, rung {self.rung}"
+            f"The {len(self.failures)} worst of {self.pairs} pairs · {self.matcher} on {self.dataset}, "
+            f"level {self.level}"
         )
 
 
-def worst(dataset: Dataset, rung: str, matcher: str, count: int, folder: Path) -> Worst:
+def worst(dataset: Dataset, level: str, matcher: str, count: int, folder: Path) -> Worst:
     """Choose the pairs without a transform first, then those with the largest corner errors.
 
     Args:
         dataset: the set, for its images.
-        rung: name of a rung, or ``real``.
+        level: name of a level, or ``real``.
         matcher: the matcher's key; all pairs that its cache holds are compared.
         count: number of pairs to choose.
         folder: folder of the caches.
@@ -113,7 +114,7 @@ def worst(dataset: Dataset, rung: str, matcher: str, count: int, folder: Path) -
         FileNotFoundError: when nothing is cached of it.
         ValueError: when the cache holds pairs that the set does not.
     """
-    path = cache_path(folder, dataset.name, rung, matcher)
+    path = cache_path(folder, dataset.name, level, matcher)
     if not path.is_file():
         raise FileNotFoundError(f"{path}: no matches cached of {matcher!r}: do 'python -m eval run' first")
     names, known = read_names(path), set(dataset.names)
@@ -122,16 +123,16 @@ def worst(dataset: Dataset, rung: str, matcher: str, count: int, folder: Path) -
             f"{path}: {len(strange)} of its pairs are not in {dataset.name}, first {strange[0]!r}; run again"
         )
     predictions = read_predictions(path, names)
-    scores = [score_prediction(prediction, model_of(rung)) for prediction in predictions]
+    scores = [score_prediction(prediction, model_of(level)) for prediction in predictions]
     order = sorted(range(len(names)), key=lambda index: (-scores[index].corner_error, names[index]))
     found = []
     for index in order[:count]:
         said = predictions[index]
         # A stored truth is the drawn warp itself; a set with its own truth is read as it is.
-        pair = make_pair(dataset.read(names[index]), None if rung == REAL else said.truth)
-        matrix = metrics.estimate(said.matches.points0, said.matches.points1, model_of(rung))
+        pair = make_pair(dataset.read(names[index]), None if level == REAL else said.truth)
+        matrix = metrics.estimate(said.matches.points0, said.matches.points1, model_of(level))
         found.append(Failure(pair, said.matches, matrix, scores[index]))
-    return Worst(dataset.name, rung, read_about(path)["matcher"], len(names), found)
+    return Worst(dataset.name, level, read_about(path)["matcher"], len(names), found)
 
 
 def draw_images(worst: Worst, path: Path) -> Path:

@@ -18,9 +18,9 @@ from kornia_tar.files import write_text
 
 
 def write(table: Table, folder: Path, limit: int | None = None) -> Path:
-    """Write ``<set>.<rung>.md`` and ``.json`` (with ``.limit<N>`` in the name of a partial run); returns the first."""
+    """Write ``<set>.<level>.md`` and ``.json`` (with ``.limit<N>`` in the name of a partial run); returns the first."""
     made = provenance()
-    stem = f"{table.dataset}.{table.rung}" + part(limit)
+    stem = f"{table.dataset}.{table.level}" + part(limit)
     content = {key: value for key, value in asdict(table).items() if key != "detail"}
     content["rows"] = [{key: _finite(value) for key, value in row.items()} for row in table.rows]
     write_text(folder / f"{stem}.json", json.dumps(content | {"scored": made}, indent=1) + "\n")
@@ -48,7 +48,7 @@ def write_report(
         ValueError: without tables.
     """
     if not tables:
-        raise ValueError("no tables to report: score at least one set and rung")
+        raise ValueError("no tables to report: score at least one set and level")
     made = provenance()
     write_text(folder / f"report{part(limit)}.md", joined(tables, made))
     path = folder / f"report{part(limit)}.html"

@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 
 from eval.benchmark import metrics, pairs
 from eval.benchmark.cache import Prediction, cache_path, read_about, read_names, read_predictions
-from eval.benchmark.protocol import RUNGS
+from eval.benchmark.protocol import LEVELS
 from hloc_plugin._pycolmap import load as pycolmap
 from kornia_tar.geometry import fit_least_squares, fit_transform
 
@@ -116,11 +116,11 @@ ESTIMATORS: dict[str, Estimator] = {
 
 @dataclass(frozen=True)
 class Comparison:
-    """All estimators on one matcher's matches of one set and rung.
+    """All estimators on one matcher's matches of one set and level.
 
     Args:
         dataset: name of the set.
-        rung: name of the rung.
+        level: name of the level.
         matcher: the matcher's name.
         pairs: number of pairs.
         rows: one per estimator: its name, SR@1 to 10, median corner error, inlier precision at 3 px, failures, seconds.
@@ -128,19 +128,19 @@ class Comparison:
     """
 
     dataset: str
-    rung: str
+    level: str
     matcher: str
     pairs: int
     rows: list[dict[str, Any]]
     not_run: dict[str, str]
 
 
-def compare(dataset: str, rung: str, matcher: str, folder: Path, limit: int | None = None) -> Comparison:
+def compare(dataset: str, level: str, matcher: str, folder: Path, limit: int | None = None) -> Comparison:
     """Run every estimator on a matcher's cached matches.
 
     Args:
         dataset: name of the set.
-        rung: name of the rung.
+        level: name of the level.
         matcher: the matcher's key.
         folder: folder of the caches.
         limit: only so many pairs, spread evenly over the set.
@@ -148,10 +148,10 @@ def compare(dataset: str, rung: str, matcher: str, folder: Path, limit: int | No
     Raises:
         FileNotFoundError: when nothing is cached of it.
     """
-    path = cache_path(folder, dataset, rung, matcher)
+    path = cache_path(folder, dataset, level, matcher)
     if not path.is_file():
         raise FileNotFoundError(f"{path}: no matches cached of {matcher!r}: do 'python -m eval run' first")
-    predictions = read_predictions(path, pairs.thin(read_names(path), limit))
+    predictions = read_predictions(path, pairs.subsample(read_names(path), limit))
     rows: list[dict[str, Any]] = []
     missing: dict[str, str] = {}
     for name, estimator in ESTIMATORS.items():
@@ -159,7 +159,7 @@ def compare(dataset: str, rung: str, matcher: str, folder: Path, limit: int | No
             rows.append({"estimator": name} | _row(estimator, predictions))
         except ImportError as error:
             missing[name] = f"{error}; pip install pycolmap"
-    return Comparison(dataset, rung, read_about(path)["matcher"], len(predictions), rows, missing)
+    return Comparison(dataset, level, read_about(path)["matcher"], len(predictions), rows, missing)
 
 
 def _row(estimator: Estimator, predictions: Sequence[Prediction]) -> dict[str, Any]:
@@ -191,8 +191,8 @@ def markdown(comparisons: Sequence[Comparison]) -> str:
         "Precision: share of the inliers within 3 px of the truth, mean over pairs. Below 8 matches, all fail.",
     ]
     for c in comparisons:
-        ceiling = RUNGS[c.rung].describe() if c.rung in RUNGS else "the set's own truth"
-        lines += ["", f"## {c.matcher} on {c.dataset}, rung {c.rung} ({c.pairs} pairs; {ceiling})", ""]
+        ceiling = LEVELS[c.level].describe() if c.level in LEVELS else "the set's own truth"
+        lines += ["", f"## {c.matcher} on {c.dataset}, level {c.level} ({c.pairs} pairs; {ceiling})", ""]
         lines += [
             "| estimator | SR@1 | SR@3 | SR@5 | SR@10 | median px | inlier precision | ms |",
             "|---|" + "---:|" * 7,

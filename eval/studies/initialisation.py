@@ -16,7 +16,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from eval.benchmark import metrics
-from eval.benchmark.protocol import RUNGS, WARPS, Pair, make_pair, read_warps
+from eval.benchmark.protocol import LEVELS, WARPS, Pair, make_pair, read_warps
 from eval.benchmark.provenance import made_by, provenance
 from eval.benchmark.table import PairErrors, Table, motion
 from eval.datasets import Dataset
@@ -39,11 +39,11 @@ PIXELS = (3, 5, 10)
 
 @dataclass(frozen=True)
 class Starts:
-    """Every variant on the same pairs of one set and rung.
+    """Every variant on the same pairs of one set and level.
 
     Args:
         dataset: name of the set.
-        rung: name of the rung.
+        level: name of the level.
         names: the pairs, N of them.
         motions: (N, 2) true rotation in degrees and scale of each.
         errors: per variant the (N,) mean corner errors in px, inf without a transform.
@@ -51,7 +51,7 @@ class Starts:
     """
 
     dataset: str
-    rung: str
+    level: str
     names: list[str]
     motions: NDArray[np.float64]
     errors: dict[str, NDArray[np.float64]]
@@ -72,23 +72,23 @@ class Starts:
 
 
 def measure(
-    dataset: Dataset, rung: str, names: Sequence[str], checkpoint: Path | None = None, warps: Path = WARPS,
+    dataset: Dataset, level: str, names: Sequence[str], checkpoint: Path | None = None, warps: Path = WARPS,
     tick: Callable[[int], None] = lambda _: None,
 ) -> Starts:  # fmt: skip
     """Register the named pairs from every start.
 
     Args:
         dataset: the set.
-        rung: name of a rung.
+        level: name of a level.
         names: the pairs.
         checkpoint: TAR's, or None for the shipped one.
         warps: folder of the stored warps.
         tick: told how many more calls are done.
 
     Raises:
-        FileNotFoundError: a set without warps of the rung.
+        FileNotFoundError: a set without warps of the level.
     """
-    stored, model = read_warps(dataset.name, rung, warps), RUNGS[rung].model
+    stored, model = read_warps(dataset.name, level, warps), LEVELS[level].model
     matcher = TAR(checkpoint)
     matcher.net.fuse()
 
@@ -120,7 +120,7 @@ def measure(
             errors[way].append(metrics.corner_error(matrix, pair.truth, pair.image0.shape))
             tick(1)
     return Starts(
-        dataset.name, rung, list(names), np.array(motions),
+        dataset.name, level, list(names), np.array(motions),
         {way: np.array(found) for way, found in errors.items()},
         {way: np.array(taken) for way, taken in seconds.items()},
     )  # fmt: skip
@@ -139,16 +139,16 @@ def describe(variant: str) -> str:
 
 
 def write(starts: Starts, folder: Path, limit: int | None = None) -> Path:
-    """Write ``<set>.<rung>.initialisation.md``, ``.json``, ``.png`` (by rotation and scale); return the first's path.
+    """Write ``<set>.<level>.initialisation.md``, ``.json``, ``.png`` (by rotation and scale); return the first's path.
 
     A partial run has ``.limit<N>`` in the names.
     """
     rows, made = starts.rows(), provenance()
-    path = folder / f"{starts.dataset}.{starts.rung}.initialisation{part(limit)}.md"
-    drawn = RUNGS[starts.rung]
+    path = folder / f"{starts.dataset}.{starts.level}.initialisation{part(limit)}.md"
+    drawn = LEVELS[starts.level]
     heads = [*(f"SR@{limit}" for limit in PIXELS), "median px", "CPU s", "mean CPU s"]
     lines = [
-        f"# Starts, {starts.dataset}, rung {starts.rung}", "",
+        f"# Starts, {starts.dataset}, level {starts.level}", "",
         f"{len(starts.names)} pairs; {drawn.describe()}. SR: % of pairs whose mean corner error, of the transform "
         "itself, is below so many px; no transform is an infinite error. CPU seconds of a pair: median and mean, "
         f"{made['threads']} thread(s).", "",
@@ -166,7 +166,7 @@ def write(starts: Starts, folder: Path, limit: int | None = None) -> Path:
     rotations, scales = starts.motions.T
     detail = PairErrors(starts.names, rotations, scales, starts.errors)
     table = Table(
-        starts.dataset, starts.rung, drawn.describe(), drawn.model, len(starts.names), {}, rows, {}, {}, detail
+        starts.dataset, starts.level, drawn.describe(), drawn.model, len(starts.names), {}, rows, {}, {}, detail
     )
     deformation.draw(table, path.with_suffix(".png"))
     return path

@@ -30,14 +30,14 @@ class Labels:
     """What two warps of N pairs say of each other.
 
     Args:
-        rungs: the two; the second is scored.
-        shifts: (2, M, 2) px of image0, mean displacement of the ground under each rung's result, of the M pairs that
+        levels: the two; the second is scored.
+        shifts: (2, M, 2) px of image0, mean displacement of the ground under each level's result, of the M pairs that
             both got within ``NEAR``.
-        errors: per truth the (N,) mean corner errors under the second rung, px; "stored", and the stored one corrected
-            by what the first rung's result says, as far as that model goes.
+        errors: per truth the (N,) mean corner errors under the second level, px; "stored", and the stored one corrected
+            by what the first level's result says, as far as that model goes.
     """
 
-    rungs: tuple[str, str]
+    levels: tuple[str, str]
     shifts: Array
     errors: dict[str, Array]
 
@@ -49,30 +49,30 @@ class Labels:
         return x, y
 
 
-def measure(dataset: str, rungs: tuple[str, str], matcher: str, folder: Path) -> Labels:
-    """Compare a matcher's cached results under two rungs, on the pairs that both caches hold.
+def measure(dataset: str, levels: tuple[str, str], matcher: str, folder: Path) -> Labels:
+    """Compare a matcher's cached results under two levels, on the pairs that both caches hold.
 
     Raises:
         FileNotFoundError: a cache that is not there.
-        ValueError: one rung twice; caches of two versions of the matcher; fewer than 10 pairs that both rungs got
+        ValueError: one level twice; caches of two versions of the matcher; fewer than 10 pairs that both levels got
             within ``NEAR``.
     """
-    if rungs[0] == rungs[1]:
-        raise ValueError(f"two different rungs are needed, got {rungs[0]} twice")
-    paths = [cache_path(folder, dataset, rung, matcher) for rung in rungs]
-    for path, rung in zip(paths, rungs, strict=True):
+    if levels[0] == levels[1]:
+        raise ValueError(f"two different levels are needed, got {levels[0]} twice")
+    paths = [cache_path(folder, dataset, level, matcher) for level in levels]
+    for path, level in zip(paths, levels, strict=True):
         if not path.is_file():
-            raise FileNotFoundError(f"{path}: no matches cached: do 'python -m eval run --rung {rung}' first")
+            raise FileNotFoundError(f"{path}: no matches cached: do 'python -m eval run --level {level}' first")
     settings = [read_about(path)["settings"] for path in paths]
     if settings[0] != settings[1]:
         raise ValueError(
-            f"{dataset}: {matcher} was another under {rungs[0]} ({settings[0]}) than under {rungs[1]} ({settings[1]})"
+            f"{dataset}: {matcher} was another under {levels[0]} ({settings[0]}) than under {levels[1]} ({settings[1]})"
         )
     names = sorted(set(read_names(paths[0])) & set(read_names(paths[1])))
     shifts: list[list[Array]] = []
     errors: dict[str, list[float]] = {_name(model): [] for model in TRUTHS}
     for first, second in zip(*(read_predictions(path, names) for path in paths), strict=True):
-        matrix0, matrix1 = _fit(first, rungs[0]), _fit(second, rungs[1])
+        matrix0, matrix1 = _fit(first, levels[0]), _fit(second, levels[1])
         moved0, moved1 = _moved(matrix0, first), _moved(matrix1, second)
         if moved0 and moved1:
             shifts.append([(there - here).mean(axis=0) for here, there in (moved0, moved1)])
@@ -81,13 +81,13 @@ def measure(dataset: str, rungs: tuple[str, str], matcher: str, folder: Path) ->
             truth = second.truth if step is None else second.truth @ step
             errors[_name(model)].append(corner_error(matrix1, truth, second.shape0))
     if len(shifts) < 10:
-        raise ValueError(f"{dataset}: {len(shifts)} pairs within {NEAR:g} px under both rungs are too few")
-    return Labels(rungs, np.array(shifts).transpose(1, 0, 2), {key: np.array(all_) for key, all_ in errors.items()})
+        raise ValueError(f"{dataset}: {len(shifts)} pairs within {NEAR:g} px under both levels are too few")
+    return Labels(levels, np.array(shifts).transpose(1, 0, 2), {key: np.array(all_) for key, all_ in errors.items()})
 
 
 def describe(found: Labels, dataset: str, matcher: str) -> str:
     """The result as a text with a table."""
-    made, (first, second) = provenance(), found.rungs
+    made, (first, second) = provenance(), found.levels
     length = lambda shift: f"{np.median(np.linalg.norm(shift, axis=-1)):.2f}"  # noqa: E731
     x, y = found.correlation
     rows = [
@@ -120,8 +120,8 @@ def _name(model: str | None) -> str:
     return "stored" if model is None else f"corrected by the other warp's result, {model}"
 
 
-def _fit(prediction: Prediction, rung: str) -> Array | None:
-    return estimate(prediction.matches.points0, prediction.matches.points1, model_of(rung))
+def _fit(prediction: Prediction, level: str) -> Array | None:
+    return estimate(prediction.matches.points0, prediction.matches.points1, model_of(level))
 
 
 def _moved(matrix: Array | None, prediction: Prediction) -> tuple[Array, Array] | None:

@@ -26,15 +26,15 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import UnidentifiedImageError
 
-from eval.benchmark.pairs import thin
+from eval.benchmark.pairs import subsample
 from eval.benchmark.provenance import provenance
 from eval.datasets.files import safe_name
 from eval.datasets.webdataset import load_image
 from kornia_tar.files import write_json, write_text
-from kornia_tar.matching.landcover import Cover, read_cover
+from kornia_tar.matching.landcover import LandCoverMap, read_landcover
 from kornia_tar.matching.matcher import TARMatcher
 from kornia_tar.raster import Raster, to_grey8
-from kornia_tar.training.data import unnamed
+from kornia_tar.training.data import label_held_out
 
 SHUFFLES = 1000
 Modality = Literal["optical", "sar"]
@@ -183,7 +183,7 @@ def read_scenes(
                 members = found.get(modality, {})
                 if not members:
                     continue
-                names = thin(list(members), limit)
+                names = subsample(list(members), limit)
                 covers = [_cover(path, tar, members[name][0], modality, matcher) for name in progress(names)]
                 if len({cover.valid.shape for cover in covers}) > 1:
                     raise ValueError(f"{path}: holds images of several sizes; need one")
@@ -284,7 +284,7 @@ def _labelled(
         kind = next((kind for kind in SETS if match["name"].startswith(kind)), None)
         rest = match["name"].partition("__")[2]
         index = next((k for k, label in enumerate(SETS.get(kind or "", ())) if rest.startswith(f"{label.mark}_")), None)
-        taught = kind == "rsscn7" and not unnamed(match["name"])
+        taught = kind == "rsscn7" and not label_held_out(match["name"])
         if kind is not None and index is not None and not taught:
             sets.add(kind)
             found.setdefault(match["modality"], {})[match["name"]] = member, index
@@ -294,7 +294,9 @@ def _labelled(
     return SETS[sets.pop()], found
 
 
-def _cover(path: Path, tar: tarfile.TarFile, member: tarfile.TarInfo, modality: Modality, matcher: TARMatcher) -> Cover:
+def _cover(
+    path: Path, tar: tarfile.TarFile, member: tarfile.TarInfo, modality: Modality, matcher: TARMatcher
+) -> LandCoverMap:
     """The map of one image, stretched as the command line does it."""
     file = tar.extractfile(member)
     assert file is not None  # a regular file
@@ -303,7 +305,7 @@ def _cover(path: Path, tar: tarfile.TarFile, member: tarfile.TarInfo, modality: 
     except (UnidentifiedImageError, OSError) as error:
         raise ValueError(f"{path}: {member.name} is not a readable image ({error})") from error
     raster = Raster(pixels, np.ones(pixels.shape[:2], bool), None, path)
-    return read_cover(matcher, to_grey8(raster, modality), modality=modality)
+    return read_landcover(matcher, to_grey8(raster, modality), modality=modality)
 
 
 def _kind(row: Row) -> str:

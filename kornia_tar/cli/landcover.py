@@ -10,7 +10,7 @@ from kornia_tar import __version__
 from kornia_tar.cli.command import AddCommand
 from kornia_tar.cli.options import add_pair, known_modality, make_matcher, to_greys
 from kornia_tar.files import output_folder, write_json
-from kornia_tar.matching.landcover import compare_covers, read_cover
+from kornia_tar.matching.landcover import compare_landcover, read_landcover
 from kornia_tar.outputs.landcover_sheet import LEAST, Side, draw_landcover
 from kornia_tar.raster import read_image, to_rgb8, write_image
 
@@ -46,14 +46,14 @@ def _do(a: argparse.Namespace) -> int:
     output_folder(a.out.parent)
     sides = []
     for raster, grey, modality in zip(rasters, to_greys(*rasters, a), (a.modality0, a.modality1), strict=True):
-        cover = read_cover(matcher, grey, raster.mask, known_modality(modality))
+        cover = read_landcover(matcher, grey, raster.mask, known_modality(modality))
         kind = "SAR" if cover.modality == "sar" else cover.modality
         shown = to_rgb8(raster) if cover.modality == "optical" else grey
         sides.append(
             Side(shown, grey, cover if names is None else cover.only(names), f"{kind} · {raster.path.name}", kind)
         )
     covers = [side.cover for side in sides]
-    same = compare_covers(covers[0], covers[1]) if rasters[0].size == rasters[1].size else None
+    same = compare_landcover(covers[0], covers[1]) if rasters[0].size == rasters[1].size else None
     encoder = matcher.info.get("text", {}).get("encoder", "unknown encoder")
     told = [f"{len(covers[0].names)} words of {encoder}"]
     if same is not None:

@@ -10,8 +10,7 @@ from pathlib import Path
 from kornia_tar import __version__
 from kornia_tar.cli.command import AddCommand
 from kornia_tar.cli.options import choose_device
-from kornia_tar.files import output_folder, write_json
-from kornia_tar.matching.matcher import TARMatcher
+from kornia_tar.files import output_folder
 from kornia_tar.network.checkpoint import resolve_weights
 from kornia_tar.network.net import SIZES
 from kornia_tar.text import TextBank, available_text_priors, embed_classes, load_text_prior
@@ -45,8 +44,6 @@ def add(command: AddCommand) -> None:
                         "a lower rate")  # fmt: skip
     parser.add_argument("--only", choices=("fine", "text"), help="with --from: train the fine stage alone, or what "
                         "reads the text and compares cells")  # fmt: skip
-    parser.add_argument("--val", type=Path, help="a validation shard, matched at the end under the stored warps")
-    parser.add_argument("--val-warps", type=Path, help="JSON with one matrix per pair of --val")
 
 
 def _do(a: argparse.Namespace) -> int:
@@ -57,15 +54,9 @@ def _do(a: argparse.Namespace) -> int:
         raise ImportError('training shows its progress with tqdm: pip install "kornia-tar[train]"')
     from kornia_tar.training.data import find_shards, read_optical, read_pairs
     from kornia_tar.training.loop import TrainConfig, train
-    from kornia_tar.training.validate import validate
 
     if a.size < 64 or a.size % 16:
         raise ValueError(f"--size must be a multiple of 16 and at least 64, got {a.size}")
-    if (a.val is None) != (a.val_warps is None):
-        raise ValueError("--val and --val-warps go together")
-    for path in (a.val, a.val_warps):
-        if path is not None and not path.is_file():
-            raise FileNotFoundError(f"{path}: no such file")
     for name in ("minutes", "steps", "batch", "limit"):
         if getattr(a, name) is not None and not getattr(a, name) > 0:
             raise ValueError(f"--{name} must be positive, got {getattr(a, name)}")
@@ -93,10 +84,6 @@ def _do(a: argparse.Namespace) -> int:
         start=start, provenance=provenance,
     )  # fmt: skip
     print(f"written: {path}")
-    if a.val is not None:
-        scores = validate(TARMatcher(path).to(device), a.val, a.val_warps)
-        write_json(out / "validation.json", scores)
-        print(" · ".join(f"{k} {v:.1f}" for k, v in scores.items()))
     return 0
 
 

@@ -20,7 +20,7 @@ _TILE, _OVERLAP = 1024, 128  # px, multiples of a cell; bounds the memory, and h
 
 
 @dataclass(frozen=True)
-class Cover:
+class LandCoverMap:
     """Land cover of one image, one value per cell of 8×8 pixels.
 
     Attributes:
@@ -50,7 +50,7 @@ class Cover:
         """(K,) mean probability over the valid cells."""
         return self.probabilities[:, self.valid].mean(axis=1, dtype=np.float64)
 
-    def only(self, names: Sequence[str]) -> Cover:
+    def only(self, names: Sequence[str]) -> LandCoverMap:
         """The same map with ``names`` alone to choose from, as if the text had no others.
 
         Raises:
@@ -82,7 +82,7 @@ class Agreement:
     chance: float
 
 
-def compare_covers(first: Cover, second: Cover) -> Agreement:
+def compare_landcover(first: LandCoverMap, second: LandCoverMap) -> Agreement:
     """Compare two maps cell by cell.
 
     Raises:
@@ -102,9 +102,9 @@ def compare_covers(first: Cover, second: Cover) -> Agreement:
 
 
 @torch.inference_mode()
-def read_cover(
+def read_landcover(
     matcher: TARMatcher, grey: NDArray[np.uint8], mask: NDArray[np.bool_] | None = None, modality: str | None = None
-) -> Cover:
+) -> LandCoverMap:
     """Read an image's land cover, tile by tile where a side is beyond 1024 px.
 
     Args:
@@ -131,7 +131,7 @@ def read_cover(
             part = slice(y, y + _TILE), slice(x, x + _TILE)
             if not valid[part].any():
                 continue
-            found = matcher.describe(image[..., *part], shown[..., *part], modality)
+            found = matcher.encode(image[..., *part], shown[..., *part], modality)
             assert found.mask is not None  # a mask was given
             at = slice(y // CELL, (y + _TILE) // CELL), slice(x // CELL, (x + _TILE) // CELL)
             height, width = weight[at].shape  # the net's map may hold a padded cell more
@@ -140,7 +140,9 @@ def read_cover(
             weight[at] += feather
             seen[at] |= found.mask[0, :height, :width].cpu().numpy()
     flat = np.float32(1 / len(total))
-    return Cover(matcher.text_names, np.where(weight > 0, total / np.maximum(weight, 1e-9), flat), seen, modality)
+    return LandCoverMap(
+        matcher.text_names, np.where(weight > 0, total / np.maximum(weight, 1e-9), flat), seen, modality
+    )
 
 
 def _starts(length: int) -> list[int]:

@@ -15,7 +15,7 @@ from kornia_tar.conventions import CELL, MIN_SIDE, MODALITIES
 from kornia_tar.network.calibration import Calibration
 from kornia_tar.network.checkpoint import load_checkpoint, resolve_weights
 from kornia_tar.network.msfl import standardise
-from kornia_tar.network.net import Described, Matches, TARConfig, TARNet, modality_weights
+from kornia_tar.network.net import ImageFeatures, Matches, TARConfig, TARNet, modality_weights
 from kornia_tar.text import BankPrior, TextBank, TextPrior, embed_classes, load_text_prior
 
 
@@ -145,7 +145,7 @@ class TARMatcher(LocalFeatureMatcher):
     @torch.no_grad()
     def landcover(self, image: Tensor, modality: str | Sequence[str] | None = None) -> Tensor:
         """Per-pixel land cover as TAFE sees it: (B, C, H, W) → (B, K, h, w) probabilities, one pixel per 8×8 cell."""
-        return self.describe(image, modality=modality).landcover
+        return self.encode(image, modality=modality).landcover
 
     @torch.no_grad()
     def infer_modality(self, image: Tensor, mask: Tensor | None = None) -> Tensor:
@@ -153,21 +153,21 @@ class TARMatcher(LocalFeatureMatcher):
         grey = self._grey(image, "image")
         return self.net.msfl.infer_modality(standardise(grey, self._mask(mask, grey, "mask")))
 
-    def describe(
+    def encode(
         self, image: Tensor, mask: Tensor | None = None, modality: str | Sequence[str] | None = None
-    ) -> Described:
+    ) -> ImageFeatures:
         """One image's features, to be matched with several others by ``net.match`` and ``net.evidence``.
 
         Args and errors as in :meth:`forward`.
         """
         grey = self._grey(image, "image")
-        return self.net.describe(grey, self._modality(modality, grey, "modality"), self._mask(mask, grey, "mask"))
+        return self.net.encode(grey, self._modality(modality, grey, "modality"), self._mask(mask, grey, "mask"))
 
     def extract_features(
         self, image: Tensor, mask: Tensor | None = None, modality: str | Sequence[str] | None = None
     ) -> dict[str, Tensor]:
         """Text-enhanced coarse (B, C, h, w) and fine (B, C2, 4h, 4w) features, and land cover, of one image."""
-        described = self.describe(image, mask, modality)
+        described = self.encode(image, mask, modality)
         return {"coarse": described.coarse, "fine": described.fine, "landcover": described.landcover}
 
     def forward(self, data: Mapping[str, Any]) -> dict[str, Tensor]:

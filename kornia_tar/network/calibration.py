@@ -25,7 +25,7 @@ EDGE = 1e-6  # a probability is taken to be no nearer to 0 and 1 than this: its 
 
 
 @dataclass(frozen=True)
-class Correction:
+class PlattScaling:
     """One fit; the default changes nothing.
 
     Args:
@@ -60,13 +60,13 @@ class Correction:
 
 
 @dataclass(frozen=True)
-class Corrections:
+class PairScalings:
     """Two fits, by the pair's modalities: where both images look alike, a stated confidence is worth more."""
 
-    cross: Correction = Correction()  # optical with SAR
-    same: Correction = Correction()  # two images of one modality
+    cross: PlattScaling = PlattScaling()  # optical with SAR
+    same: PlattScaling = PlattScaling()  # two images of one modality
 
-    def of(self, modality0: str | None, modality1: str | None) -> Correction:
+    def of(self, modality0: str | None, modality1: str | None) -> PlattScaling:
         """The one for a pair of these modalities."""
         return self.same if modality0 == modality1 else self.cross
 
@@ -75,8 +75,8 @@ class Corrections:
 class Calibration:
     """All fits of a checkpoint."""
 
-    matches: Corrections = Corrections()  # of a single pass
-    tie_points: Corrections = Corrections()  # of the registrar
+    matches: PairScalings = PairScalings()  # of a single pass
+    tie_points: PairScalings = PairScalings()  # of the registrar
 
     @classmethod
     def from_metadata(cls, values: Mapping[str, Any] | None) -> Calibration:
@@ -88,7 +88,7 @@ class Calibration:
         if values is None:
             return cls()
         parts = {
-            name: Corrections(*(Correction(**values[name][kind]) for kind in ("cross", "same")))
+            name: PairScalings(*(PlattScaling(**values[name][kind]) for kind in ("cross", "same")))
             for name in ("matches", "tie_points")
         }
         return cls(**parts)

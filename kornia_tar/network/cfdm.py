@@ -147,7 +147,7 @@ class CFDM(nn.Module):
         in1 = self.fine_head(w0, w1, t0, t1, cells.log_probability)
         return in0, in1
 
-    def places(
+    def displacement_maps(
         self, batch: Tensor, cell0: Tensor, cell1: Tensor, fine0: Tensor, fine1: Tensor
     ) -> tuple[Tensor, Tensor]:
         """Where the centres of cells lie around those of others in the other image, by the fine features alone.

@@ -31,23 +31,23 @@ class FineHead(nn.Module):
         y, x = torch.meshgrid(steps, steps, indexing="ij")
         self.register_buffer("positions", torch.stack([x.flatten(), y.flatten()], dim=-1), persistent=False)
         self.log_temperature = nn.Parameter(torch.tensor(math.log(10.0)))
-        self.asker, self.answerer = nn.Linear(dim, hidden), nn.Linear(dim, hidden)
+        self.template, self.search = nn.Linear(dim, hidden), nn.Linear(dim, hidden)
         self.correlation = nn.Linear(len(self.positions) + 3, hidden)
         self.read = nn.Sequential(nn.GELU(), nn.Linear(hidden, hidden), nn.GELU())
         self.out = nn.Linear(hidden, 5)
         nn.init.zeros_(self.out.weight)
         nn.init.constant_(self.out.bias, 0.0)
 
-    def logits(self, asker: Tensor, window: Tensor) -> Tensor:
+    def logits(self, template: Tensor, window: Tensor) -> Tensor:
         """(K, W, W, C2), (K, W, W, C2) → (K, (W - 1)²) float32 over the displacements in ``positions``."""
-        with torch.autocast(asker.device.type, enabled=False):
-            return self.log_temperature.exp().float() * slide(asker.float(), window.float())
+        with torch.autocast(template.device.type, enabled=False):
+            return self.log_temperature.exp().float() * correlate_template(template.float(), window.float())
 
-    def forward(self, asker: Tensor, window: Tensor, t_ask: Tensor, t_answer: Tensor, log_p: Tensor) -> Offset:
-        """Find the asker's centre in the other image's window.
+    def forward(self, template: Tensor, window: Tensor, t_ask: Tensor, t_answer: Tensor, log_p: Tensor) -> Offset:
+        """Find the template's centre in the other image's window.
 
         Args:
-            asker: (K, W, W, C2) window of the asking image; its middle 2×2 is the template.
+            template: (K, W, W, C2) window of the asking image; its middle 2×2 is the template.
             window: (K, W, W, C2) window that answers.
             t_ask: (K, C) coarse token of the asking cell.
             t_answer: (K, C) coarse token of the answering cell.
@@ -56,36 +56,36 @@ class FineHead(nn.Module):
         Returns:
             :class:`Offset` in the answering image.
         """
-        with torch.autocast(asker.device.type, enabled=False):
-            logits = self.logits(asker, window)
+        with torch.autocast(template.device.type, enabled=False):
+            logits = self.logits(template, window)
             probability = logits.softmax(dim=-1)
             expected = probability @ self.positions.float()
             peak = parabola_peak(logits)
         # Peaks lean towards the raster of 2 px; how much, depends on where between its points they lie.
         phase = torch.sin(math.pi * peak)
         seen = torch.cat([probability, log_p[:, None].float() / 10, phase], dim=-1).to(t_ask.dtype)
-        hidden = self.read(self.correlation(seen) + self.asker(t_ask) + self.answerer(t_answer))
+        hidden = self.read(self.correlation(seen) + self.template(t_ask) + self.search(t_answer))
         dx, dy, log_scale, logit, blend = self.out(hidden).float().unbind(-1)
         # The expectation is the better guess where the window is in doubt, its peak where it is sure.
         shift = torch.lerp(expected, peak, blend.sigmoid()[:, None]) + torch.stack([dx, dy], dim=-1)
         return Offset(logits, shift, log_scale.clamp(-4.0, 4.0), logit)
 
 
-def slide(asker: Tensor, window: Tensor) -> Tensor:
-    """Mean cosine of the asker's middle 2×2 with every 2×2 of the window.
+def correlate_template(template: Tensor, window: Tensor) -> Tensor:
+    """Mean cosine of the template's middle 2×2 with every 2×2 of the window.
 
     A cell's centre lies on a corner of four half-resolution pixels. Comparing all four keeps the detail that their mean
     would blur, and puts "not moved" on the raster of displacements.
 
     Args:
-        asker: (K, W, W, C) unit-norm descriptors, W even.
+        template: (K, W, W, C) unit-norm descriptors, W even.
         window: (K, W, W, C) unit-norm descriptors.
 
     Returns:
         (K, (W - 1)²), displacements row by row, the middle one is zero.
     """
-    size, first = window.shape[1] - 1, asker.shape[1] // 2 - 1
-    middle = asker[:, first : first + 2, first : first + 2].flatten(1, 2)  # (K, 4, C)
+    size, first = window.shape[1] - 1, template.shape[1] // 2 - 1
+    middle = template[:, first : first + 2, first : first + 2].flatten(1, 2)  # (K, 4, C)
     cosine = torch.bmm(middle, window.flatten(1, 2).transpose(1, 2)).view(-1, 4, *window.shape[1:3])
     parts = (cosine[:, 2 * y + x, y : y + size, x : x + size] for y in (0, 1) for x in (0, 1))
     return sum(parts).flatten(1) / 4  # type: ignore[union-attr]

@@ -45,7 +45,7 @@ SIZES = {
 }
 
 
-class Described(NamedTuple):
+class ImageFeatures(NamedTuple):
     """One image after MSFL and TAFE."""
 
     coarse: Tensor  # (B, C, h, w) at 1/8, text-enhanced
@@ -53,10 +53,10 @@ class Described(NamedTuple):
     landcover: Tensor  # (B, K, h, w)
     mask: Tensor | None  # (B, h, w) bool
 
-    def rows(self, part: slice) -> Described:
+    def rows(self, part: slice) -> ImageFeatures:
         """Part of the batch."""
         mask = None if self.mask is None else self.mask[part]
-        return Described(self.coarse[part], self.fine[part], self.landcover[part], mask)
+        return ImageFeatures(self.coarse[part], self.fine[part], self.landcover[part], mask)
 
 
 class Matches(NamedTuple):
@@ -85,9 +85,9 @@ class TARNet(nn.Module):
         self.cfdm = CFDM(dim, config.msfl.widths[0], config.cfdm)
         self.to(memory_format=torch.channels_last)  # type: ignore[call-overload]  # a fifth to a quarter faster
 
-    def describe(
+    def encode(
         self, image: Tensor, modality: Tensor | None, mask: Tensor | None = None, text: Tensor | None = None
-    ) -> Described:
+    ) -> ImageFeatures:
         """MSFL and TAFE on one image.
 
         Args:
@@ -97,7 +97,7 @@ class TARNet(nn.Module):
             text: (K, D) text features to project now, or None for the stored tokens.
 
         Returns:
-            :class:`Described`; a cell may match when its centre lies in the image and at least half of it is valid.
+            :class:`ImageFeatures`; a cell may match when its centre lies in the image and at least half of it is valid.
         """
         height, width = image.shape[2:]
         x = standardise(image, mask)
@@ -111,9 +111,9 @@ class TARNet(nn.Module):
             cells = F.avg_pool2d(F.pad(valid, (0, right, 0, bottom)), CELL)[:, 0] >= 0.5
         features: Features = self.msfl(x, modality)
         enhanced = self.tafe(features.coarse, text)
-        return Described(enhanced.features, features.fine, enhanced.landcover, cells)
+        return ImageFeatures(enhanced.features, features.fine, enhanced.landcover, cells)
 
-    def compare(self, a: Described, b: Described) -> Coarse:
+    def compare(self, a: ImageFeatures, b: ImageFeatures) -> Coarse:
         """CFDM's coarse stage on two described images."""
         return self.cfdm.coarse(a.coarse, b.coarse, a.mask, b.mask)
 
@@ -127,17 +127,17 @@ class TARNet(nn.Module):
         mask1: Tensor | None = None,
         threshold: float = 0.0,
     ) -> Matches:
-        """Match two images; see :meth:`describe` for the arguments, :class:`Matches` for the result."""
-        return self.match(self.describe(image0, modality0, mask0), self.describe(image1, modality1, mask1), threshold)
+        """Match two images; see :meth:`encode` for the arguments, :class:`Matches` for the result."""
+        return self.match(self.encode(image0, modality0, mask0), self.encode(image1, modality1, mask1), threshold)
 
-    def match(self, a: Described, b: Described, threshold: float = 0.0) -> Matches:
+    def match(self, a: ImageFeatures, b: ImageFeatures, threshold: float = 0.0) -> Matches:
         """Match two described images; matches of cells with less than ``threshold`` probability are left out."""
         coarse = self.compare(a, b)
         cells = mutual_nearest(coarse.log_probability(), threshold)
         in0, in1 = self.cfdm.refine(cells, coarse, a.fine, b.fine)
         return assemble(cells, in0, in1, a.coarse.shape[3], b.coarse.shape[3])
 
-    def displacement_maps(self, a: Described, b: Described) -> tuple[Tensor, Tensor, Tensor]:
+    def displacement_maps(self, a: ImageFeatures, b: ImageFeatures) -> tuple[Tensor, Tensor, Tensor]:
         """Map each cell's probability over displacements, of two images that nearly lie on each other.
 
         Args:
@@ -159,7 +159,7 @@ class TARNet(nn.Module):
             if mask is not None:
                 valid = valid & mask[0]
         cell = valid.flatten().nonzero().flatten()
-        in1, in0 = self.cfdm.places(torch.zeros_like(cell), cell, cell, a.fine, b.fine)
+        in1, in0 = self.cfdm.displacement_maps(torch.zeros_like(cell), cell, cell, a.fine, b.fine)
         return cell_centres(cell, columns), in1, in0
 
     def fuse(self) -> TARNet:

@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 from PIL import Image, ImageDraw, ImageFont
 
 from kornia_tar.conventions import CELL
-from kornia_tar.matching.landcover import Cover
+from kornia_tar.matching.landcover import LandCoverMap
 from kornia_tar.outputs.drawing import GAP, GREY, INK, MARGIN, PAPER, Picture, fit, to_rgb
 
 LEAST = 0.02  # a word with less in both images is drawn as "other"
@@ -53,7 +53,7 @@ class Side:
 
     image: NDArray[np.uint8]
     grey: NDArray[np.uint8]
-    cover: Cover
+    cover: LandCoverMap
     title: str
     short: str
 

@@ -17,7 +17,7 @@ Mask = NDArray[np.bool_] | None
 
 
 @dataclass(frozen=True)
-class View:
+class MaskedImage:
     """An image on its way to the matcher: (H, W) float32 in [0, 1], its validity and modality."""
 
     image: NDArray[np.float32]
@@ -25,7 +25,7 @@ class View:
     modality: str | None
 
     @classmethod
-    def of(cls, image: NDArray[Any], mask: Mask, modality: str | None, name: str) -> View:
+    def of(cls, image: NDArray[Any], mask: Mask, modality: str | None, name: str) -> MaskedImage:
         """Check an image (H, W) or (H, W, 3), uint8 or float in [0, 1]; errors call it ``name``."""
         pixels = np.asarray(image)
         if pixels.dtype == np.uint8:
@@ -56,7 +56,7 @@ class View:
         valid = self.image[self.mask]
         return valid.size > 0 and float(np.ptp(valid)) < 1e-6
 
-    def reduced(self, side: int) -> tuple[View, FloatArray]:
+    def reduced(self, side: int) -> tuple[MaskedImage, FloatArray]:
         """At most ``side`` pixels long, and the matrix from full to reduced pixels."""
         height, width = self.size
         factor = min(1.0, side / max(height, width))
@@ -67,15 +67,15 @@ class View:
             return self, matrix
         image = cv2.resize(self.image, target, interpolation=cv2.INTER_AREA)
         mask = cv2.resize(self.mask.astype(np.float32), target, interpolation=cv2.INTER_AREA) > 0.99
-        return View(image.astype(np.float32), mask, self.modality), matrix
+        return MaskedImage(image.astype(np.float32), mask, self.modality), matrix
 
-    def enlarged(self, factor: float) -> tuple[View, FloatArray]:
+    def enlarged(self, factor: float) -> tuple[MaskedImage, FloatArray]:
         """``factor`` times as large, and the matrix from its own to the enlarged pixels, a similarity."""
         size = math.ceil(self.size[0] * factor), math.ceil(self.size[1] * factor)
         matrix = np.array([[factor, 0, (factor - 1) / 2], [0, factor, (factor - 1) / 2], [0, 0, 1]])
         return self.warped(invert(matrix), size), matrix
 
-    def turned(self, degrees: int) -> tuple[View, FloatArray]:
+    def turned(self, degrees: int) -> tuple[MaskedImage, FloatArray]:
         """Turned counter-clockwise, nothing cut off, and the matrix from its pixels back to the upright ones."""
         (height, width), angle = self.size, math.radians(degrees)
         cos, sin = (0.0 if abs(part) < 1e-9 else part for part in (math.cos(angle), math.sin(angle)))
@@ -87,9 +87,9 @@ class View:
         if degrees % 90:
             return self.warped(matrix, size), matrix
         image, mask = np.rot90(self.image, degrees // 90), np.rot90(self.mask, degrees // 90)
-        return View(np.ascontiguousarray(image), np.ascontiguousarray(mask), self.modality), matrix
+        return MaskedImage(np.ascontiguousarray(image), np.ascontiguousarray(mask), self.modality), matrix
 
-    def warped(self, matrix: FloatArray, size: tuple[int, int]) -> View:
+    def warped(self, matrix: FloatArray, size: tuple[int, int]) -> MaskedImage:
         """In the frame that ``matrix`` leads from."""
         image, scale = self.image, scale_at(matrix, size)
         if scale > 1.5:  # bilinear sampling of a much finer image would alias its speckle
@@ -98,12 +98,12 @@ class View:
                 for part in (image, self.mask.astype(np.float32))
             )
             image = (blurred / np.maximum(share, 1e-3)).astype(np.float32)  # nodata is black and must not spread
-        return View(warp_image(image, matrix, size), valid_mask(self.mask, matrix, size), self.modality)
+        return MaskedImage(warp_image(image, matrix, size), valid_mask(self.mask, matrix, size), self.modality)
 
-    def cut(self, rows: slice, columns: slice) -> View:
+    def cut(self, rows: slice, columns: slice) -> MaskedImage:
         """A tile of it."""
         part = np.ascontiguousarray(self.image[rows, columns])
-        return View(part, np.ascontiguousarray(self.mask[rows, columns]), self.modality)
+        return MaskedImage(part, np.ascontiguousarray(self.mask[rows, columns]), self.modality)
 
 
 def scale_at(matrix: FloatArray, size: tuple[int, int]) -> float:

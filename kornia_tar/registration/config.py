@@ -20,9 +20,9 @@ class RegistrarConfig:
     start_threshold: float = 6.0  # of an inlier to a start, wide, for a start knows neither shear nor perspective
     rotations: int = 8  # 1: nearly upright pairs; 4: any rotation; 8: the diagonals too, where the four leave doubt
     scales: tuple[float, ...] = (1.0, 1.4, 0.7)  # starts, image1's pixels for one of image0's; tried in turn
-    candidates: int = 3  # of one scale's rotations, that are compared at half the overview's size
+    candidates: int = 3  # of one scale's rotations, that are compared at half the search's size
     sure_gain: float = 0.15  # nats per cell: no further start is tried
-    overview: int = 384  # longest side of the first pass
+    search_side: int = 384  # longest side of the first pass
     tile: int = 512  # side of the tiles at full resolution, in image0
     refinements: int = 2  # alignments at full size
     magnify: float = 2.0  # of the one after them: cells of fewer pixels of ground, and more of them
@@ -42,8 +42,8 @@ class RegistrarConfig:
             raise ValueError(f"rotations must be 1, 4 or 8, got {self.rotations}")
         if not self.scales or min(self.scales) <= 0:
             raise ValueError(f"scales must be one or more positive numbers, got {self.scales}")
-        if min(self.overview, self.tile) < MIN_SIDE:
-            raise ValueError(f"overview and tile must be at least {MIN_SIDE} px")
+        if min(self.search_side, self.tile) < MIN_SIDE:
+            raise ValueError(f"search_side and tile must be at least {MIN_SIDE} px")
         if self.magnify < 1:
             raise ValueError(f"magnify must be at least 1, got {self.magnify}")
         if min(self.candidates, self.refinements, self.min_cells, self.max_cells) < 1:

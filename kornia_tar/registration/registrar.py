@@ -30,13 +30,13 @@ from kornia_tar.geometry import (
     transform_points,
 )
 from kornia_tar.matching.matcher import TARMatcher
-from kornia_tar.raster.view import Mask, View, scale_at
-from kornia_tar.registration.alignment.evidence import Evidence, tie_points
+from kornia_tar.raster.view import Mask, MaskedImage, scale_at
+from kornia_tar.registration.alignment.evidence import DisplacementMaps, tie_points
 from kornia_tar.registration.alignment.fit import Alignment, align
-from kornia_tar.registration.alignment.tiled import Known, Observer
+from kornia_tar.registration.alignment.tiled import FeatureCache, TileEncoder
 from kornia_tar.registration.config import RegistrarConfig
-from kornia_tar.registration.result import Correspondences, Registration, estimated_error
-from kornia_tar.registration.search import Start, find_start
+from kornia_tar.registration.result import PointMatches, Registration, estimated_error
+from kornia_tar.registration.search import PoseCandidate, find_pose
 
 FINER = 1.25  # image1's pixels for one of image0's, from which image1's frame is the one to align in
 
@@ -67,8 +67,8 @@ class Registrar:
         self.config = config
 
     @property
-    def _observer(self) -> Observer:
-        return Observer(self.matcher, self.config.tile, self.config.max_cells)
+    def _encoder(self) -> TileEncoder:
+        return TileEncoder(self.matcher, self.config.tile, self.config.max_cells)
 
     @torch.no_grad()
     def __call__(
@@ -93,12 +93,14 @@ class Registrar:
         Raises:
             TypeError, ValueError: an image or mask that does not fit, named.
         """
-        first = self._observer.told(View.of(image0, mask0, modality0, "image0"), self.config.overview)
-        second = self._observer.told(View.of(image1, mask1, modality1, "image1"), self.config.overview)
+        first = self._encoder.with_modality(MaskedImage.of(image0, mask0, modality0, "image0"), self.config.search_side)
+        second = self._encoder.with_modality(
+            MaskedImage.of(image1, mask1, modality1, "image1"), self.config.search_side
+        )
         for name, view in (("image0", first), ("image1", second)):
             if view.flat:  # features of nothing but the frame would agree with each other
                 return self._failed(None, f"{name} is flat: all its valid pixels are alike")
-        start = find_start(first, second, self._observer, self.config)
+        start = find_pose(first, second, self._encoder, self.config)
         if start is None:
             return self._failed(None, "no start has matches that agree, or ground enough in common")
         corners = image_corners(first.size)
@@ -124,36 +126,36 @@ class Registrar:
         matches = replace(matches, confidence=fit.confidence(matches.confidence), std=fit.std(matches.std * unit))
         return Registration(
             not reasons, reasons, matrix, self.config.model, matches, inliers,
-            start.rotation, start.scale, found.gain, rmse, std, disagreement,
+            start.rotation, start.scale, found.log_likelihood_gain, rmse, std, disagreement,
         )  # fmt: skip
 
     def _refined(
-        self, first: View, second: View, matrix: FloatArray, judge: FloatArray
-    ) -> tuple[Alignment, FloatArray, Correspondences] | None:
+        self, first: MaskedImage, second: MaskedImage, matrix: FloatArray, check_points: FloatArray
+    ) -> tuple[Alignment, FloatArray, PointMatches] | None:
         """Align in ``first``'s frame and pixels, up to its full size and beyond; None without ground in common."""
         rough = self._up_to_full_size(first, second, matrix)
         if rough is None:
             return None
-        matrix, known = rough, Known()
+        matrix, known = rough, FeatureCache()
         for left in reversed(range(self.config.refinements)):
             before = matrix
-            seen = self._observer.evidence(first, second, before, known, self.config.min_cells)
+            seen = self._encoder.displacement_maps(first, second, before, known, self.config.min_cells)
             if seen is None:
                 return None
             pair = seen
-            found = align(*pair, self.config.model, first.size, judge=None if left else judge)
+            found = align(*pair, self.config.model, first.size, check_points=None if left else check_points)
             matrix = compose(found.matrix, before)
-        if found.gain >= self.config.min_gain:  # else it will not be trusted
-            found, matrix = self._magnified(first, second, matrix, judge, found)
+        if found.log_likelihood_gain >= self.config.min_gain:  # else it will not be trusted
+            found, matrix = self._magnified(first, second, matrix, check_points, found)
         return found, matrix, self._tie_points(pair, before, matrix)
 
-    def _up_to_full_size(self, first: View, second: View, matrix: FloatArray) -> FloatArray | None:
+    def _up_to_full_size(self, first: MaskedImage, second: MaskedImage, matrix: FloatArray) -> FloatArray | None:
         """Align at doubling sizes short of the full one: cells see a few pixels, which no error must outgrow."""
-        side = 2 * self.config.overview
+        side = 2 * self.config.search_side
         while side < max(first.size):
             small, to_small = first.reduced(side)
-            pair = self._observer.evidence(
-                small, second, compose(invert(to_small), matrix), Known(), self.config.min_cells
+            pair = self._encoder.displacement_maps(
+                small, second, compose(invert(to_small), matrix), FeatureCache(), self.config.min_cells
             )
             if pair is None:
                 return None
@@ -167,7 +169,7 @@ class Registrar:
         return matrix
 
     def _magnified(
-        self, first: View, second: View, matrix: FloatArray, judge: FloatArray, found: Alignment
+        self, first: MaskedImage, second: MaskedImage, matrix: FloatArray, check_points: FloatArray, found: Alignment
     ) -> tuple[Alignment, FloatArray]:
         """Align once more in ``first``'s frame magnified, where that is worth it.
 
@@ -179,11 +181,13 @@ class Registrar:
             return found, matrix
         large, to_large = first.enlarged(factor)
         before = compose(invert(to_large), matrix)
-        pair = self._observer.evidence(large, second, before, Known(), self.config.min_cells)
+        pair = self._encoder.displacement_maps(large, second, before, FeatureCache(), self.config.min_cells)
         if pair is None:
             return found, matrix
-        closer = align(*pair, self.config.model, large.size, judge=transform_points(to_large, judge))
-        if closer.gain <= 0 or not math.isfinite(closer.std):  # it sees less ground, and may see nothing there
+        closer = align(*pair, self.config.model, large.size, check_points=transform_points(to_large, check_points))
+        if closer.log_likelihood_gain <= 0 or not math.isfinite(
+            closer.std
+        ):  # it sees less ground, and may see nothing there
             return found, matrix
         found = found._replace(std=closer.std / factor, disagreement=closer.disagreement / factor)
         return found, compose(compose(to_large, closer.matrix), before)
@@ -195,15 +199,17 @@ class Registrar:
         single = self.config.tile / max(size)
         return single if 0.8 * factor <= single < factor else factor
 
-    def _failed(self, start: Start | None, reason: str) -> Registration:
+    def _failed(self, start: PoseCandidate | None, reason: str) -> Registration:
         rotation, scale = (0, 1.0) if start is None else (start.rotation, start.scale)
-        inf, nothing = math.inf, Correspondences.none()
+        inf, nothing = math.inf, PointMatches.none()
         return Registration(
             False, (reason,), start and start.matrix, self.config.model, nothing, np.zeros(0, bool), rotation, scale,
             -inf, inf, inf, inf,
         )  # fmt: skip
 
-    def _tie_points(self, pair: tuple[Evidence, Evidence], before: FloatArray, matrix: FloatArray) -> Correspondences:
+    def _tie_points(
+        self, pair: tuple[DisplacementMaps, DisplacementMaps], before: FloatArray, matrix: FloatArray
+    ) -> PointMatches:
         """One tie point of each cell of both images, near the transform ``matrix``.
 
         Args:
@@ -215,7 +221,7 @@ class Registrar:
         rest = compose(matrix, invert(before))
         places1, std1, confidence1 = tie_points(in1, rest, self.config.prior, WITHIN)
         places0, std0, confidence0 = tie_points(in0, invert(rest), self.config.prior, WITHIN)
-        return Correspondences(
+        return PointMatches(
             torch.cat([in1.points, places0]).double().numpy(),
             transform_points(before, torch.cat([places1, in0.points]).double().numpy()),
             torch.cat([confidence1, confidence0]).double().numpy(),
@@ -224,9 +230,12 @@ class Registrar:
 
     def _gates(self, matrix: FloatArray, found: Alignment, error: float, size: tuple[int, int]) -> tuple[str, ...]:
         c = self.config
-        allowed, evidence = c.max_error * max(1.0, scale_at(matrix, size)), found.gain * found.cells
+        allowed, evidence = c.max_error * max(1.0, scale_at(matrix, size)), found.log_likelihood_gain * found.cells
         checks = (
-            (found.gain >= c.min_gain, f"the images agree by {found.gain:.3f} nats a cell, need {c.min_gain}"),
+            (
+                found.log_likelihood_gain >= c.min_gain,
+                f"the images agree by {found.log_likelihood_gain:.3f} nats a cell, need {c.min_gain}",
+            ),
             (evidence >= c.min_evidence, f"the images agree by {evidence:.0f} nats in all, need {c.min_evidence:g}"),
             (error <= allowed, f"the estimated error is {error:.1f} px, allowed are {allowed:.1f}"),
         )

@@ -15,14 +15,14 @@ from kornia_tar.geometry import (
     decompose,
 )
 
-SHARED = 3.0  # see estimated_error
+ERROR_SCALE = 3.0  # see estimated_error
 
 
-APART = 50  # likewise
+MAX_RATIO = 50  # likewise
 
 
 @dataclass(frozen=True)
-class Correspondences:
+class PointMatches:
     """N tie points in full-resolution pixels of both images, one for each cell of either that both show."""
 
     points0: FloatArray  # (N, 2)
@@ -33,19 +33,19 @@ class Correspondences:
     def __len__(self) -> int:
         return len(self.points0)
 
-    def swapped(self) -> Correspondences:
+    def swapped(self) -> PointMatches:
         """With the images' roles exchanged."""
         return replace(self, points0=self.points1, points1=self.points0)
 
-    def inside(self, size0: tuple[int, int], size1: tuple[int, int]) -> Correspondences:
+    def inside(self, size0: tuple[int, int], size1: tuple[int, int]) -> PointMatches:
         """Those whose two ends lie on images of these sizes (H, W)."""
         kept = np.ones(len(self), bool)
         for points, (height, width) in ((self.points0, size0), (self.points1, size1)):
             kept &= ((points >= -0.5) & (points <= (width - 0.5, height - 0.5))).all(axis=1)
-        return Correspondences(self.points0[kept], self.points1[kept], self.confidence[kept], self.std[kept])
+        return PointMatches(self.points0[kept], self.points1[kept], self.confidence[kept], self.std[kept])
 
     @classmethod
-    def none(cls) -> Correspondences:
+    def none(cls) -> PointMatches:
         """No tie points."""
         return cls(np.zeros((0, 2)), np.zeros((0, 2)), np.zeros(0), np.zeros(0))
 
@@ -61,11 +61,13 @@ class Registration:
     reasons: tuple[str, ...]  # what failed, in words; empty when registered
     matrix: FloatArray | None  # (3, 3), image0 → image1
     model: TransformModel
-    matches: Correspondences
+    matches: PointMatches
     inliers: NDArray[np.bool_]  # (N,)
     rotation_start: int  # degrees, of the overview's winner
     scale_start: float
-    gain: float  # nats per cell over knowing nothing, of the best transform at full size, before the magnified step
+    log_likelihood_gain: (
+        float  # nats per cell over knowing nothing, of the best transform at full size, before the magnified step
+    )
     rmse: float  # px, residuals of the inliers; small by nature, for tie points lean towards the transform
     corner_std: float  # px at the corners, from how much blocks of the image agree
     disagreement: float  # px at the corners, between what either image's cells say alone
@@ -85,7 +87,7 @@ class Registration:
             "matrix": self.matrix,
             "rotation_degrees": parts and parts.rotation_degrees,
             "scale": parts and parts.scale,
-            "gain_nats_per_cell": self.gain,
+            "gain_nats_per_cell": self.log_likelihood_gain,
             "matches": len(self.matches),
             "inliers": int(self.inliers.sum()),
             "rmse_px": self.rmse,
@@ -101,9 +103,9 @@ def estimated_error(corner_std: float, disagreement: float) -> float:
     """Estimated error at the corners, px, from two noisy measures of it: how far blocks, and the images, disagree.
 
     Their geometric mean, for either may be several times off, both ways; where one is next to nothing it is taken for a
-    ``APART``-th of the other. Neither sees an error that all cells share: with the factor ``SHARED`` half of the true
-    errors lie below it, as 90 validation pairs showed that are in no table.
+    ``MAX_RATIO``-th of the other. Neither sees an error that all cells share: with the factor ``ERROR_SCALE`` half of
+    the true errors lie below it, as 90 validation pairs showed that are in no table.
     """
     low, high = sorted((corner_std, disagreement))
-    product = max(low, high / APART) * high
-    return SHARED * math.sqrt(product) if math.isfinite(product) else math.inf
+    product = max(low, high / MAX_RATIO) * high
+    return ERROR_SCALE * math.sqrt(product) if math.isfinite(product) else math.inf

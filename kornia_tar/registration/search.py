@@ -13,13 +13,13 @@ from typing import NamedTuple
 
 from kornia_tar.conventions import MIN_SIDE
 from kornia_tar.geometry import FloatArray, TransformModel, compose, fit_transform, invert, transform_points
-from kornia_tar.raster.view import View
+from kornia_tar.raster.view import MaskedImage
 from kornia_tar.registration.alignment.fit import align
-from kornia_tar.registration.alignment.tiled import Known, Observer
+from kornia_tar.registration.alignment.tiled import FeatureCache, TileEncoder
 from kornia_tar.registration.config import RegistrarConfig
 
 
-class Start(NamedTuple):
+class PoseCandidate(NamedTuple):
     """Where an alignment begins."""
 
     support: int  # matches that agree
@@ -28,74 +28,78 @@ class Start(NamedTuple):
     matrix: FloatArray  # (3, 3), image0 → image1
 
 
-def find_start(first: View, second: View, observer: Observer, config: RegistrarConfig) -> Start | None:
+def find_pose(
+    first: MaskedImage, second: MaskedImage, encoder: TileEncoder, config: RegistrarConfig
+) -> PoseCandidate | None:
     """The likeliest of all starts, or None where no matches agree or there is no ground in common.
 
     Args:
         first: image0, at full size.
         second: image1.
-        observer: looks at them.
+        encoder: looks at them.
         config: which starts to try.
 
     Returns:
         the start, its matrix aligned at overview size and in full pixels.
     """
-    return _Overview(first, second, observer, config).best()
+    return _Search(first, second, encoder, config).best()
 
 
-class _Overview:
+class _Search:
     """The search for one pair."""
 
-    def __init__(self, first: View, second: View, observer: Observer, config: RegistrarConfig) -> None:
-        self._observer, self._config = observer, config
-        self._small0, self._to_small0 = first.reduced(config.overview)
-        self._small1, self._to_small1 = second.reduced(config.overview)
+    def __init__(self, first: MaskedImage, second: MaskedImage, encoder: TileEncoder, config: RegistrarConfig) -> None:
+        self._encoder, self._config = encoder, config
+        self._small0, self._to_small0 = first.reduced(config.search_side)
+        self._small1, self._to_small1 = second.reduced(config.search_side)
         self._half0, self._to_half0 = self._small0.reduced(max(self._small0.size) // 2)
-        self._known = Known()  # of small0
-        self._known_half = Known()
+        self._known = FeatureCache()  # of small0
+        self._known_half = FeatureCache()
 
-    def best(self) -> Start | None:
+    def best(self) -> PoseCandidate | None:
         model: TransformModel = "similarity" if self._config.model == "similarity" else "affine"
-        best: tuple[float, float, Start] | None = None
+        best: tuple[float, float, PoseCandidate] | None = None
         for starts in self._searches():
             if not starts:
                 continue
             _, start = max((self._nearer(start) for start in starts), key=lambda one: one[0])
-            pair = self._observer.evidence(
+            pair = self._encoder.displacement_maps(
                 self._small0, self._small1, start.matrix, self._known, self._config.min_cells
             )
             if pair is None:
                 continue
             found = align(*pair, model, self._small0.size)
             # A small overlap may fit by chance.
-            total = found.gain * found.cells if found.gain > 0 else found.gain
+            total = (
+                found.log_likelihood_gain * found.cells if found.log_likelihood_gain > 0 else found.log_likelihood_gain
+            )
             if best is None or total > best[0]:
                 there = compose(found.matrix, start.matrix)
                 matrix = compose(compose(self._to_small0, there), invert(self._to_small1))
-                best = total, found.gain, start._replace(matrix=matrix)
+                best = total, found.log_likelihood_gain, start._replace(matrix=matrix)
             if best[1] >= self._config.sure_gain:
                 break
         return None if best is None else best[2]
 
-    def _searches(self) -> Iterator[list[Start]]:
+    def _searches(self) -> Iterator[list[PoseCandidate]]:
         """Starts of all quarter turns at one scale after the other, then of the diagonals, which are seldom needed."""
         quarters = range(0, 360, 90) if self._config.rotations >= 4 else range(1)
         sides = min(*self._small0.size, *self._small1.size)
         scales = [scale for scale in self._config.scales if sides * min(scale, 1 / scale) >= MIN_SIDE]
-        shrunk: dict[float, _Shrunk] = {}
+        shrunk: dict[float, _ScaledPair] = {}
         for scale in scales:
-            shrunk[scale] = _Shrunk(self._small0, self._small1, scale, self._observer)
+            shrunk[scale] = _ScaledPair(self._small0, self._small1, scale, self._encoder)
             yield self._starts(shrunk[scale], quarters)
         if self._config.rotations == 8:
             for scale in scales:
                 yield self._starts(shrunk[scale], range(45, 360, 90))
 
-    def _starts(self, shrunk: _Shrunk, rotations: range) -> list[Start]:
+    def _starts(self, shrunk: _ScaledPair, rotations: range) -> list[PoseCandidate]:
         """Fits to the matches at each rotation, those with the most inliers first."""
         found = []
         for degrees in rotations:
             turned, upright = shrunk.view1.turned(degrees)
-            matches = self._observer.match(shrunk.described0, self._observer.describe(turned))
+            matches = self._encoder.match(shrunk.features0, self._encoder.encode(turned))
             keep = matches.confidence >= self._config.start_confidence
             points0, points1 = (t[keep].cpu().double().numpy() for t in (matches.points0, matches.points1))
             points1 = transform_points(upright, points1)
@@ -103,30 +107,30 @@ class _Overview:
             if fit is None or self._config.implausible(fit.matrix, shrunk.view0.size):
                 continue
             matrix = compose(compose(shrunk.to_view0, fit.matrix), invert(shrunk.to_view1))
-            found.append(Start(int(fit.inliers.sum()), degrees, shrunk.scale, matrix))
+            found.append(PoseCandidate(int(fit.inliers.sum()), degrees, shrunk.scale, matrix))
         found.sort(key=lambda start: -start.support)
         return found[: self._config.candidates]
 
-    def _nearer(self, start: Start) -> tuple[float, Start]:
+    def _nearer(self, start: PoseCandidate) -> tuple[float, PoseCandidate]:
         """A start aligned at half the size, and what it gains there.
 
         A cell sees some 8 px around it: at half the size twice as far, as starts may be off.
         """
         matrix = compose(invert(self._to_half0), start.matrix)
         least = self._config.min_cells // 4
-        pair = self._observer.evidence(self._half0, self._small1, matrix, self._known_half, least)
+        pair = self._encoder.displacement_maps(self._half0, self._small1, matrix, self._known_half, least)
         if pair is None:
             return -math.inf, start
         found = align(*pair, "similarity", self._half0.size)
         step = compose(compose(self._to_half0, found.matrix), invert(self._to_half0))
-        return found.gain, start._replace(matrix=compose(step, start.matrix))
+        return found.log_likelihood_gain, start._replace(matrix=compose(step, start.matrix))
 
 
-class _Shrunk:
+class _ScaledPair:
     """Both images with the finer one shrunk to the other's pixels, if ``scale`` is right; image0 looked at once."""
 
-    def __init__(self, first: View, second: View, scale: float, observer: Observer) -> None:
+    def __init__(self, first: MaskedImage, second: MaskedImage, scale: float, encoder: TileEncoder) -> None:
         self.scale = scale
         self.view0, self.to_view0 = first.reduced(round(max(first.size) * min(1.0, scale)))
         self.view1, self.to_view1 = second.reduced(round(max(second.size) * min(1.0, 1 / scale)))
-        self.described0 = observer.describe(self.view0)
+        self.features0 = encoder.encode(self.view0)

@@ -31,7 +31,7 @@ SCENES = {
 }  # fmt: skip
 
 
-def unnamed(name: str) -> bool:
+def label_held_out(name: str) -> bool:
     """Whether training must not know this image's scene: kept to test the land-cover map.
 
     A third of RSSCN7's: it numbers a class's images 001 to 400, a hundred for each of four scales; all four of a number
@@ -77,7 +77,7 @@ class Pairs:
         index = {name: k for k, name in enumerate(class_names)}
         told = self.classes or ("",) * len(self)
         by_name = [next((SCENES[word] for word in SCENES if f"__{word}_" in name), "") for name in self.names]
-        shown = ["" if unnamed(name) else c or n for name, c, n in zip(self.names, told, by_name, strict=True)]
+        shown = ["" if label_held_out(name) else c or n for name, c, n in zip(self.names, told, by_name, strict=True)]
         return replace(self, scene=torch.tensor([index.get(name, -1) for name in shown], device=self.scene.device))
 
 

@@ -169,7 +169,7 @@ def step_loss(
     image, mask = torch.cat([batch.image0, batch.image1]), torch.cat([batch.mask0, batch.mask1])
     modality = torch.cat([batch.modality0, batch.modality1])
     B = len(batch.image0)
-    both = net.describe(image, modality, mask, text)  # one pass: BatchNorm always sees both modalities
+    both = net.encode(image, modality, mask, text)  # one pass: BatchNorm always sees both modalities
     a, b = both.rows(slice(0, B)), both.rows(slice(B, None))
     coarse = net.compare(a, b)
     truth = ground_truth(batch)

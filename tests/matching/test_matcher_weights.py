@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 import torch
 import torch.nn.functional as F
-from helpers import SHARED, SHIPPED, needs_weights
+from helpers import ERROR_SCALE, SHIPPED, needs_weights
 from safetensors import safe_open
 
 from kornia_tar import TARMatcher
@@ -54,7 +54,7 @@ def test_a_known_shift_comes_back_on_a_drawn_scene(modality):
 @torch.no_grad()
 def test_a_known_shift_comes_back_on_a_real_image():
     cv2 = pytest.importorskip("cv2")
-    files = sorted((SHARED / "data" / "bench" / "srif-opt-sar").glob("*.optical.*"))
+    files = sorted((ERROR_SCALE / "data" / "bench" / "srif-opt-sar").glob("*.optical.*"))
     if not files:
         pytest.skip("no ../shared/data/bench/srif-opt-sar")
     matcher = TARMatcher()

@@ -9,12 +9,12 @@ from helpers import lively_net, pair, small_matcher
 
 from kornia_tar import TARMatcher
 from kornia_tar.cli.main import main
-from kornia_tar.network.calibration import Calibration, Correction, Corrections
+from kornia_tar.network.calibration import Calibration, PairScalings, PlattScaling
 from kornia_tar.network.checkpoint import load_checkpoint, save_checkpoint
 
 FIT = Calibration(
-    matches=Corrections(Correction(1.5, 0.3, 0.5), Correction(0.8, 1.0, 0.7)),
-    tie_points=Corrections(Correction(1.2, 2.0, 0.4), Correction(1.0, 3.0, 0.4)),
+    matches=PairScalings(PlattScaling(1.5, 0.3, 0.5), PlattScaling(0.8, 1.0, 0.7)),
+    tie_points=PairScalings(PlattScaling(1.2, 2.0, 0.4), PlattScaling(1.0, 3.0, 0.4)),
 )
 
 
@@ -27,31 +27,31 @@ def path(tmp_path):
 
 def test_a_correction_is_what_arithmetic_says():
     p = np.array([0.0, 0.1, 0.5, 0.9, 1.0])
-    got = Correction(2.0, 0.7, 3.0).confidence(p)
+    got = PlattScaling(2.0, 0.7, 3.0).confidence(p)
     expected = 1 / (1 + np.exp(-(np.log(p[1:-1] / (1 - p[1:-1])) / 2 + 0.7)))
     np.testing.assert_allclose(got[1:-1], expected, rtol=1e-9)
     assert 0 < got[0] < got[1] and got[-2] < got[-1] < 1
-    np.testing.assert_allclose(Correction(2.0, 0.7, 3.0).std(np.array([2.0])), [6.0])
+    np.testing.assert_allclose(PlattScaling(2.0, 0.7, 3.0).std(np.array([2.0])), [6.0])
 
 
 def test_tensors_are_corrected_as_arrays_are_and_gradients_stay_finite():
     p = torch.tensor([0.0, 1e-9, 0.3, 0.99, 1.0], requires_grad=True)
-    got = Correction(0.5, -1.0).confidence(p)
-    np.testing.assert_allclose(got.detach(), Correction(0.5, -1.0).confidence(p.detach().double().numpy()), atol=1e-5)
+    got = PlattScaling(0.5, -1.0).confidence(p)
+    np.testing.assert_allclose(got.detach(), PlattScaling(0.5, -1.0).confidence(p.detach().double().numpy()), atol=1e-5)
     got.sum().backward()
     assert p.grad is not None and p.grad.isfinite().all() and p.grad[2] > 0
 
 
 def test_the_default_changes_nothing():
     p = torch.rand(9)
-    assert Correction().confidence(p) is p
+    assert PlattScaling().confidence(p) is p
     assert Calibration.from_metadata(None) == Calibration()
 
 
 @pytest.mark.parametrize("values", [(0.0, 0.0, 1.0), (-1.0, 0.0, 1.0), (1.0, float("nan"), 1.0), (1.0, 0.0, 0.0)])
 def test_what_is_no_correction_is_refused(values):
     with pytest.raises(ValueError, match="above 0"):
-        Correction(*values)
+        PlattScaling(*values)
 
 
 def test_a_pair_gets_the_correction_of_its_modalities():

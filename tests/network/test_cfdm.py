@@ -147,10 +147,10 @@ def test_a_new_fine_head_reads_how_far_the_centre_moved(move):
     head = FineHead(32, SMALL.cfdm.window, SMALL.cfdm.hidden)
     x, y = (m // 2 for m in move)
     noise = F.normalize(torch.randn(1, 18, 18, 512, generator=torch.Generator().manual_seed(0)), dim=-1)
-    asker, window = noise[:, 4:14, 4:14], noise[:, 4 - y : 14 - y, 4 - x : 14 - x]
+    template, window = noise[:, 4:14, 4:14], noise[:, 4 - y : 14 - y, 4 - x : 14 - x]
     token = torch.zeros(1, 32)
     head.log_temperature.fill_(4.0)
-    found = head(asker, window, token, token, torch.zeros(1))
+    found = head(template, window, token, token, torch.zeros(1))
     torch.testing.assert_close(found.shift, torch.tensor([move], dtype=torch.float32), atol=0.1, rtol=0)
     assert head.positions[int(found.window.argmax())].tolist() == list(move)
 

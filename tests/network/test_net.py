@@ -40,7 +40,7 @@ def test_sizes_are_what_the_help_says(size, millions):
 @pytest.mark.parametrize("size", [(64, 64), (50, 70), (33, 95)])
 def test_cells_of_the_padding_may_not_match(size):
     height, width = size
-    described = lively_net().describe(picture(0, height, width), None)
+    described = lively_net().encode(picture(0, height, width), None)
     rows, columns = -(-height // 16) * 2, -(-width // 16) * 2
     assert described.coarse.shape[2:] == (rows, columns)
     assert described.fine.shape[2:] == (4 * rows, 4 * columns)
@@ -59,7 +59,7 @@ def test_a_quarter_of_a_cell_is_not_enough():
     mask = torch.ones(1, 1, 64, 64)
     mask[..., :6] = 0  # leaves 2 of 8 columns of the first cells
     mask[..., 60:, :] = 0  # leaves 4 of 8 rows of the last
-    described = lively_net().describe(picture(0, 64, 64), None, mask)
+    described = lively_net().encode(picture(0, 64, 64), None, mask)
     assert described.mask is not None
     assert not described.mask[0, :, 0].any()
     assert described.mask[0, :, 1:].all()
@@ -78,9 +78,9 @@ def test_fused_network_gives_the_same_matches():
 def test_text_given_now_equals_text_stored():
     net = lively_net()
     text = torch.randn(4, 16)
-    given = net.describe(picture(0, 32, 32), None, text=text)
+    given = net.encode(picture(0, 32, 32), None, text=text)
     net.tafe.set_text(text)
-    torch.testing.assert_close(net.describe(picture(0, 32, 32), None), given)
+    torch.testing.assert_close(net.encode(picture(0, 32, 32), None), given)
 
 
 @torch.no_grad()
@@ -88,4 +88,4 @@ def test_network_without_text():
     config = dataclasses.replace(SMALL, tafe=TAFEConfig(text_dim=16, classes=0))
     net = TARNet(config).eval()
     matches = net(picture(0, 64, 64), picture(1, 64, 64))
-    assert len(matches.points0) and net.describe(picture(0, 32, 32), None).landcover.shape == (1, 0, 4, 4)
+    assert len(matches.points0) and net.encode(picture(0, 32, 32), None).landcover.shape == (1, 0, 4, 4)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from kornia_tar.matching.landcover import Cover
+from kornia_tar.matching.landcover import LandCoverMap
 from kornia_tar.outputs.landcover_sheet import Side, colour_of, draw_landcover
 
 NAMES = ("forest", "river", "heliport")
@@ -17,7 +17,7 @@ def side(shares: tuple[int, ...] = (60, 39, 1), sure: float = 0.9, size: tuple[i
     index = np.repeat(np.arange(3), shares).reshape(10, 10) if size == (80, 80) else np.zeros((rows, columns), int)
     probabilities = np.where(index == np.arange(3)[:, None, None], sure, (1 - sure) / 2).astype(np.float32)
     grey = np.full(size, 128, np.uint8)
-    cover = Cover(NAMES, probabilities, np.ones(index.shape, bool), "optical")
+    cover = LandCoverMap(NAMES, probabilities, np.ones(index.shape, bool), "optical")
     return Side(**{"image": grey, "grey": grey, "cover": cover, "title": "a", "short": "b", **changed})
 
 
@@ -50,7 +50,7 @@ def test_colour_follows_certainty_and_validity():
     green = tint(sure=0.95)
     assert green > 40 and 5 < tint(sure=0.4) < 0.7 * green
     empty = side((100, 0, 0)).cover
-    blank = Cover(NAMES, empty.probabilities, np.zeros((10, 10), bool), "optical")
+    blank = LandCoverMap(NAMES, empty.probabilities, np.zeros((10, 10), bool), "optical")
     assert tint(cover=blank) == 0
 
 
@@ -61,6 +61,6 @@ def test_any_shape_fits(size):
 
 
 def test_maps_of_different_words_are_refused():
-    other = Cover(("forest", "river", "dam"), side().cover.probabilities, side().cover.valid, "sar")
+    other = LandCoverMap(("forest", "river", "dam"), side().cover.probabilities, side().cover.valid, "sar")
     with pytest.raises(ValueError, match="different names"):
         draw_landcover(side(), side(cover=other))

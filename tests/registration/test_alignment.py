@@ -9,7 +9,7 @@ import pytest
 import torch
 
 from kornia_tar.geometry import corner_error, image_corners, invert, transform_points
-from kornia_tar.registration.alignment.evidence import Evidence, join, tie_points
+from kornia_tar.registration.alignment.evidence import DisplacementMaps, join, tie_points
 from kornia_tar.registration.alignment.fit import align
 
 SIZE = (192, 256)
@@ -28,7 +28,7 @@ def cells(size: tuple[int, int] = SIZE) -> torch.Tensor:
 
 def saying(
     matrix: np.ndarray, noise: float = 0.0, wrong: float = 0.0, sigma: tuple[float, float] = (1.2, 1.2), seed: int = 0
-) -> Evidence:
+) -> DisplacementMaps:
     """Cells that say a normal distribution about their true place: ``noise`` px off, a share of them ``wrong``."""
     rng, points = np.random.default_rng(seed), cells()
     K = len(points)
@@ -41,10 +41,12 @@ def saying(
     y, x = torch.meshgrid(torch.arange(SIDE), torch.arange(SIDE), indexing="ij")
     places = corner[:, None] + STEP * torch.stack([x, y], -1).view(1, -1, 2)
     offset = (places - torch.from_numpy(place)[:, None]) / torch.from_numpy(spread)[:, None]
-    return Evidence(points, corner, (-0.5 * offset.square().sum(-1)).softmax(1).view(K, SIDE, SIDE).float(), STEP)
+    return DisplacementMaps(
+        points, corner, (-0.5 * offset.square().sum(-1)).softmax(1).view(K, SIDE, SIDE).float(), STEP
+    )
 
 
-def both(matrix: np.ndarray, **options) -> tuple[Evidence, Evidence]:
+def both(matrix: np.ndarray, **options) -> tuple[DisplacementMaps, DisplacementMaps]:
     return saying(matrix, seed=1, **options), saying(invert(matrix), seed=2, **options)
 
 
@@ -53,7 +55,7 @@ def test_the_truth_is_found(model):
     truth = TRUTHS[model]
     found = align(*both(truth), model, SIZE)
     assert corner_error(found.matrix, truth, SIZE) < 0.2
-    assert found.gain > 1 and found.cells == 2 * len(cells())
+    assert found.log_likelihood_gain > 1 and found.cells == 2 * len(cells())
     assert math.isnan(found.std) and math.isnan(found.disagreement)
 
 
@@ -71,8 +73,8 @@ def test_edges_that_pin_one_direction_each_pin_the_transform_together():
 
 def test_cells_that_know_nothing_gain_nothing():
     blank = saying(np.eye(3), sigma=(1e3, 1e3))
-    found = align(blank, blank, "affine", SIZE, judge=image_corners(SIZE))
-    assert found.gain < 0.05
+    found = align(blank, blank, "affine", SIZE, check_points=image_corners(SIZE))
+    assert found.log_likelihood_gain < 0.05
     assert found.std > 5 or math.isinf(found.std)
 
 
@@ -84,7 +86,7 @@ def test_cells_that_contradict_each_other_lose():
         )
         for _ in range(2)
     ]
-    assert align(*shuffled, "affine", SIZE).gain < 0
+    assert align(*shuffled, "affine", SIZE).log_likelihood_gain < 0
 
 
 def test_std_foretells_the_error():
@@ -95,7 +97,7 @@ def test_std_foretells_the_error():
             saying(truth, noise=2.0, wrong=0.3, seed=3 * seed),
             saying(invert(truth), noise=2.0, wrong=0.3, seed=3 * seed + 1),
         )
-        found = align(*pair, "affine", SIZE, judge=corners)
+        found = align(*pair, "affine", SIZE, check_points=corners)
         errors.append(corner_error(found.matrix, truth, SIZE))
         foretold.append(found.std)
         assert found.disagreement > 0
@@ -106,7 +108,7 @@ def test_exchanged_images_give_the_inverse():
     in1, in0 = both(TRUTHS["affine"], noise=1.0, wrong=0.2)
     there, back = align(in1, in0, "affine", SIZE), align(in0, in1, "affine", SIZE)
     assert corner_error(invert(back.matrix), there.matrix, SIZE) < 0.05
-    assert back.gain == pytest.approx(there.gain, abs=1e-3)
+    assert back.log_likelihood_gain == pytest.approx(there.log_likelihood_gain, abs=1e-3)
 
 
 def test_equal_input_gives_the_equal_result():
@@ -159,9 +161,9 @@ def test_far_outside_its_map_a_cell_takes_the_nearest_place_it_knows():
 
 def test_inference_mode_and_autocast_change_nothing():
     truth = TRUTHS["affine"]
-    expected = align(*both(truth), "affine", SIZE, judge=image_corners(SIZE))
+    expected = align(*both(truth), "affine", SIZE, check_points=image_corners(SIZE))
     with torch.inference_mode(), torch.autocast("cpu", torch.bfloat16):
-        found = align(*both(truth), "affine", SIZE, judge=image_corners(SIZE))
+        found = align(*both(truth), "affine", SIZE, check_points=image_corners(SIZE))
     np.testing.assert_array_equal(found.matrix, expected.matrix)
     assert found.std == expected.std
 
@@ -169,5 +171,5 @@ def test_inference_mode_and_autocast_change_nothing():
 def test_too_few_blocks_promise_nothing():
     in1, in0 = both(TRUTHS["affine"])
     line = torch.arange(6)  # of one row of cells
-    found = align(in1.rows(line), in0.rows(line), "affine", SIZE, judge=image_corners(SIZE))
+    found = align(in1.rows(line), in0.rows(line), "affine", SIZE, check_points=image_corners(SIZE))
     assert math.isinf(found.std)

@@ -13,7 +13,7 @@ from kornia_tar.raster.synthetic import demo_pair
 
 # Gates that let everything through: what an untrained network finds must keep the contract, too.
 OPEN = RegistrarConfig(
-    overview=96, tile=96, refinements=1, scales=(1.0,), min_gain=-1e9, min_evidence=-1e9, max_error=float("inf"),
+    search_side=96, tile=96, refinements=1, scales=(1.0,), min_gain=-1e9, min_evidence=-1e9, max_error=float("inf"),
     max_scale=1e6, max_anisotropy=1e9, max_perspective=1e9, min_cells=1,
 )  # fmt: skip
 
@@ -64,7 +64,7 @@ def test_masks_modalities_and_budget_are_heeded():
 
 def test_a_refused_pair_has_no_matches():
     data = pair()
-    out = guided(registrar=RegistrarConfig(overview=96, tile=96, scales=(1.0,), min_gain=1e9))(data)
+    out = guided(registrar=RegistrarConfig(search_side=96, tile=96, scales=(1.0,), min_gain=1e9))(data)
     check_contract(out, data)
     assert len(out["confidence"]) == 0
 

@@ -9,27 +9,27 @@ from itertools import pairwise
 import numpy as np
 import pytest
 import torch
-from helpers import SHARED, needs_weights, small_matcher
+from helpers import ERROR_SCALE, needs_weights, small_matcher
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from kornia_tar import Registrar, RegistrarConfig, TARMatcher
 from kornia_tar.files import write_json
 from kornia_tar.geometry import corner_error, invert, transform_points
-from kornia_tar.network.calibration import Calibration, Correction, Corrections
+from kornia_tar.network.calibration import Calibration, PairScalings, PlattScaling
 from kornia_tar.raster.synthetic import demo_pair
-from kornia_tar.raster.view import View, tiles
-from kornia_tar.registration.alignment.tiled import Known, Observer
+from kornia_tar.raster.view import MaskedImage, tiles
+from kornia_tar.registration.alignment.tiled import FeatureCache, TileEncoder
 from kornia_tar.registration.result import estimated_error
 
-QUICK = RegistrarConfig(overview=96, tile=96, refinements=1, scales=(1.0,))
+QUICK = RegistrarConfig(search_side=96, tile=96, refinements=1, scales=(1.0,))
 
 
 @given(height=st.integers(1, 40), width=st.integers(1, 40), quarters=st.integers(0, 3), seed=st.integers(0, 99))
 @settings(deadline=None)
 def test_turned_view_leads_back_to_the_upright_pixel(height, width, quarters, seed):
     image = np.random.default_rng(seed).random((height, width)).astype(np.float32)
-    turned, matrix = View(image, np.ones(image.shape, bool), None).turned(90 * quarters)
+    turned, matrix = MaskedImage(image, np.ones(image.shape, bool), None).turned(90 * quarters)
     np.testing.assert_array_equal(turned.image, np.rot90(image, quarters))
     y, x = np.mgrid[: turned.size[0], : turned.size[1]]
     there = transform_points(matrix, np.stack([x.ravel(), y.ravel()], 1)).round().astype(int)
@@ -39,7 +39,7 @@ def test_turned_view_leads_back_to_the_upright_pixel(height, width, quarters, se
 @pytest.mark.parametrize("degrees", [45, 135, 225, 315])
 def test_diagonal_view_shows_the_whole_image_where_its_matrix_says(degrees):
     y, x = np.mgrid[:60, :90]
-    view = View(((x + 2 * y) / 300).astype(np.float32), np.ones((60, 90), bool), None)
+    view = MaskedImage(((x + 2 * y) / 300).astype(np.float32), np.ones((60, 90), bool), None)
     turned, matrix = view.turned(degrees)
     corners = transform_points(invert(matrix), [[0, 0], [89, 0], [89, 59], [0, 59]])
     assert corners.min() > -1 and (corners < np.array(turned.size[::-1])).all()
@@ -66,7 +66,7 @@ def test_tiles_cover_everything_and_none_is_too_large_or_a_sliver(height, width,
 @settings(deadline=None)
 def test_enlarged_view_shows_the_same_where_its_matrix_says(height, width, factor):
     y, x = np.mgrid[:height, :width]
-    view = View(((x + 2 * y) / 200).astype(np.float32), np.ones((height, width), bool), None)
+    view = MaskedImage(((x + 2 * y) / 200).astype(np.float32), np.ones((height, width), bool), None)
     large, matrix = view.enlarged(factor)
     ys, xs = np.nonzero(large.mask)
     back = transform_points(invert(matrix), np.stack([xs, ys], 1))
@@ -84,9 +84,9 @@ def test_the_error_estimate_lies_between_its_measures_and_trusts_neither_alone()
 
 @pytest.mark.parametrize("side", [256, 264, 600])
 def test_no_cell_speaks_twice_where_tiles_overlap(side):
-    observer = Observer(small_matcher(), tile=256, max_cells=10**6)
-    view = View.of(noise(0, side, side), None, "optical", "image")
-    in1, in0 = observer.evidence(view, view, np.eye(3), Known(), 1)
+    encoder = TileEncoder(small_matcher(), tile=256, max_cells=10**6)
+    view = MaskedImage.of(noise(0, side, side), None, "optical", "image")
+    in1, in0 = encoder.displacement_maps(view, view, np.eye(3), FeatureCache(), 1)
     for points in (in1.points, in0.points):
         assert len(points) <= 1.1 * (side / 8) ** 2
         near = torch.cdist(points, points) + 8 * torch.eye(len(points))
@@ -189,7 +189,7 @@ def test_wrong_input_is_named(untrained, images, masks, error, words):
     [
         {"rotations": 3},
         {"tile": 16},
-        {"overview": 0},
+        {"search_side": 0},
         {"scales": ()},
         {"scales": (0.0,)},
         {"refinements": 0},
@@ -211,7 +211,7 @@ def test_equal_runs_give_equal_outcomes(untrained):
 
 def test_any_transform_of_a_similarity_is_one(untrained):
     image = noise(0, 97, 150)
-    config = replace(QUICK, model="similarity", overview=64, min_gain=-1e9)  # as far as the magnified step
+    config = replace(QUICK, model="similarity", search_side=64, min_gain=-1e9)  # as far as the magnified step
     outcome = Registrar(untrained.matcher, config)(image, image)
     assert outcome.matrix is not None
     linear = outcome.matrix[:2, :2]
@@ -234,7 +234,7 @@ def test_a_fit_corrects_the_tie_points_and_nothing_else():
     config = replace(RegistrarConfig(), rotations=1, scales=(1.0,), refinements=1)
     plain, fitted = TARMatcher(), TARMatcher()
     plain.calibration = Calibration()
-    fitted.calibration = Calibration(tie_points=Corrections(cross=Correction(2.0, 1.0, 0.5)))
+    fitted.calibration = Calibration(tie_points=PairScalings(cross=PlattScaling(2.0, 1.0, 0.5)))
     before, after = (Registrar(matcher, config)(optical, sar) for matcher in (plain, fitted))
     np.testing.assert_array_equal(before.matrix, after.matrix)
     np.testing.assert_array_equal(before.inliers, after.inliers)
@@ -251,7 +251,7 @@ SLOW = pytest.mark.slow  # one registration of 512×512 px takes some ten second
 def test_demo_pair_is_registered_at_any_rotation(registrar, quarters):
     optical, sar, truth = demo_pair(0)
     turned = np.rot90(sar, quarters)
-    _, upright = View.of(sar, None, None, "sar").turned(90 * quarters)
+    _, upright = MaskedImage.of(sar, None, None, "sar").turned(90 * quarters)
     truth = invert(upright) @ truth
     outcome = registrar(optical, turned)
     assert outcome.registered, outcome.reasons
@@ -266,7 +266,7 @@ def test_demo_pair_is_registered_at_any_rotation(registrar, quarters):
 @needs_weights
 def test_a_small_overview_and_tiles_reach_the_full_size(registrar):
     optical, sar, truth = demo_pair(0)
-    config = RegistrarConfig(overview=192, tile=256, scales=(1.0,), refinements=1, max_cells=3000)
+    config = RegistrarConfig(search_side=192, tile=256, scales=(1.0,), refinements=1, max_cells=3000)
     outcome = Registrar(registrar.matcher, config)(optical, sar)
     assert corner_error(outcome.matrix, truth, (512, 512)) < 2.5
     assert 1500 < len(outcome.matches) <= 3200
@@ -318,7 +318,7 @@ def test_images_of_different_places_are_refused(registrar):
 @needs_weights
 def test_real_pairs_end_in_a_report(registrar):
     cv2 = pytest.importorskip("cv2")
-    files = sorted((SHARED / "data" / "bench" / "srif-opt-sar").glob("*.optical.*"))
+    files = sorted((ERROR_SCALE / "data" / "bench" / "srif-opt-sar").glob("*.optical.*"))
     if not files:
         pytest.skip("no ../shared/data/bench/srif-opt-sar")
     truth = json.loads((files[0].parent / "truth.json").read_text())["pairs"]

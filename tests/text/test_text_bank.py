@@ -13,7 +13,7 @@ from safetensors.numpy import save_file
 
 from kornia_tar.text import BankPrior, TextBank, TextPrior
 
-SHARED = Path(__file__).resolve().parents[2].parent / "shared" / "text"
+ERROR_SCALE = Path(__file__).resolve().parents[2].parent / "shared" / "text"
 NAMES = ("river", "bridge", "água")
 
 
@@ -194,9 +194,9 @@ def test_bank_prior_looks_names_up(bank, tmp_path):
         prior.encode(["a photo of river"])
 
 
-@pytest.mark.skipif(not SHARED.is_dir(), reason=f"no real banks in {SHARED}")
+@pytest.mark.skipif(not ERROR_SCALE.is_dir(), reason=f"no real banks in {ERROR_SCALE}")
 def test_real_banks():
-    files = sorted(SHARED.glob("*.npz"))
+    files = sorted(ERROR_SCALE.glob("*.npz"))
     assert files
     for path in files:
         bank = TextBank.load(path)
@@ -204,8 +204,8 @@ def test_real_banks():
         assert len(bank) in (19, 40)
         assert {"river", "bridge", "forest"} <= set(bank.names)
         assert all("{}" in template for template in bank.templates)
-    full = TextBank.load(SHARED / "remoteclip_vitb32_whurs19_106prompts.npz")
-    mean = TextBank.load(SHARED / "remoteclip_vitb32_whurs19_mean.npz")
+    full = TextBank.load(ERROR_SCALE / "remoteclip_vitb32_whurs19_106prompts.npz")
+    mean = TextBank.load(ERROR_SCALE / "remoteclip_vitb32_whurs19_mean.npz")
     assert mean.encoder == "RemoteCLIP ViT-B-32"
     assert torch.allclose(full.features, mean.features, atol=1e-6)
     # Real features carry meaning: a pond is nearer to a river than to a football field.

@@ -7,7 +7,7 @@ import torch
 from kornia.feature import match_mnn
 
 from eval.peers.base import Image, Matches, count, to_tensor
-from eval.peers.store import NotRun, Store
+from eval.peers.store import MatcherUnavailable, Store
 
 FEATURES = 2048
 URL = "https://github.com/Shiaoming/ALIKED/raw/main/models/aliked-n16.pth"
@@ -19,7 +19,7 @@ def build(store: Store) -> torch.nn.Module:
     try:
         from kornia.feature import ALIKED
     except ImportError as error:
-        raise NotRun("needs kornia >= 0.9") from error
+        raise MatcherUnavailable("needs kornia >= 0.9") from error
     net = ALIKED("aliked-n16", max_num_keypoints=FEATURES, detection_threshold=0.0)
     return store.load(net, "aliked/aliked-n16.pth", URL, packaged=PACKAGED)
 

@@ -12,7 +12,7 @@ import numpy as np
 import torch
 
 from eval.peers.base import Image, Matches, count, to_tensor
-from eval.peers.store import NotRun, Store, need
+from eval.peers.store import MatcherUnavailable, Store, need
 
 HUB = "https://huggingface.co/zju-community/"
 MULTIPLE = 32  # of the network's strides
@@ -84,11 +84,11 @@ def _read(folder: Path) -> Any:
     try:
         net, info = corrected().from_pretrained(folder, output_loading_info=True, local_files_only=True)
     except (OSError, ValueError, RuntimeError) as error:
-        raise NotRun(f"weights cannot be read ({str(error).splitlines()[0]})") from error
+        raise MatcherUnavailable(f"weights cannot be read ({str(error).splitlines()[0]})") from error
     finally:
         quiet.setLevel(level)
     if odd := sorted(map(str, [*info["missing_keys"], *info["mismatched_keys"]])):
-        raise NotRun(f"weights do not fit this library's version ({len(odd)} odd names, first {odd[0]})")
+        raise MatcherUnavailable(f"weights do not fit this library's version ({len(odd)} odd names, first {odd[0]})")
     return net.float().eval()
 
 

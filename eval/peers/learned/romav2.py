@@ -7,7 +7,7 @@ from importlib.metadata import version
 import torch
 
 from eval.peers.base import Image, Matches, count, to_tensor
-from eval.peers.store import NotRun, Store, downloads, need
+from eval.peers.store import MatcherUnavailable, Store, downloads, need
 
 SAMPLES = 5000
 SETTING = "satast"  # its authors' setting for satellite photographs
@@ -43,7 +43,7 @@ class RoMaV2:
             with downloads(store.download):
                 self._net = Network(Network.Cfg(compile=False, setting=SETTING))
         except (OSError, RuntimeError) as error:
-            raise NotRun(f"cannot be built ({error}); DINOv3's code belongs in romav2/{DINO}") from error
+            raise MatcherUnavailable(f"cannot be built ({error}); DINOv3's code belongs in romav2/{DINO}") from error
         finally:
             torch.hub.set_dir(before)
         self._net.eval()

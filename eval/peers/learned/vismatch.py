@@ -10,7 +10,7 @@ import numpy as np
 import torch
 
 from eval.peers.base import Image, Matches, count, to_tensor
-from eval.peers.store import NotRun, Store, downloads, need
+from eval.peers.store import MatcherUnavailable, Store, downloads, need
 
 FEATURES = 2048
 INSTALL = "pip install -c constraints.txt vismatch, in an environment of its own: it needs kornia < 0.8.3"
@@ -44,10 +44,10 @@ class Vismatch:
         try:
             with downloads(store.download):
                 self._matcher = get_matcher(variant, device="cpu", max_num_keypoints=FEATURES)
-        except NotRun:
+        except MatcherUnavailable:
             raise
         except Exception as error:  # of 75 matchers, each fails in its own way
-            raise NotRun(
+            raise MatcherUnavailable(
                 f"vismatch cannot build it ({type(error).__name__}: {(str(error) or '-').splitlines()[0]})"
             ) from error
         self._matcher.eval()

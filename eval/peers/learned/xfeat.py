@@ -9,7 +9,7 @@ import torch
 from kornia.feature import match_mnn
 
 from eval.peers.base import Image, Matches, count, to_tensor
-from eval.peers.store import NotRun, Store
+from eval.peers.store import MatcherUnavailable, Store
 
 FEATURES = 4096
 FILE = "xfeat/xfeat_from_onnx_kornia_state_dict.pt"
@@ -22,7 +22,7 @@ def build(store: Store) -> Any:
     try:
         from kornia.feature import XFeat as KorniaXFeat
     except ImportError as error:
-        raise NotRun("needs kornia >= 0.9") from error
+        raise MatcherUnavailable("needs kornia >= 0.9") from error
     xfeat = KorniaXFeat(top_k=FEATURES)
     # The semi-dense refinement is not run here.
     store.load(xfeat.net, FILE, URL, unused="fine_matcher", packaged=PACKAGED)

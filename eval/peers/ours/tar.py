@@ -7,7 +7,7 @@ from pathlib import Path
 import torch
 
 from eval.peers.base import Image, Matches, count, to_tensor
-from eval.peers.store import NotRun, Store, digest
+from eval.peers.store import MatcherUnavailable, Store, digest
 
 
 class TAR:
@@ -26,11 +26,11 @@ class TAR:
             import kornia_tar
             from kornia_tar import TARMatcher
         except ImportError as error:
-            raise NotRun(f"kornia_tar.TARMatcher cannot be imported ({error})") from error
+            raise MatcherUnavailable(f"kornia_tar.TARMatcher cannot be imported ({error})") from error
         try:
             self.net = TARMatcher(pretrained="optical-sar" if checkpoint is None else str(checkpoint)).eval()
         except FileNotFoundError as error:
-            raise NotRun(f"no weights ({error})") from error
+            raise MatcherUnavailable(f"no weights ({error})") from error
         self.parameters = count(self.net)
         # Matches depend on the package's code as well as on its weights, and both still move.
         package = Path(kornia_tar.__file__).parent

@@ -14,7 +14,7 @@ from eval.peers.store import Store
 class TARRegistrar:
     """``kornia_tar.Registrar``'s tie points, so that the shared estimator judges them as it judges all others'.
 
-    They follow a transform of the kind that the rung's estimator fits.
+    They follow a transform of the kind that the level's estimator fits.
     """
 
     name = "TAR + Registrar"

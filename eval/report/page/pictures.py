@@ -97,12 +97,12 @@ def examples(table: Table, dataset: Dataset, cache: Path) -> list[Example]:
     detail = table.detail
     chosen = choose(detail.errors[rows[0]["key"]], detail.names)
     names = [detail.names[index] for _, index in chosen]
-    said = [read_predictions(cache_path(cache, table.dataset, table.rung, row["key"]), names) for row in rows]
+    said = [read_predictions(cache_path(cache, table.dataset, table.level, row["key"]), names) for row in rows]
     drawn = []
     for place, (label, index) in enumerate(chosen):
         # A stored truth is the drawn warp itself; a set with its own truth is read as it is.
         truth = said[0][place].truth
-        pair = make_pair(dataset.read(names[place]), None if table.rung == REAL else truth)
+        pair = make_pair(dataset.read(names[place]), None if table.level == REAL else truth)
         image0, image1 = rgb(pair.image0), rgb(pair.image1)
         answers = [
             _answer(row, detail.errors[row["key"]][index], predictions[place], image0, image1, table.model)

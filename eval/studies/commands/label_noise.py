@@ -14,11 +14,13 @@ from kornia_tar.files import write_text
 def add(add_parser: AddParser) -> None:
     """Add the subcommand."""
     parser = add_parser(
-        "label-noise", help="how much of the error is the labels', from cached matches under two rungs",
-        epilog="example: python -m eval study label-noise --set val-000 --rung tar,hard --out eval/results",
+        "label-noise", help="how much of the error is the labels', from cached matches under two levels",
+        epilog="example: python -m eval study label-noise --set val-000 --level tar,hard --out eval/results",
     )  # fmt: skip
     parser.add_argument("--set", required=True, help="name of a set, such as val-000")
-    parser.add_argument("--rung", type=words, default=["tar", "hard"], help="two; the second is scored (tar,hard)")
+    parser.add_argument(
+        "--level", "--rung", type=words, default=["tar", "hard"], help="two; the second is scored (tar,hard)"
+    )
     parser.add_argument("--matcher", default="tar_registrar", help="whose matches (%(default)s)")
     parser.add_argument("--cache", type=Path, default=Path("runs/eval"), help="folder of cached matches (%(default)s)")
     parser.add_argument("--out", type=Path, required=True, help="folder of <set>.label_noise.md")
@@ -26,9 +28,9 @@ def add(add_parser: AddParser) -> None:
 
 
 def _do(args: argparse.Namespace) -> None:
-    if len(args.rung) != 2:
-        raise ValueError(f"--rung {','.join(args.rung)}: name two")
-    found = label_noise.measure(args.set, (args.rung[0], args.rung[1]), args.matcher, args.cache)
+    if len(args.level) != 2:
+        raise ValueError(f"--level {','.join(args.level)}: name two")
+    found = label_noise.measure(args.set, (args.level[0], args.level[1]), args.matcher, args.cache)
     path = write_text(args.out / f"{args.set}.label_noise.md", label_noise.describe(found, args.set, args.matcher))
     print(path.read_text())
     print(f"written: {path}", file=sys.stderr)

@@ -6,7 +6,7 @@ import argparse
 from pathlib import Path
 
 from eval.benchmark import predict
-from eval.commands.options import RUNGS_OR_REAL, AddParser, one_set, positive
+from eval.commands.options import LEVELS_OR_REAL, AddParser, one_set, positive
 
 
 def add(add_parser: AddParser) -> None:
@@ -18,7 +18,7 @@ def add(add_parser: AddParser) -> None:
     )  # fmt: skip
     parser.add_argument("--data", required=True, help="a set of optical and SAR images with stored warps")
     parser.add_argument("--text", type=Path, required=True, help="folder of the text banks")
-    parser.add_argument("--rung", default="tar", help=f"{RUNGS_OR_REAL.split(';')[0]} (%(default)s)")
+    parser.add_argument("--level", "--rung", default="tar", help=f"{LEVELS_OR_REAL.split(';')[0]} (%(default)s)")
     parser.add_argument("--limit", type=positive, default=200, help="pairs (%(default)s)")
     parser.add_argument("--threads", type=positive, default=1, help="CPU threads (%(default)s)")
     parser.add_argument("--checkpoint", type=Path, help="TAR's checkpoint instead of the shipped one")
@@ -33,5 +33,5 @@ def _do(args: argparse.Namespace) -> None:
     predict.set_threads(args.threads)
     dataset = one_set(args.data)
     made = substitution.variants(TAR(args.checkpoint).net.net, args.text)
-    answers = substitution.measure(made, single_pass.read_questions(dataset, args.rung, args.limit))
-    print(substitution.write(args.out, f"{dataset.name}, {args.rung}", answers).read_text())
+    answers = substitution.measure(made, single_pass.read_questions(dataset, args.level, args.limit))
+    print(substitution.write(args.out, f"{dataset.name}, {args.level}", answers).read_text())

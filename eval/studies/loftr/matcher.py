@@ -10,7 +10,7 @@ from safetensors import SafetensorError, safe_open
 
 from eval.peers.base import count
 from eval.peers.learned.loftr import LoFTR, build
-from eval.peers.store import NotRun, Store, load_strictly
+from eval.peers.store import MatcherUnavailable, Store, load_strictly
 
 FILE, FORMAT = "loftr.safetensors", "loftr-ours-1"
 HOW = "train it: python -m eval study loftr --data ../shared/data --minutes 30 -o runs/loftr, then --weights runs/loftr"
@@ -45,9 +45,9 @@ class OurLoFTR(LoFTR):
                 meta = file.metadata() or {}
                 state = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 - not a dict
         except (SafetensorError, OSError) as error:
-            raise NotRun(f"weights cannot be read ({FILE}: {error})") from error
+            raise MatcherUnavailable(f"weights cannot be read ({FILE}: {error})") from error
         if meta.get("format") != FORMAT:
-            raise NotRun(f"{FILE} is of the format {meta.get('format')!r}, need {FORMAT!r}; {HOW}")
+            raise MatcherUnavailable(f"{FILE} is of the format {meta.get('format')!r}, need {FORMAT!r}; {HOW}")
         load_strictly(self._net, state)
         info: dict[str, Any] = json.loads(meta["info"])
         return info

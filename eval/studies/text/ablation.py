@@ -252,9 +252,9 @@ def measure(
         "pairs": len(pairs),
     }
     exams: dict[str, list[Question]] = {}
-    for place, rung in EXAMS:
+    for place, level in EXAMS:
         (dataset,) = open_dataset(data / place)
-        exams[f"{dataset.name}, {rung}"] = read_questions(dataset, rung, limit)
+        exams[f"{dataset.name}, {level}"] = read_questions(dataset, level, limit)
     todo = [("base", 0), *((key, seed) for seed in range(seeds) for key in rows)]
     with tqdm(todo, desc="runs", unit="run") as bar:
         for key, seed in bar:

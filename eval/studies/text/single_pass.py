@@ -18,8 +18,8 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from eval.benchmark.metrics import Model, corner_error, estimate, match_errors, transform
-from eval.benchmark.pairs import thin
-from eval.benchmark.protocol import REAL, RUNGS, WARPS, Matrix, make_pair, read_warps
+from eval.benchmark.pairs import subsample
+from eval.benchmark.protocol import LEVELS, REAL, WARPS, Matrix, make_pair, read_warps
 from eval.datasets import Dataset
 from eval.peers import to_tensor
 from kornia_tar.conventions import CELL
@@ -74,19 +74,19 @@ class Answers:
         return {key: float(values.mean()) for key, values in self.each().items()} | {"ranking": self.ranking}
 
 
-def read_questions(dataset: Dataset, rung: str, limit: int | None) -> list[Question]:
-    """The pairs of a set under a rung (or its own truth, "real"), thinned to ``limit``.
+def read_questions(dataset: Dataset, level: str, limit: int | None) -> list[Question]:
+    """The pairs of a set under a level (or its own truth, "real"), thinned to ``limit``.
 
     Raises:
         ValueError: a set whose pairs are not optical and SAR.
     """
-    warps = None if rung == REAL else read_warps(dataset.name, rung, WARPS)
+    warps = None if level == REAL else read_warps(dataset.name, level, WARPS)
     questions = []
-    for name in thin(dataset.names, limit):
+    for name in subsample(dataset.names, limit):
         pair = make_pair(dataset.read(name), None if warps is None else warps[name])
         if (pair.hints.get("modality0"), pair.hints.get("modality1")) != ("optical", "sar"):
             raise ValueError(f"{dataset.name}: {name} is not a pair of optical and SAR")
-        model: Model = "affine" if rung == REAL else RUNGS[rung].model
+        model: Model = "affine" if level == REAL else LEVELS[level].model
         questions.append(Question(to_tensor(pair.image0, 1)[0], to_tensor(pair.image1, 1)[0], pair.truth, model))
     return questions
 
@@ -139,7 +139,7 @@ def ranking(confidence: NDArray[np.floating], right: NDArray[np.bool_]) -> float
 def _match(net: TARNet, questions: Sequence[Question]) -> tuple[Matches, Coarse, tuple[int, int]]:
     sides = [torch.stack([getattr(q, key) for q in questions]) for key in ("image0", "image1")]
     a, b = (
-        net.describe(image, modality_weights([name] * len(image)))
+        net.encode(image, modality_weights([name] * len(image)))
         for image, name in zip(sides, ("optical", "sar"), strict=True)
     )
     coarse = net.compare(a, b)

@@ -12,7 +12,7 @@ from torch import Generator, Tensor, nn
 
 from kornia_tar.network.cfdm import CFDM, Cells, Coarse
 from kornia_tar.network.fine import Offset
-from kornia_tar.network.net import Described, TARConfig, TARNet
+from kornia_tar.network.net import ImageFeatures, TARConfig, TARNet
 from kornia_tar.network.tafe import TAFE, Enhanced
 from kornia_tar.training.augment import Batch
 from kornia_tar.training.losses import LossWeights, step_loss
@@ -82,7 +82,7 @@ class WorthNet(TARNet):
 
     cfdm: WorthCFDM
 
-    def compare(self, a: Described, b: Described) -> Coarse:
+    def compare(self, a: ImageFeatures, b: ImageFeatures) -> Coarse:
         """As TARNet."""
         self.cfdm.maps = a.landcover, b.landcover
         return super().compare(a, b)

@@ -12,12 +12,12 @@ from torch import Tensor
 
 from kornia_tar.geometry.least_squares import FloatArray
 from kornia_tar.network.fine import PLACE_STEP
-from kornia_tar.network.net import Described, TARNet
+from kornia_tar.network.net import ImageFeatures, TARNet
 
-KNOW_NOTHING = 0.1  # ε
+OUTLIER_RATIO = 0.1  # ε
 
 
-class Evidence(NamedTuple):
+class DisplacementMaps(NamedTuple):
     """What K cells of one image say about where they lie in the other, in pixels of one frame."""
 
     points: Tensor  # (K, 2) px, centre of the cell
@@ -26,7 +26,7 @@ class Evidence(NamedTuple):
     step: float
 
     @classmethod
-    def between(cls, net: TARNet, a: Described, b: Described) -> tuple[Evidence, Evidence]:
+    def between(cls, net: TARNet, a: ImageFeatures, b: ImageFeatures) -> tuple[DisplacementMaps, DisplacementMaps]:
         """Ask a network what the cells of two images say that nearly lie on each other.
 
         Args:
@@ -41,14 +41,14 @@ class Evidence(NamedTuple):
         corner = centre - PLACE_STEP * (in1.shape[1] // 2)
         return cls(centre, corner, in1, PLACE_STEP), cls(centre, corner, in0, PLACE_STEP)
 
-    def moved(self, by: Tensor) -> Evidence:
+    def moved(self, by: Tensor) -> DisplacementMaps:
         """The same in a frame where everything lies ``by`` (2,) px further: from a tile to its image."""
         return self._replace(points=self.points + by, corner=self.corner + by)
 
-    def rows(self, index: Tensor) -> Evidence:
+    def rows(self, index: Tensor) -> DisplacementMaps:
         """Some cells, copied to the CPU, where :func:`align` works."""
         points, corner, probability = (t.cpu()[index].float() for t in (self.points, self.corner, self.probability))
-        return Evidence(points, corner, probability, self.step)
+        return DisplacementMaps(points, corner, probability, self.step)
 
     @property
     def area(self) -> float:
@@ -66,10 +66,10 @@ class Evidence(NamedTuple):
         x, y = (cubic((at[:, :, None] - raster) / width) / width).unbind(1)  # (K, S)
         return ((self.probability @ x[:, :, None]).squeeze(2) * y).sum(1) / self.step**2
 
-    def gain(self, places: Tensor, width: float = 1.0) -> Tensor:
+    def log_likelihood_gain(self, places: Tensor, width: float = 1.0) -> Tensor:
         """(K,) nats that the cells' places ``places``, (K, 2) px, gain over knowing nothing: a summand of L each."""
         known = self.density(places, width) * self.area
-        return torch.log((1 - KNOW_NOTHING) * known + KNOW_NOTHING)
+        return torch.log((1 - OUTLIER_RATIO) * known + OUTLIER_RATIO)
 
 
 def cubic(t: Tensor) -> Tensor:
@@ -79,15 +79,17 @@ def cubic(t: Tensor) -> Tensor:
     return (far * far * far - 4 * near * near * near) / 6  # products, for powers are slow to differentiate
 
 
-def join(parts: Sequence[Evidence]) -> Evidence:
+def join(parts: Sequence[DisplacementMaps]) -> DisplacementMaps:
     """Several tiles' evidence, of equal step, in one."""
-    return Evidence(
+    return DisplacementMaps(
         torch.cat([part.points for part in parts]), torch.cat([part.corner for part in parts]),
         torch.cat([part.probability for part in parts]), parts[0].step,
     )  # fmt: skip
 
 
-def tie_points(evidence: Evidence, matrix: FloatArray, sigma: float, within: float) -> tuple[Tensor, Tensor, Tensor]:
+def tie_points(
+    evidence: DisplacementMaps, matrix: FloatArray, sigma: float, within: float
+) -> tuple[Tensor, Tensor, Tensor]:
     """Where each cell lies, given what it says and that ``matrix`` is right to within ``sigma`` px.
 
     The mean of the posterior: the cell's map times a normal distribution around T x_k.
@@ -110,8 +112,8 @@ def tie_points(evidence: Evidence, matrix: FloatArray, sigma: float, within: flo
     offset = places - mean[:, None]
     std = ((weight * offset.square().sum(-1)).sum(1) / 2 + evidence.step**2 / 12).sqrt()
     close = (weight * (offset.norm(dim=-1) < within)).sum(1)
-    known = (1 - KNOW_NOTHING) * total * evidence.area
-    return mean, std, close * known / (known + KNOW_NOTHING)
+    known = (1 - OUTLIER_RATIO) * total * evidence.area
+    return mean, std, close * known / (known + OUTLIER_RATIO)
 
 
 def _transform(matrix: Tensor, points: Tensor) -> Tensor:

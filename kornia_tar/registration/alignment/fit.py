@@ -24,27 +24,27 @@ import torch
 from torch import Tensor
 
 from kornia_tar.geometry.least_squares import FloatArray, TransformModel
-from kornia_tar.registration.alignment.evidence import Evidence, _transform, join
+from kornia_tar.registration.alignment.evidence import DisplacementMaps, _transform, join
 
 BLOCKS = 4  # on a side: cells of one block share what they see, so their errors count as one
 
 
-JUDGED_WIDTHS = (1.5, 2.5)  # of the splines that tell how sharp a top is; the next where the sharper ones have none
+CHECK_WIDTHS = (1.5, 2.5)  # of the splines that tell how sharp a top is; the next where the sharper ones have none
 
 
 class Alignment(NamedTuple):
     """Outcome of :func:`align`."""
 
     matrix: FloatArray  # (3, 3), image0 → image1, in the evidence's frame
-    gain: float  # nats per cell over knowing nothing; 0 or less where nothing agrees
+    log_likelihood_gain: float  # nats per cell over knowing nothing; 0 or less where nothing agrees
     cells: int  # of both images
     std: float  # px, one sigma, mean over the judged points; inf where the cells do not determine the model
     disagreement: float  # px, mean over the judged points, between what either image's cells say alone
 
 
 def align(
-    in1: Evidence, in0: Evidence, model: TransformModel, size: tuple[int, int], *,
-    widths: Sequence[float] = (2.5, 1.5, 1.0), judge: FloatArray | None = None,
+    in1: DisplacementMaps, in0: DisplacementMaps, model: TransformModel, size: tuple[int, int], *,
+    widths: Sequence[float] = (2.5, 1.5, 1.0), check_points: FloatArray | None = None,
 ) -> Alignment:  # fmt: skip
     """Find the T near the identity with the largest L(T), see the module's text.
 
@@ -57,7 +57,7 @@ def align(
         model: "similarity", "affine" or "homography".
         size: (H, W) of the common frame, px.
         widths: of the splines over the maps, stage by stage.
-        judge: (P, 2) px, points whose error to estimate; without them ``std`` and ``disagreement`` are nan.
+        check_points: (P, 2) px, points whose error to estimate; without them ``std`` and ``disagreement`` are nan.
     """
     # Needs gradients and full precision, wherever it is called from.
     with torch.inference_mode(False), torch.enable_grad(), torch.autocast("cpu", enabled=False):
@@ -69,9 +69,9 @@ def align(
             theta = _climb(frame, theta, both, ahead, width)
         gains = _gains(frame.matrix(theta), both, ahead)
         std = disagreement = math.nan
-        if judge is not None:
-            points = torch.from_numpy(judge).float()
-            stds = (_std(frame, theta, both, ahead, points, width) for width in JUDGED_WIDTHS)
+        if check_points is not None:
+            points = torch.from_numpy(check_points).float()
+            stds = (_std(frame, theta, both, ahead, points, width) for width in CHECK_WIDTHS)
             std = next((std for std in stds if math.isfinite(std)), math.inf)
             alone = [_climb(frame, theta, in1, ahead), _climb(frame, theta, in0, 0)]
             places = [_transform(frame.matrix(one), points) for one in alone]
@@ -100,14 +100,14 @@ class _Frame:
         return self.to_pixel @ (torch.eye(3) + (self.basis @ theta).view(3, 3)) @ self.to_unit
 
 
-def _gains(matrix: Tensor, evidence: Evidence, ahead: int, width: float = 1.0) -> Tensor:
+def _gains(matrix: Tensor, evidence: DisplacementMaps, ahead: int, width: float = 1.0) -> Tensor:
     """All cells' gains; the first ``ahead`` cells are image0's, the others image1's."""
     there = _transform(matrix, evidence.points[:ahead])
     back = _transform(torch.linalg.inv(matrix), evidence.points[ahead:])
-    return evidence.gain(torch.cat([there, back]), width)
+    return evidence.log_likelihood_gain(torch.cat([there, back]), width)
 
 
-def _climb(frame: _Frame, start: Tensor, evidence: Evidence, ahead: int, width: float = 1.0) -> Tensor:
+def _climb(frame: _Frame, start: Tensor, evidence: DisplacementMaps, ahead: int, width: float = 1.0) -> Tensor:
     """The θ with the largest mean gain, uphill from ``start``; ``ahead`` as in :func:`_gains`."""
     theta = start.clone().requires_grad_()
     optimiser = torch.optim.LBFGS(
@@ -125,7 +125,7 @@ def _climb(frame: _Frame, start: Tensor, evidence: Evidence, ahead: int, width: 
     return found if found.isfinite().all() else start
 
 
-def _std(frame: _Frame, theta: Tensor, evidence: Evidence, ahead: int, points: Tensor, width: float) -> float:
+def _std(frame: _Frame, theta: Tensor, evidence: DisplacementMaps, ahead: int, points: Tensor, width: float) -> float:
     """Mean one-sigma error of where (P, 2) ``points`` lie, px: covariance H⁻¹ (Σ_b g_b g_bᵀ) H⁻¹ over blocks b.
 
     Infinite where too few blocks are seen, or L through splines of ``width`` has no top at ``theta``.

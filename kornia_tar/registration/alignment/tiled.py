@@ -13,18 +13,18 @@ from torch import Tensor
 from kornia_tar.conventions import CELL, MODALITIES
 from kornia_tar.geometry import FloatArray
 from kornia_tar.matching.matcher import TARMatcher
-from kornia_tar.network.net import Described, Matches
-from kornia_tar.raster.view import View, tiles
-from kornia_tar.registration.alignment.evidence import Evidence, join
+from kornia_tar.network.net import ImageFeatures, Matches
+from kornia_tar.raster.view import MaskedImage, tiles
+from kornia_tar.registration.alignment.evidence import DisplacementMaps, join
 
 KNOWN_PIXELS = 2**22  # of an image, up to which its features are kept from look to look
 
 
-class Known(dict[tuple[int, int], Described]):
+class FeatureCache(dict[tuple[int, int], ImageFeatures]):
     """Features of one image's tiles, by their corners (row, column)."""
 
 
-class Observer:
+class TileEncoder:
     """Looks at views with a matcher's network.
 
     Args:
@@ -37,7 +37,7 @@ class Observer:
         self._matcher = matcher
         self._tile, self._max_cells = tile, max_cells
 
-    def told(self, view: View, side: int) -> View:
+    def with_modality(self, view: MaskedImage, side: int) -> MaskedImage:
         """With its modality inferred once and for all, where it is not told, from at most ``side`` px."""
         if view.modality is not None:
             return view
@@ -45,17 +45,17 @@ class Observer:
         weights = self._matcher.infer_modality(*self._tensors(small))
         return replace(view, modality=MODALITIES[int(weights[0].argmax())])
 
-    def describe(self, view: View) -> Described:
+    def encode(self, view: MaskedImage) -> ImageFeatures:
         """Features of a whole view."""
-        return self._matcher.describe(*self._tensors(view), view.modality)
+        return self._matcher.encode(*self._tensors(view), view.modality)
 
-    def match(self, described0: Described, described1: Described) -> Matches:
+    def match(self, features0: ImageFeatures, features1: ImageFeatures) -> Matches:
         """Matches of two described views."""
-        return self._matcher.net.match(described0, described1)
+        return self._matcher.net.match(features0, features1)
 
-    def evidence(
-        self, first: View, second: View, matrix: FloatArray, known: Known, least: int
-    ) -> tuple[Evidence, Evidence] | None:
+    def displacement_maps(
+        self, first: MaskedImage, second: MaskedImage, matrix: FloatArray, known: FeatureCache, least: int
+    ) -> tuple[DisplacementMaps, DisplacementMaps] | None:
         """What the cells say after image1 is warped by ``matrix``, in image0's frame.
 
         Args:
@@ -70,7 +70,7 @@ class Observer:
             all.
         """
         warped = second.warped(matrix, first.size)
-        parts: list[tuple[Evidence, Evidence]] = []
+        parts: list[tuple[DisplacementMaps, DisplacementMaps]] = []
         cuts, generator = tiles(first.size, self._tile), torch.Generator().manual_seed(0)
         quota = -(-self._max_cells // (2 * len(cuts)))
         down, across = (_territories([cut[axis] for cut in cuts]) for axis in (0, 1))
@@ -79,10 +79,10 @@ class Observer:
             if not (tile0.mask & tile1.mask).any():
                 continue
             corner = rows.start, columns.start
-            described0 = known[corner] if corner in known else self.describe(tile0)
+            features0 = known[corner] if corner in known else self.encode(tile0)
             if first.image.size <= KNOWN_PIXELS:
-                known[corner] = described0
-            pair = Evidence.between(self._matcher.net, described0, self.describe(tile1))
+                known[corner] = features0
+            pair = DisplacementMaps.between(self._matcher.net, features0, self.encode(tile1))
             by = torch.tensor([columns.start, rows.start], dtype=torch.float32)
             own = _within(pair[0].points.cpu() + by, across[columns.start], down[rows.start])
             some = own[torch.randperm(len(own), generator=generator)[:quota]].sort().values
@@ -92,7 +92,7 @@ class Observer:
         in1, in0 = (join(side) for side in zip(*parts, strict=True))
         return in1, in0
 
-    def _tensors(self, view: View) -> tuple[Tensor, Tensor | None]:
+    def _tensors(self, view: MaskedImage) -> tuple[Tensor, Tensor | None]:
         """Image and mask as the matcher takes them."""
         weight = next(self._matcher.parameters())
         image = torch.from_numpy(view.image)[None, None].to(weight.device, weight.dtype)

@@ -22,9 +22,9 @@ def make_job(tar, tmp_path):
     warps = protocol.draw_warps(dataset.names, "tar", 0)
     protocol.write_warps(protocol.warps_path("toy-000", "tar", tmp_path), "toy-000", "tar", 0, warps)
 
-    def make(matcher, rungs=("tar",)):
+    def make(matcher, levels=("tar",)):
         return jobs.Job(
-            matcher, data=str(tar), split=None, dataset="toy-000", names=tuple(dataset.names), rungs=rungs, threads=1,
+            matcher, data=str(tar), split=None, dataset="toy-000", names=tuple(dataset.names), levels=levels, threads=1,
             cache=tmp_path / "matches", warps=tmp_path, weights=tmp_path / "none", checkpoint=None,
         )  # fmt: skip
 
@@ -59,7 +59,7 @@ def test_a_killed_run_loses_nothing_and_counts_nothing_twice(tmp_path):
     base = [sys.executable, "-m", "eval"]
     places = ["--data", str(tar), "--warps", str(tmp_path)]
     env = os.environ | {"PYTHONPATH": str(ROOT)}
-    subprocess.run([*base, "warps", *places, "--rung", "tar"], check=True, cwd=tmp_path, env=env)
+    subprocess.run([*base, "warps", *places, "--level", "tar"], check=True, cwd=tmp_path, env=env)
     command = [*base, "run", *places, "--matchers", "sift", "--out", str(tmp_path / "tables")]
     path = tmp_path / "runs" / "eval" / "toy-001.tar.sift.h5"
     for how in (signal.SIGINT, signal.SIGKILL):

@@ -4,21 +4,21 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from eval.benchmark import metrics
-from eval.benchmark.protocol import RUNGS, translation
+from eval.benchmark.protocol import LEVELS, translation
 
 GRID = np.stack(np.meshgrid(np.arange(4, 256, 8), np.arange(4, 256, 8)), -1).reshape(-1, 2).astype(float)
 SHAPE = (256, 256)
 
 
-def rung_matrix(seed: int, rung: str = "tar") -> np.ndarray:
-    return RUNGS[rung].draw(np.random.default_rng(seed))
+def rung_matrix(seed: int, level: str = "tar") -> np.ndarray:
+    return LEVELS[level].draw(np.random.default_rng(seed))
 
 
 @settings(max_examples=25, deadline=None)
-@given(st.integers(0, 2**32 - 1), st.sampled_from(sorted(RUNGS)))
-def test_true_matches_score_perfectly(seed, rung):
-    truth = rung_matrix(seed, rung)
-    score = metrics.score_pair(GRID, metrics.transform(truth, GRID), truth, SHAPE, RUNGS[rung].model)
+@given(st.integers(0, 2**32 - 1), st.sampled_from(sorted(LEVELS)))
+def test_true_matches_score_perfectly(seed, level):
+    truth = rung_matrix(seed, level)
+    score = metrics.score_pair(GRID, metrics.transform(truth, GRID), truth, SHAPE, LEVELS[level].model)
     assert score.ncm == score.matches == len(GRID)
     assert score.precision == (1.0, 1.0, 1.0)
     assert score.rmse < 1e-9

@@ -8,19 +8,19 @@ from eval.benchmark.metrics import transform
 from eval.datasets import Sample
 
 
-@pytest.mark.parametrize("name", protocol.RUNGS)
+@pytest.mark.parametrize("name", protocol.LEVELS)
 def test_draws_stay_in_range(name):
-    rung, centre = protocol.RUNGS[name], (protocol.SIZE - 1) / 2
+    level, centre = protocol.LEVELS[name], (protocol.SIZE - 1) / 2
     for seed in range(200):
-        matrix = rung.draw(np.random.default_rng(seed))
+        matrix = level.draw(np.random.default_rng(seed))
         shift = transform(matrix, [[centre, centre]])[0] - centre
-        assert np.abs(shift).max() <= rung.translation * protocol.SIZE + 1e-9
+        assert np.abs(shift).max() <= level.translation * protocol.SIZE + 1e-9
         # At the centre the projective part is gone to first order but for its translation, which is undone here.
         jacobian = matrix[:2, :2] - np.outer(shift + centre, matrix[2, :2])
         jacobian /= matrix[2] @ [centre, centre, 1]
         scale = np.sqrt(np.linalg.det(jacobian))
-        assert rung.scale[0] - 1e-9 <= scale <= rung.scale[1] + 1e-9
-        assert abs(np.rad2deg(np.arctan2(jacobian[1, 0], jacobian[0, 0]))) <= rung.rotation + 1e-9
+        assert level.scale[0] - 1e-9 <= scale <= level.scale[1] + 1e-9
+        assert abs(np.rad2deg(np.arctan2(jacobian[1, 0], jacobian[0, 0]))) <= level.rotation + 1e-9
 
 
 def test_a_warp_depends_on_its_own_name_only():
@@ -36,13 +36,13 @@ def test_stored_warps_come_back_exactly(tmp_path):
     again = protocol.read_warps("toy", "hard", tmp_path)
     assert list(again) == list(warps)
     assert all(np.array_equal(again[name], warps[name]) for name in warps)
-    assert [path.name for path in tmp_path.iterdir()] == ["toy.hard-rung.json"]
+    assert [path.name for path in tmp_path.iterdir()] == ["toy.hard-level.json"]
 
 
-@pytest.mark.parametrize("rung", protocol.RUNGS)
-def test_committed_warps_are_what_the_seed_draws(rung):
-    stored = protocol.read_warps("val-000", rung)
-    drawn = protocol.draw_warps(stored, rung, 0)
+@pytest.mark.parametrize("level", protocol.LEVELS)
+def test_committed_warps_are_what_the_seed_draws(level):
+    stored = protocol.read_warps("val-000", level)
+    drawn = protocol.draw_warps(stored, level, 0)
     assert len(stored) == 565
     assert all(np.allclose(stored[name], drawn[name], rtol=1e-5) for name in stored)
 
@@ -51,17 +51,17 @@ def test_missing_or_broken_warps_say_what_to_do(tmp_path):
     with pytest.raises(FileNotFoundError, match="python -m eval warps"):
         protocol.read_warps("nowhere", "tar", tmp_path)
     protocol.warps_path("toy", "tar", tmp_path).write_text('{"warps": 3}')
-    with pytest.raises(ValueError, match=r"toy\.tar-rung\.json"):
+    with pytest.raises(ValueError, match=r"toy\.tar-level\.json"):
         protocol.read_warps("toy", "tar", tmp_path)
 
 
-@pytest.mark.parametrize("rung", protocol.RUNGS)
-def test_truth_says_where_a_point_of_image0_went(rung):
+@pytest.mark.parametrize("level", protocol.LEVELS)
+def test_truth_says_where_a_point_of_image0_went(level):
     image = np.zeros((256, 256), np.uint8)
     point = np.array([140.0, 110.0])
     cv2.circle(image, (140, 110), 6, 255, -1)
     for seed in range(5):
-        warp = protocol.RUNGS[rung].draw(np.random.default_rng(seed))
+        warp = protocol.LEVELS[level].draw(np.random.default_rng(seed))
         pair = protocol.make_pair(Sample("a", image, image), warp)
         y, x = np.indices(pair.image1.shape)
         weight = pair.image1 / pair.image1.sum()

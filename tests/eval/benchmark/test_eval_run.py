@@ -23,7 +23,7 @@ def command(tar, tmp_path, monkeypatch):
         extra = {"warps": ["--data", tar.name, "--warps", "warps"], "run": ["--data", tar.name, *places]}
         return cli.main([words[0], *extra.get(words[0], places), *words[1:]])
 
-    assert go("warps", "--rung", "tar,hard") == 0
+    assert go("warps", "--level", "tar,hard") == 0
     return go
 
 
@@ -32,7 +32,7 @@ def rows(path):
 
 
 def test_run_writes_tables_with_an_identity_row(command, tmp_path, capsys):
-    assert command("run", "--matchers", "sift,loftr", "--weights", "none", "--rung", "tar,hard") == 0
+    assert command("run", "--matchers", "sift,loftr", "--weights", "none", "--level", "tar,hard") == 0
     table = rows(tmp_path / "tables" / "toy-000.tar.json")
     assert list(table) == ["RootSIFT", "identity"]
     assert table["RootSIFT"]["SR@1"] == 1
@@ -89,7 +89,7 @@ def test_a_replaced_truth_is_scored(tmp_path, monkeypatch):
     folder.mkdir()
     for part in ("optical", "sar"):
         Image.fromarray(texture(0)).save(folder / f"a.{part}.png")
-    words = ["run", "--matchers", "sift", "--data", "pairs:mine", "--rung", "real", "--out", "tables"]
+    words = ["run", "--matchers", "sift", "--data", "pairs:mine", "--level", "real", "--out", "tables"]
     for shift, solved in ((0, 1), (40, 0), (0, 1)):
         (folder / "a.truth.txt").write_text(f"1 0 {shift} 0 1 0")
         assert cli.main(words) == 0
@@ -144,8 +144,8 @@ def test_predictions_come_back_and_another_key_starts_anew(tmp_path):
     ("words", "message"),
     [
         (["run", "--matchers", "magic"], "matcher 'magic' is unknown"),
-        (["run", "--matchers", "sift", "--rung", "steep"], "rung 'steep'"),
-        (["run", "--matchers", "sift", "--rung", "real"], "brings no truth"),
+        (["run", "--matchers", "sift", "--level", "steep"], "level 'steep'"),
+        (["run", "--matchers", "sift", "--level", "real"], "brings no truth"),
         (["run", "--matchers", "sift", "--data", "missing.tar"], "no data set here"),
         (["run", "--matchers", "tar", "--checkpoint", "missing.safetensors"], "no such file"),
         (["score", "--set", "toy-000"], "no matches cached"),
@@ -171,12 +171,12 @@ def test_a_foreign_file_in_the_cache_is_named(command, tmp_path, capsys):
 def test_real_pairs(shared, tmp_path, capsys):
     words = ["--data", str(shared / "data" / "val-000.tar"), "--out", str(tmp_path), "--cache", str(tmp_path / "cache")]
     matchers = "identity,sift,xfeat"
-    assert cli.main(["run", "--matchers", matchers, "--rung", "tar,hard", "--limit", "3", *words]) == 0
+    assert cli.main(["run", "--matchers", matchers, "--level", "tar,hard", "--limit", "3", *words]) == 0
     table = json.loads((tmp_path / "val-000.tar.limit3.json").read_text())
     assert table["pairs"] == 3
     assert table["ceiling"]["SR@1"] == 1
     capsys.readouterr()
-    real = ["--rung", "real", "--limit", "2", "--data", str(shared / "data" / "bench" / "srif-opt-opt"), *words[2:]]
+    real = ["--level", "real", "--limit", "2", "--data", str(shared / "data" / "bench" / "srif-opt-opt"), *words[2:]]
     assert cli.main(["run", "--matchers", "sift", *real]) == 0
     table = rows(tmp_path / "srif-opt-opt.real.limit2.json")
     assert table["RootSIFT"]["NCM"] > table["identity"]["NCM"]

@@ -92,7 +92,7 @@ def test_nothing_found_at_any_turn_is_nothing():
 def test_real_peers_find_a_quarter_turn(name):
     try:
         matcher = turned.create(name, ROOT.parent / "shared" / "weights")
-    except peers.NotRun as reason:
+    except peers.MatcherUnavailable as reason:
         pytest.skip(f"{name}: {reason}")
     image0, image1, truth = pair(90, 192)
     assert error(matcher, image0, image1, truth) < 1

@@ -28,10 +28,10 @@ from eval.calibration.reliability import (
 from eval.cli import main
 from eval.datasets import Sample
 from eval.peers import Matches
-from kornia_tar.network.calibration import Calibration, Correction
+from kornia_tar.network.calibration import Calibration, PlattScaling
 from kornia_tar.network.checkpoint import load_checkpoint, save_checkpoint
 
-WRONG = Correction(temperature=1.6, bias=-0.8, std_factor=2.5)  # what toys state is the truth through this
+WRONG = PlattScaling(temperature=1.6, bias=-0.8, std_factor=2.5)  # what toys state is the truth through this
 
 
 def honest(count: int, seed: int = 0) -> Stated:
@@ -70,8 +70,8 @@ def test_the_fit_recovers_what_was_done_to_the_confidence():
     # The inverse of sigmoid(z / T + b) is sigmoid(T z - T b).
     assert temperature == pytest.approx(1 / WRONG.temperature, rel=0.05)
     assert bias == pytest.approx(-WRONG.bias * WRONG.temperature, abs=0.05)
-    assert calibration_error(found.corrected(Correction(1.0, 0.0))) < 0.01
-    assert calibration_error(replace(found, confidence=Correction(temperature, bias).confidence(stated))) < 0.01
+    assert calibration_error(found.corrected(PlattScaling(1.0, 0.0))) < 0.01
+    assert calibration_error(replace(found, confidence=PlattScaling(temperature, bias).confidence(stated))) < 0.01
 
 
 def test_the_fit_stays_finite_where_all_are_right():

@@ -16,7 +16,7 @@ from eval.peers.ours.tar import TAR
 def build(name):
     try:
         return peers.create(name, ROOT.parent / "shared" / "weights")
-    except peers.NotRun as reason:
+    except peers.MatcherUnavailable as reason:
         pytest.skip(f"{name}: {reason}")
 
 
@@ -71,7 +71,7 @@ def test_identity_covers_what_both_images_have():
 def test_a_peer_without_weights_is_not_run(tmp_path, monkeypatch):
     monkeypatch.setattr("eval.peers.store.find_packaged", lambda packaged: None)
     for name in ("aliked", "xfeat", "loftr", "disk", "aliked_lightglue", "xfeat_lighterglue"):
-        with pytest.raises(peers.NotRun, match="no weights"):
+        with pytest.raises(peers.MatcherUnavailable, match="no weights"):
             peers.create(name, tmp_path)
 
 

@@ -196,7 +196,7 @@ class TestEfficientLoFTR:
         assert peers.create("eloftr", tmp_path).name == "EfficientLoFTR"
         state = load_file(folder / "model.safetensors")
         save_file(dict(list(state.items())[1:]), folder / "model.safetensors", {"format": "pt"})
-        with pytest.raises(peers.NotRun, match="do not fit"):
+        with pytest.raises(peers.MatcherUnavailable, match="do not fit"):
             peers.create("eloftr", tmp_path)
 
 
@@ -289,18 +289,18 @@ def test_the_reason_says_what_to_do(name, package, file, tmp_path, monkeypatch):
     monkeypatch.setattr("eval.peers.store.find_packaged", lambda packaged: None)
     if package:
         monkeypatch.setitem(sys.modules, package, None)  # as if it were not installed
-        with pytest.raises(peers.NotRun, match=f"needs {package}: pip install"):
+        with pytest.raises(peers.MatcherUnavailable, match=f"needs {package}: pip install"):
             peers.create(name, tmp_path)
         monkeypatch.undo()
     if file and (package in (None, "transformers") and (package is None or pytest.importorskip(package))):
         with pytest.raises(
-            peers.NotRun, match=rf"no weights \({file} is not in the weights folder; it comes from http"
+            peers.MatcherUnavailable, match=rf"no weights \({file} is not in the weights folder; it comes from http"
         ):
             peers.create(name, tmp_path)
 
 
 def test_libraries_fetch_nothing_unless_allowed(tmp_path):
-    with downloads(False), pytest.raises(peers.NotRun, match="not opted for"):
+    with downloads(False), pytest.raises(peers.MatcherUnavailable, match="not opted for"):
         torch.hub.load_state_dict_from_url("https://example.invalid/weights.pth", str(tmp_path))
 
 

@@ -84,7 +84,7 @@ def test_a_job_matches_with_it_and_with_its_turns(module, tar, tmp_path):
     protocol.write_warps(protocol.warps_path("toy-000", "tar", tmp_path), "toy-000", "tar", 0, warps)
     for key in ("eval_own_matcher:build", "sift@4"):
         job = jobs.Job(
-            key, data=str(tar), split=None, dataset="toy-000", names=tuple(dataset.names), rungs=("tar",), threads=1,
+            key, data=str(tar), split=None, dataset="toy-000", names=tuple(dataset.names), levels=("tar",), threads=1,
             cache=tmp_path / "m", warps=tmp_path, weights=tmp_path, checkpoint=None,
         )  # fmt: skip
         assert jobs._outcome(job, lambda number: None) == ("done", None)

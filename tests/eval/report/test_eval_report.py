@@ -47,16 +47,16 @@ class Silent(Identity):
 
 @pytest.fixture(scope="module")
 def made(tmp_path_factory):
-    """A set of three pairs, scored on both rungs, and its folder of caches."""
+    """A set of three pairs, scored on both levels, and its folder of caches."""
     folder = tmp_path_factory.mktemp("report")
     grey = {f"fake__{index}": texture(index) for index in range(3)}
     (dataset,) = open_dataset(
         write_tar(folder / "toy-000.tar", {name: (np.stack([image] * 3, -1), image) for name, image in grey.items()})
     )
     tables = []
-    for rung in ("tar", "hard"):
-        warps = protocol.draw_warps(dataset.names, rung, 0)
-        protocol.write_warps(protocol.warps_path(dataset.name, rung, folder), dataset.name, rung, 0, warps)
+    for level in ("tar", "hard"):
+        warps = protocol.draw_warps(dataset.names, level, 0)
+        protocol.write_warps(protocol.warps_path(dataset.name, level, folder), dataset.name, level, 0, warps)
         matchers = {
             "identity": Identity(),
             "exact": Truthful(NAME, warps),
@@ -64,8 +64,8 @@ def made(tmp_path_factory):
             "silent": Silent(),
         }
         for key, matcher in matchers.items():
-            predict.predict(dataset, rung, matcher, key, folder, dataset.names, folder)
-        tables.append(score.score(dataset.name, rung, folder, dataset.names, {"magic": "no <weights>"}, folder))
+            predict.predict(dataset, level, matcher, key, folder, dataset.names, folder)
+        tables.append(score.score(dataset.name, level, folder, dataset.names, {"magic": "no <weights>"}, folder))
     return dataset, tables, folder
 
 
@@ -106,12 +106,12 @@ def test_the_joined_report_holds_every_table_best_first_and_says_what_was_not_ru
     _, tables, folder = made
     assert write.write_report(tables, tmp_path, folder).name == "report.html"
     text = (tmp_path / "report.md").read_text()
-    order = [text.index(part) for part in ("## toy-000, rung tar", "off by two", "silent", "## toy-000, rung hard")]
+    order = [text.index(part) for part in ("## toy-000, level tar", "off by two", "silent", "## toy-000, level hard")]
     assert order == sorted(order)
     assert text.count("| identity |") == 2
     assert text.count("- magic: not run: no <weights>") == 2
     assert 'a<b>"\\|&$x$ matcher | 100.0 |' in text
-    assert text.index(published.MARK) > text.index("rung hard")
+    assert text.index(published.MARK) > text.index("level hard")
     assert sorted(path.name for path in tmp_path.iterdir()) == ["report.html", "report.md"]
 
 

@@ -135,10 +135,12 @@ def only(table, *keys, pairs=slice(None)):
     return dataclasses.replace(table, rows=rows, pairs=len(detail.names), not_run={}, detail=detail)
 
 
-@pytest.mark.parametrize(("keys", "rung"), [(("silent",), 0), (("identity",), 1), (("identity", "silent"), 0), ((), 1)])
-def test_one_pair_failures_and_nothing_at_all_make_a_page(made, keys, rung):
+@pytest.mark.parametrize(
+    ("keys", "level"), [(("silent",), 0), (("identity",), 1), (("identity", "silent"), 0), ((), 1)]
+)
+def test_one_pair_failures_and_nothing_at_all_make_a_page(made, keys, level):
     dataset, tables, folder = made
-    built = page.build([only(tables[rung], *keys, pairs=slice(1))], provenance(), folder, [dataset])
+    built = page.build([only(tables[level], *keys, pairs=slice(1))], provenance(), folder, [dataset])
     Page(built)
     assert ("no model found" in built) == ("silent" in keys)
     assert not re.search(r"\bnan\b", re.sub('base64,[^"]*', "", built), re.IGNORECASE)

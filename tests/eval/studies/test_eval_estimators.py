@@ -5,7 +5,7 @@ import pytest
 
 from eval import cli
 from eval.benchmark import metrics
-from eval.benchmark.protocol import RUNGS
+from eval.benchmark.protocol import LEVELS
 from eval.studies import estimators
 
 GRID = np.stack(np.meshgrid(np.arange(4, 256, 12), np.arange(4, 256, 12)), -1).reshape(-1, 2).astype(float)
@@ -22,7 +22,7 @@ def estimator(request):
 
 def test_half_of_the_matches_are_wrong(estimator):
     rng = np.random.default_rng(3)
-    truth = RUNGS["tar"].draw(rng)
+    truth = LEVELS["tar"].draw(rng)
     target = metrics.transform(truth, GRID) + rng.normal(0, 0.5, GRID.shape)
     wrong = rng.random(len(GRID)) < 0.5
     target[wrong] = rng.uniform(0, 256, (int(wrong.sum()), 2))
@@ -51,14 +51,14 @@ def test_matches_on_one_point_give_no_model_that_is_right(estimator):
 
 def test_the_table_compares_all_on_what_is_cached(tar, tmp_path, monkeypatch, capsys):
     monkeypatch.chdir(tmp_path)
-    assert cli.main(["warps", "--data", tar.name, "--warps", "warps", "--rung", "tar"]) == 0
+    assert cli.main(["warps", "--data", tar.name, "--warps", "warps", "--level", "tar"]) == 0
     places = ["--out", "tables", "--warps", "warps"]
     assert cli.main(["study", "estimators", "--set", "toy-000", "--matcher", "sift", *places]) == 2
     assert "no matches cached of 'sift'" in capsys.readouterr().err
     assert cli.main(["run", "--data", tar.name, "--matchers", "sift", *places]) == 0
     assert cli.main(["study", "estimators", "--set", "toy-000", "--matcher", "sift", *places]) == 0
     text = (tmp_path / "tables" / "estimators.md").read_text()
-    assert "RootSIFT on toy-000, rung tar (3 pairs" in text
+    assert "RootSIFT on toy-000, level tar (3 pairs" in text
     assert "| OpenCV RANSAC, affine (shared) | 100.0 |" in text
     for name in estimators.ESTIMATORS:
         assert name in text

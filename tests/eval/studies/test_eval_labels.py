@@ -7,7 +7,7 @@ import pytest
 
 from eval.benchmark.cache import Cache, Prediction, cache_path
 from eval.benchmark.metrics import transform
-from eval.benchmark.protocol import RUNGS
+from eval.benchmark.protocol import LEVELS
 from eval.peers import Matches
 from eval.studies import label_noise
 
@@ -16,12 +16,12 @@ RNG = np.random.default_rng(0)
 GRID = np.stack(np.meshgrid(np.arange(8, 256, 16), np.arange(8, 256, 16)), -1).reshape(-1, 2).astype(float)
 
 
-def stored(folder, rung: str, label_errors: np.ndarray, own_errors: np.ndarray, settings: str = "one") -> None:
+def stored(folder, level: str, label_errors: np.ndarray, own_errors: np.ndarray, settings: str = "one") -> None:
     """Matches of a matcher that finds the ground, up to its own error, where the truth is off by the label's."""
-    rng = np.random.default_rng(len(rung))
-    with Cache(cache_path(folder, "made", rung, "tar"), {"key": "k", "settings": settings}) as cache:
+    rng = np.random.default_rng(len(level))
+    with Cache(cache_path(folder, "made", level, "tar"), {"key": "k", "settings": settings}) as cache:
         for k, (label, own) in enumerate(zip(label_errors, own_errors, strict=True)):
-            truth = RUNGS[rung].draw(rng)
+            truth = LEVELS[level].draw(rng)
             points1 = transform(truth, GRID + label + own)
             inside = ((points1 >= 0) & (points1 <= 255)).all(axis=1)
             matches = Matches(GRID[inside], points1[inside], np.ones(inside.sum()))
@@ -31,8 +31,8 @@ def stored(folder, rung: str, label_errors: np.ndarray, own_errors: np.ndarray, 
 @pytest.mark.parametrize(("label", "own"), [(1.5, 0.1), (0.1, 1.5)], ids=["labels are wrong", "matcher is wrong"])
 def test_errors_that_move_with_the_ground_are_the_labels(tmp_path, label, own):
     labels_off = RNG.normal(0, label, (PAIRS, 2))
-    for rung in ("tar", "hard"):
-        stored(tmp_path, rung, labels_off, RNG.normal(0, own, (PAIRS, 2)))
+    for level in ("tar", "hard"):
+        stored(tmp_path, level, labels_off, RNG.normal(0, own, (PAIRS, 2)))
     found = label_noise.measure("made", ("tar", "hard"), "tar", tmp_path)
     before, after = (np.median(errors) for errors in list(found.errors.values())[:2])
     if label > own:
@@ -46,8 +46,8 @@ def test_errors_that_move_with_the_ground_are_the_labels(tmp_path, label, own):
 def test_what_is_not_cached_or_too_little_is_said(tmp_path):
     with pytest.raises(FileNotFoundError, match=r"made\.tar\.tar\.h5.*eval run"):
         label_noise.measure("made", ("tar", "hard"), "tar", tmp_path)
-    for rung in ("tar", "hard"):
-        stored(tmp_path, rung, np.zeros((3, 2)), np.zeros((3, 2)))
+    for level in ("tar", "hard"):
+        stored(tmp_path, level, np.zeros((3, 2)), np.zeros((3, 2)))
     with pytest.raises(ValueError, match="3 pairs"):
         label_noise.measure("made", ("tar", "hard"), "tar", tmp_path)
     stored(tmp_path / "two", "tar", np.zeros((12, 2)), np.zeros((12, 2)))

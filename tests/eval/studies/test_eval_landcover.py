@@ -9,7 +9,7 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
-from helpers import SHARED, needs_weights, small_matcher
+from helpers import ERROR_SCALE, needs_weights, small_matcher
 from PIL import Image
 from toys import add, texture
 
@@ -140,8 +140,8 @@ def test_what_cannot_be_measured_is_one_line(weights, tmp_path, capsys):
 
 
 @needs_weights
-@pytest.mark.skipif(not (SHARED / "data" / "optical_only-000.tar").is_file(), reason="no RSSCN7 in ../shared/data")
+@pytest.mark.skipif(not (ERROR_SCALE / "data" / "optical_only-000.tar").is_file(), reason="no RSSCN7 in ../shared/data")
 def test_the_shipped_map_knows_rsscn7s_scenes_better_than_chance():
-    rows, same = measure(SHARED / "data" / "optical_only-000.tar", TARMatcher().fuse(), limit=35)
+    rows, same = measure(ERROR_SCALE / "data" / "optical_only-000.tar", TARMatcher().fuse(), limit=35)
     assert rows[0].right > 1 / 7 + 0.08  # 31 % of all 248
     assert same.two_places < same.chance + 0.05  # no map of the frame

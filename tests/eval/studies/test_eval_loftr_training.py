@@ -74,7 +74,7 @@ def test_a_run_is_read_by_the_matcher_and_goes_on(pairs, tmp_path, monkeypatch):
     assert [line["step"] for line in log] == [1, 2] and all(line["fine_px"] >= 0 for line in log)
     assert peers.create("eval.studies.loftr.matcher:create", tmp_path).settings != matcher.settings
     path.write_bytes(path.read_bytes()[:1000])
-    with pytest.raises(peers.NotRun, match="cannot be read"):
+    with pytest.raises(peers.MatcherUnavailable, match="cannot be read"):
         peers.create("eval.studies.loftr.matcher:create", tmp_path)
 
 
@@ -96,7 +96,7 @@ def test_a_few_steps_lower_the_loss(pairs):
 
 
 def test_without_weights_the_reason_says_how_to_train_them(tmp_path):
-    with pytest.raises(peers.NotRun, match="python -m eval study loftr"):
+    with pytest.raises(peers.MatcherUnavailable, match="python -m eval study loftr"):
         peers.create("eval.studies.loftr.matcher:create", tmp_path)
 
 

@@ -1,4 +1,4 @@
-"""Start variants: what is measured of them, and the tables."""
+"""PoseCandidate variants: what is measured of them, and the tables."""
 
 from __future__ import annotations
 
@@ -33,9 +33,9 @@ class Small(TAR):
 def toy(tar, tmp_path, monkeypatch):
     """The toy set and the folder of its warps, all of them one shift; the small network matches."""
     names = [f"fake__{k}" for k in range(3)]
-    for rung in ("tar", "hard"):
-        path = protocol.warps_path("toy-000", rung, tmp_path)
-        protocol.write_warps(path, "toy-000", rung, 0, dict.fromkeys(names, SHIFT))
+    for level in ("tar", "hard"):
+        path = protocol.warps_path("toy-000", level, tmp_path)
+        protocol.write_warps(path, "toy-000", level, 0, dict.fromkeys(names, SHIFT))
     monkeypatch.setattr(initialisation, "TAR", Small)
     return tar, tmp_path
 
@@ -98,7 +98,7 @@ def test_the_command_registers_from_every_start(toy, tmp_path, monkeypatch, caps
     words = [
         "--data",
         str(toy[0]),
-        "--rung",
+        "--level",
         "tar",
         "--warps",
         str(toy[1]),
@@ -120,7 +120,7 @@ def test_an_interrupted_command_says_that_it_keeps_nothing(toy, tmp_path, monkey
             signal.raise_signal(signal.SIGINT)
 
     monkeypatch.setattr(tqdm, "tqdm", Interrupted)
-    words = ["--rung", "tar", "--warps", str(toy[1]), "--limit", "1", "--out", str(tmp_path / "out")]
+    words = ["--level", "tar", "--warps", str(toy[1]), "--limit", "1", "--out", str(tmp_path / "out")]
     assert main(["study", "initialisation", "--data", str(toy[0]), *words]) == 130
     assert capsys.readouterr().err.endswith("interrupted; nothing is kept, the same command starts over\n")
     assert not (tmp_path / "out").exists()
