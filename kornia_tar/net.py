@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from typing import Any, NamedTuple
 
 import torch
@@ -22,8 +22,10 @@ from kornia_tar.second_look import (
     cell_trust,
     correlate,
     fit_field,
+    inverted,
     match_cells,
     pad_matches,
+    propose_similarity,
     resample,
 )
 from kornia_tar.tafe import TAFE, TAFEConfig
@@ -191,7 +193,9 @@ class TARNet(nn.Module):
         with torch.autocast(first.image.device.type, enabled=False):
             p0, p1, weight = pad_matches(matches.batch, values, len(first.image), sum(cells))
             size0, size1 = ((int(f.image.shape[2]), int(f.image.shape[3])) for f in (first, second))
-            return fit_field(p0, p1, weight, size0, config), fit_field(p1, p0, weight, size1, config)
+            start = propose_similarity(p0, p1, weight, config.seeds)
+            ahead = fit_field(p0, p1, weight, start, size0, config)
+            return ahead, fit_field(p1, p0, weight, inverted(start), size1, config)
 
     def see(self, own: Frame, other: Frame, field: Field) -> DisplacementPosterior:
         """Resample ``other`` into the frame of ``own`` through ``field``, and ask every cell of ``own``."""
@@ -266,6 +270,16 @@ def join_looks(in1: CellMatches, in0: CellMatches) -> Matches:
         torch.cat([in1.own, in0.other])[order], torch.cat([in1.other, in0.own])[order],
         torch.cat([in1.confidence, in0.confidence])[order], torch.cat([in1.std, in0.std])[order], batch[order],
     )  # fmt: skip
+
+
+def with_second_look(net: TARNet, seed: int = 0, config: SecondLookConfig = SecondLookConfig()) -> TARNet:
+    """Return the network in eval mode with an untrained second look added, its other tensors unchanged."""
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed)
+        wider = TARNet(replace(net.config, second_look=config))
+    lacking, _ = wider.load_state_dict(net.state_dict(), strict=False)
+    assert all(name.startswith("second_look.") for name in lacking)
+    return wider.eval()
 
 
 def modality_weights(names: list[str]) -> Tensor:

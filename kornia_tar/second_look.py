@@ -27,6 +27,7 @@ from torch import Tensor, nn
 
 from kornia_tar.cfdm import CELL, CFDM, PLACE_STEP, cell_centres, parabola_peak
 
+VOTERS = 512  # most confident matches that judge proposals; all of them would cost memory
 OUTLIER_RATIO = 0.1  # share of cells whose maps tell nothing; it bounds what one cell can say against the others
 
 
@@ -86,8 +87,8 @@ class DisplacementPosterior(NamedTuple):
 
 
 def transform(matrix: Tensor, points: Tensor) -> Tensor:
-    """Map points (B, N, 2) by affine matrices (B, 2, 3)."""
-    return points @ matrix[:, :, :2].transpose(1, 2) + matrix[:, None, :, 2]
+    """Map points (B, N, 2) by affine matrices (B, 2, 3); no matrix product, which autocast would round."""
+    return (points[:, :, None] * matrix[:, None, :, :2]).sum(-1) + matrix[:, None, :, 2]
 
 
 def pad_matches(batch: Tensor, values: Sequence[Tensor], size: int, capacity: int) -> list[Tensor]:
@@ -119,8 +120,9 @@ def propose_similarity(points0: Tensor, points1: Tensor, weight: Tensor, seeds: 
     Returns:
         (B, 2, 3) image0 → image1; the identity where no two matches propose anything.
     """
+    points0, points1, weight = points0.detach(), points1.detach(), weight.detach()
     z0, z1 = torch.view_as_complex(points0.contiguous()), torch.view_as_complex(points1.contiguous())
-    weight, order = weight.topk(min(1024, weight.shape[1]), dim=1)  # a list without end would cost memory
+    weight, order = weight.topk(min(VOTERS, weight.shape[1]), dim=1)
     z0, z1 = z0.gather(1, order), z1.gather(1, order)
     first, second = torch.triu_indices(seeds, seeds, 1, device=weight.device).clamp_max(weight.shape[1] - 1)
     run = z0[:, second] - z0[:, first]  # (B, P)
@@ -129,22 +131,32 @@ def propose_similarity(points0: Tensor, points1: Tensor, weight: Tensor, seeds: 
     usable &= (turn.abs() > 0.2) & (turn.abs() < 5)
     turn = torch.where(usable, turn, torch.ones_like(turn))
     move = (z1[:, second] + z1[:, first] - turn * (z0[:, second] + z0[:, first])) / 2
-    error = (turn[..., None] * z0[:, None] + move[..., None] - z1[:, None]).abs().square() / turn.abs()[..., None]
-    score = ((-error / (2 * sigma**2)).exp() @ weight[..., None])[..., 0] * usable  # (B, P)
+    a, t = torch.view_as_real(turn)[..., None, :], torch.view_as_real(move)[..., None, :]  # (B, P, 1, 2)
+    x, y = points0.gather(1, order[..., None].expand(-1, -1, 2))[:, None].unbind(-1)  # (B, 1, N)
+    u, v = points1.gather(1, order[..., None].expand(-1, -1, 2))[:, None].unbind(-1)
+    error = (a[..., 0] * x - a[..., 1] * y + (t[..., 0] - u)).square()
+    error += (a[..., 1] * x + a[..., 0] * y + (t[..., 1] - v)).square()
+    agreed = error.mul_(-0.5 / (sigma**2 * turn.abs()[..., None])).exp_()  # (B, P, N)
+    score = (agreed @ weight[..., None])[..., 0] * usable  # (B, P)
     best = score.argmax(1, keepdim=True)
     found = score.gather(1, best)[:, 0] > 0
-    a, t = (torch.view_as_real(v.gather(1, best)[:, 0]) for v in (turn, move))  # (B, 2)
+    a, t = (torch.view_as_real(value.gather(1, best)[:, 0]) for value in (turn, move))  # (B, 2)
     matrix = torch.stack([a[:, 0], -a[:, 1], t[:, 0], a[:, 1], a[:, 0], t[:, 1]], -1).view(-1, 2, 3)
     return torch.where(found[:, None, None], matrix, torch.eye(2, 3, device=matrix.device))
 
 
+def inverted(matrix: Tensor) -> Tensor:
+    """Invert affine matrices (B, 2, 3)."""
+    linear = torch.linalg.inv(matrix[:, :, :2])
+    return torch.cat([linear, -linear @ matrix[:, :, 2:]], 2)
+
+
 def fit_field(
-    points0: Tensor, points1: Tensor, weight: Tensor, size: tuple[int, int], config: SecondLookConfig
+    points0: Tensor, points1: Tensor, weight: Tensor, start: Tensor, size: tuple[int, int], config: SecondLookConfig
 ) -> Field:
     """Fit a smooth field of local affine maps to matches, some of which are wrong.
 
-    A similarity that two matches propose, then an affine map by iteratively reweighted least squares (Welsch's weights,
-    narrowing), then at each node a local affine map by least squares under a Gaussian kernel, pulled towards the global
+    From the start, an affine map by iteratively reweighted least squares (Welsch's weights, narrowing), then at each node a local affine map by least squares under a Gaussian kernel, pulled towards the global
     one: parallax is followed where matches support it, and elsewhere nothing is invented. Differentiable in the points
     and weights through the last affine fit and the local ones.
 
@@ -152,18 +164,18 @@ def fit_field(
         points0: (B, N, 2) px in the image whose pixels are mapped.
         points1: (B, N, 2) px in the other image.
         weight: (B, N) confidence, 0 where padded.
+        start: (B, 2, 3) to begin from, see :func:`propose_similarity`.
         size: (H, W) of the image whose pixels are mapped.
         config: the field's sizes.
 
     Returns:
-        the field; the identity with no trust where there are no matches.
+        the field; the start with no trust where there are no matches.
     """
     B, side = len(points0), max(size) / 2
     middle = points0.new_tensor([size[1] - 1, size[0] - 1]) / 2
     design = torch.cat([(points0 - middle) / side, torch.ones_like(points0[..., :1])], -1)  # (B, N, 3)
     unit = points0.new_tensor([[1 / side, 0, 0], [0, 1 / side, 0], [*(-middle / side).tolist(), 1]])
-    with torch.no_grad():
-        matrix = propose_similarity(points0, points1, weight, config.seeds)
+    matrix = start
     for sigma in (8.0, 6.0, 5.0, 4.0, 4.0):
         matrix = matrix.detach()
         left = points1 - transform(matrix, points0)  # (B, N, 2)
@@ -243,7 +255,7 @@ def correlate(cfdm: CFDM, own: Tensor, other: Tensor) -> Tensor:
     B, rows, columns = len(own), own.shape[2] * 2 // CELL, own.shape[3] * 2 // CELL
     cell = torch.arange(rows * columns, device=own.device).repeat(B)
     batch = torch.arange(B, device=own.device).repeat_interleave(rows * columns)
-    w0, w1 = (cfdm.windows(cfdm.fine_descriptors(fine), batch, cell) for fine in (own, other))
+    w0, w1 = (cfdm.windows(cfdm.fine_descriptors(fine).float(), batch, cell) for fine in (own, other))
     ahead, back = cfdm.fine_head.logits(w0, w1), cfdm.fine_head.logits(w1, w0).flip(-1)
     return torch.stack([ahead, back], 1).view(B, rows, columns, 2, -1).permute(0, 3, 4, 1, 2)
 
@@ -328,10 +340,11 @@ class SecondLook(nn.Module):
             :class:`DisplacementPosterior`.
         """
         shown = valid[:, None].float()
-        gain = log_likelihood_gain(maps) * shown[:, None]  # (B, 2, S², h, w)
-        mean = gain.mean(1)
-        votes = [mean, *(average_cells(mean, shown, sigma) for sigma in self.config.votes)]
-        base = sum(w * v for w, v in zip(self.vote_weight.float(), votes, strict=True))
+        with torch.autocast(maps.device.type, enabled=False):
+            gain = log_likelihood_gain(maps) * shown[:, None]  # (B, 2, S², h, w)
+            mean = gain.mean(1)
+            votes = [mean, *(average_cells(mean, shown, sigma) for sigma in self.config.votes)]
+            base = sum(w * v for w, v in zip(self.vote_weight.float(), votes, strict=True))
         a, b = (F.normalize(self.token(t), dim=1) for t in (own, other))
         known = torch.log1p(trust.float()).to(a.dtype)
         seen = [gain.flatten(1, 2).to(a.dtype), *(v.to(a.dtype) for v in votes[1:]), 3 * a, 3 * b, 9 * a * b, known,
