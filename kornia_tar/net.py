@@ -10,23 +10,18 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from kornia_tar.cfdm import CELL, CFDM, PLACE_STEP, Cells, CFDMConfig, Coarse, Offset, cell_centres, mutual_nearest
+from kornia_tar.field import Field, fit_field, inverted, pad_matches, propose_similarity, resample
 from kornia_tar.layers import Down, RepConv
 from kornia_tar.likelihood import Evidence
 from kornia_tar.msfl import MODALITIES, MSFL, STRIDE, Features, MSFLConfig, standardise
 from kornia_tar.second_look import (
     CellMatches,
     DisplacementPosterior,
-    Field,
     SecondLook,
     SecondLookConfig,
     cell_trust,
     correlate,
-    fit_field,
-    inverted,
     match_cells,
-    pad_matches,
-    propose_similarity,
-    resample,
 )
 from kornia_tar.tafe import TAFE, TAFEConfig
 
@@ -41,8 +36,8 @@ class TARConfig:
     second_look: SecondLookConfig | None = None  # None: one look is all there is
 
     def to_dict(self) -> dict[str, Any]:
-        """Plain dictionaries, for the checkpoint."""
-        return asdict(self)
+        """Plain dictionaries, for the checkpoint; a part that is None is left out."""
+        return {name: part for name, part in asdict(self).items() if part is not None}
 
     @classmethod
     def from_dict(cls, values: dict[str, Any]) -> TARConfig:
@@ -194,8 +189,9 @@ class TARNet(nn.Module):
             p0, p1, weight = pad_matches(matches.batch, values, len(first.image), sum(cells))
             size0, size1 = ((int(f.image.shape[2]), int(f.image.shape[3])) for f in (first, second))
             start = propose_similarity(p0, p1, weight, config.seeds)
-            ahead = fit_field(p0, p1, weight, start, size0, config)
-            return ahead, fit_field(p1, p0, weight, inverted(start), size1, config)
+            sizes = config.spacing, config.reach, config.ridge
+            ahead = fit_field(p0, p1, weight, start, size0, *sizes)
+            return ahead, fit_field(p1, p0, weight, inverted(start), size1, *sizes)
 
     def see(self, own: Frame, other: Frame, field: Field) -> DisplacementPosterior:
         """Resample ``other`` into the frame of ``own`` through ``field``, and ask every cell of ``own``."""
@@ -272,8 +268,9 @@ def join_looks(in1: CellMatches, in0: CellMatches) -> Matches:
     )  # fmt: skip
 
 
-def with_second_look(net: TARNet, seed: int = 0, config: SecondLookConfig = SecondLookConfig()) -> TARNet:
+def with_second_look(net: TARNet, seed: int = 0, config: SecondLookConfig | None = None) -> TARNet:
     """Return the network in eval mode with an untrained second look added, its other tensors unchanged."""
+    config = config or SecondLookConfig()
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
         wider = TARNet(replace(net.config, second_look=config))

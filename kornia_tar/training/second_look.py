@@ -14,8 +14,9 @@ import torch.nn.functional as F
 from torch import Generator, Tensor
 
 from kornia_tar.cfdm import cell_centres
-from kornia_tar.net import Described, Frame, TARNet, join_looks
-from kornia_tar.second_look import DisplacementPosterior, Field, match_cells, ridge_solve, transform
+from kornia_tar.field import Field, ridge_solve, transform
+from kornia_tar.net import Frame, TARNet, join_looks
+from kornia_tar.second_look import DisplacementPosterior, match_cells
 from kornia_tar.training.augment import Batch, apply, blur, grid_points, uniform
 from kornia_tar.training.losses import LossWeights, ground_truth, step_loss
 
@@ -78,8 +79,8 @@ def true_field(matrix: Tensor, size: int, spacing: int, generator: Generator, sc
 
 def join_fields(first: Field, second: Field) -> Field:
     """Put two parts of a batch together."""
-    parts = (torch.cat(both) for both in zip(first[:3], second[:3], strict=True))
-    return Field(*parts, first.spacing)
+    matrix, residual, trust = (torch.cat(both) for both in zip(first[:3], second[:3], strict=True))
+    return Field(matrix, residual, trust, first.spacing)
 
 
 def invert(field: Field, there: Tensor, start: Tensor) -> Tensor:
@@ -161,22 +162,22 @@ def second_look_loss(
     modality = torch.cat([batch.modality0, batch.modality1])
     with torch.set_grad_enabled(not frozen and torch.is_grad_enabled()):
         both = net.describe(image, modality, mask, text)
-    frames = [Frame(image[p], modality[p], mask[p], both.rows(p)) for p in (slice(0, B), slice(B, None))]
-    fields = _draw_fields(net, batch, frames, size, config.spacing, generator)
+    a, b = (Frame(image[p], modality[p], mask[p], both.rows(p)) for p in (slice(0, B), slice(B, None)))
+    ahead, back = _draw_fields(net, batch, a, b, size, config.spacing, generator)
     cells = [Cells(t, (target >= 0) & related[:, None])
              for t, target in ((truth.to1, truth.target0), (truth.to0, truth.target1))]  # fmt: skip
-    total, log = image.new_zeros(()), {}
+    total, log = image.new_zeros(()), dict[str, Tensor]()
     for k in range(looks - 1):
-        found = [net.see(*ends, field) for ends, field in zip((frames, frames[::-1]), fields, strict=True)]
+        in0, in1 = net.see(a, b, ahead), net.see(b, a, back)
         positions = net.second_look.positions
-        sides = [look_loss(*side, positions, weights) for side in zip(found, fields, cells, strict=True)]
-        terms = {name: sum(side[name] for side in sides) / 2 for name in sides[0]}
+        one, two = (look_loss(*side, positions, weights) for side in ((in0, ahead, cells[0]), (in1, back, cells[1])))
+        terms = {name: (one[name] + two[name]) / 2 for name in one}
         total = total + DISCOUNT ** (looks - 2 - k) * (terms["window"] + terms["offset"] + terms["worth"])
         log = {name: value.detach() for name, value in terms.items()}
         if k < looks - 2:
             with torch.no_grad():
-                matches = join_looks(*(match_cells(f, field) for f, field in zip(found, fields, strict=True)))
-                fields = list(net.fit_fields(*frames, matches))
+                matches = join_looks(match_cells(in0, ahead), match_cells(in1, back))
+                ahead, back = net.fit_fields(a, b, matches)
     return total, log
 
 
@@ -191,20 +192,20 @@ def joint_loss(
 
 @torch.no_grad()
 def _draw_fields(
-    net: TARNet, batch: Batch, frames: list[Frame], size: int, spacing: int, generator: Generator
-) -> list[Field]:
+    net: TARNet, batch: Batch, a: Frame, b: Frame, size: int, spacing: int, generator: Generator
+) -> tuple[Field, Field]:
     """Fit the first half of a batch by its own first look; draw the second half's fields around the truth."""
     half = (len(batch.image0) + 1) // 2
-    first = [_rows(frame, slice(0, half)) for frame in frames]
-    matches = net.match(first[0].described, first[1].described)
-    own = net.fit_fields(*first, matches)
+    a, b = _first_rows(a, half), _first_rows(b, half)
+    own = net.fit_fields(a, b, net.match(a.described, b.described))
     rest = batch.matrix[half:]
     with torch.autocast(rest.device.type, enabled=False):
-        drawn = [true_field(m, size, spacing, generator) for m in (rest, torch.linalg.inv(rest))]
-    return [join_fields(*parts) for parts in zip(own, drawn, strict=True)]
+        ahead = true_field(rest, size, spacing, generator)
+        back = true_field(torch.linalg.inv(rest), size, spacing, generator)
+    return join_fields(own[0], ahead), join_fields(own[1], back)
 
 
-def _rows(frame: Frame, part: slice) -> Frame:
+def _first_rows(frame: Frame, count: int) -> Frame:
+    part = slice(0, count)
     assert frame.modality is not None and frame.mask is not None
-    described: Described = frame.described.rows(part)
-    return Frame(frame.image[part], frame.modality[part], frame.mask[part], described)
+    return Frame(frame.image[part], frame.modality[part], frame.mask[part], frame.described.rows(part))
