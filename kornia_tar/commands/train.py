@@ -42,8 +42,9 @@ def add(command: AddCommand) -> None:
     parser.add_argument("--resume", action="store_true", help="go on from the folder's state")
     parser.add_argument("--from", dest="start", metavar="WEIGHTS", help="go on from these weights: no curriculum, "
                         "a lower rate")  # fmt: skip
-    parser.add_argument("--only", choices=("fine", "text", "second"), help="with --from: train the fine stage alone, "
-                        "what reads the text and compares cells, or the second look's head")  # fmt: skip
+    parser.add_argument("--only", choices=("fine", "text", "second", "look"), help="with --from: train a part alone: "
+                        "the fine stage; what reads the text and compares cells; the second look's head; or that head "
+                        "and the fine stage")  # fmt: skip
     parser.add_argument("--val", type=Path, help="a validation shard, matched at the end under the stored warps")
     parser.add_argument("--val-warps", type=Path, help="JSON with one matrix per pair of --val")
 
@@ -73,7 +74,7 @@ def _do(a: argparse.Namespace) -> int:
     if a.net is not None and a.start is not None:
         raise ValueError("--net and --from exclude each other: the weights say how large the network is")
     start, told = (None, {}) if a.start is None else load_checkpoint(resolve_weights(a.start))
-    if start is not None and a.only == "second" and start.second_look is None:
+    if start is not None and a.only in ("second", "look") and start.second_look is None:
         start = with_second_look(start, a.seed)
     shards, device = find_shards(a.data), choose_device(a.device)
     bank = None if a.text is None else _text_bank(a.text)
@@ -89,12 +90,13 @@ def _do(a: argparse.Namespace) -> int:
     provenance = {"data": [s.name for s in shards + alone], "kornia_tar": __version__}
     if start is not None:
         config = config if a.only else config.onward()
+        config = replace(config, warmup=50) if a.only in ("second", "look") else config
         part = {key: told[key] for key in ("step", "minutes", "train", "deformation", "loss") if key in told}
         provenance["earlier_parts"] = [*told.get("earlier_parts", []), part]
         if bank is None and "text" in told:  # the tokens stay as they are
             provenance["text"] = told["text"]
     loss = second_look_loss if a.only == "second" else step_loss
-    if a.only is None and model.second_look is not None:
+    if a.only in (None, "look") and model.second_look is not None:
         loss = joint_loss
     path = train(
         pairs, out, text=bank, config=config, model=model, device=device, resume=a.resume,

@@ -17,11 +17,11 @@ from kornia_tar.cfdm import cell_centres
 from kornia_tar.field import Field, ridge_solve, transform
 from kornia_tar.net import Frame, TARNet, join_looks
 from kornia_tar.second_look import DisplacementPosterior, match_cells
-from kornia_tar.training.augment import Batch, apply, blur, grid_points, uniform
+from kornia_tar.training.augment import Batch, apply, grid_points, uniform
 from kornia_tar.training.losses import LossWeights, ground_truth, step_loss
 
-MISMATCHED = 0.12  # share of pairs whose image1 is another pair's
-NOISE = 0.04  # share of pairs whose images are noise
+MISMATCHED = 0.14  # share of pairs whose image1 is another pair's
+NOISE = 0.06  # share of pairs whose images are noise
 REACH = 9.0  # px, displacements that the maps can tell
 RIGHT = 3.0  # px
 DISCOUNT = 0.9  # of each look before the last, as in CRFT
@@ -43,13 +43,23 @@ def with_negatives(batch: Batch, generator: Generator) -> tuple[Batch, Tensor]:
     index = torch.where(mismatched, (own + 1) % B, own)
     images = []
     for k, image in enumerate((batch.image0, batch.image1[index])):
-        noise = torch.randn(image.shape, generator=generator, device=device)
-        noise = blur(noise, uniform((B,), 0.0, 2.0, generator, device))
+        noise = draw_noise(image, generator)
         replaced = noisy if k else noisy & (torch.rand(B, generator=generator, device=device) < 0.5)
         images.append(torch.where(replaced[:, None, None, None], noise, image))
     batch = batch._replace(image0=images[0], image1=images[1], mask1=batch.mask1[index],
                            modality1=batch.modality1[index])  # fmt: skip
     return batch, ~(mismatched | noisy) if B > 1 else ~noisy
+
+
+def draw_noise(like: Tensor, generator: Generator) -> Tensor:
+    """Draw noise of several grain sizes, mixed anew for each image: (B, 1, S, S), of zero mean."""
+    B, _, S, _ = like.shape
+    total = torch.zeros(like.shape, device=like.device)
+    for grain in (1, 2, 4, 8, 16):
+        noise = torch.randn(B, 1, S // grain, S // grain, generator=generator, device=like.device)
+        noise = F.interpolate(noise, (S, S), mode="bicubic", align_corners=False)
+        total += noise * uniform((B, 1, 1, 1), 0.0, 1.0, generator, like.device) ** 3
+    return total
 
 
 def true_field(matrix: Tensor, size: int, spacing: int, generator: Generator, scale: float = 1.0) -> Field:
