@@ -183,10 +183,10 @@ class TARNet(nn.Module):
         if self.second_look is None:
             raise ValueError("this network has no second look: looks must be 1")
         config = self.second_look.config
-        cells = [frame.described.coarse.shape[2] * frame.described.coarse.shape[3] for frame in (first, second)]
+        most = max(1, int(torch.bincount(matches.batch, minlength=1).max()))
         values = matches.points0, matches.points1, matches.confidence
         with torch.autocast(first.image.device.type, enabled=False):
-            p0, p1, weight = pad_matches(matches.batch, values, len(first.image), sum(cells))
+            p0, p1, weight = pad_matches(matches.batch, values, len(first.image), most)
             size0, size1 = ((int(f.image.shape[2]), int(f.image.shape[3])) for f in (first, second))
             start = propose_similarity(p0, p1, weight, config.seeds)
             sizes = config.spacing, config.reach, config.ridge
