@@ -25,8 +25,9 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from kornia_tar.cfdm import CELL, CFDM, PLACE_STEP, cell_centres, parabola_peak
-from kornia_tar.field import Field
+from kornia_tar.field import Field, ridge_solve
 
+RELAXATION = 1.5  # of the consensus' steps, which by themselves are too short
 OUTLIER_RATIO = 0.1  # share of cells whose maps tell nothing; it bounds what one cell can say against the others
 
 
@@ -38,6 +39,8 @@ class SecondLookConfig:
     tokens: int = 32  # channels to which either image's coarse features are projected
     dilations: tuple[int, ...] = (1, 2, 4, 8, 1)  # of the residual blocks, in cells
     votes: tuple[float, ...] = (1.5, 4.0)  # sigmas of the neighbourhoods that vote, in cells
+    widths: tuple[float, ...] = (6, 6, 5, 5, 4, 4, 3.5, 3.5, 3, 3, 2.5, 2.5, 2.5, 2.5)  # px, consensus, step by step
+    around: float = 8.0  # sigma, in cells, in which cells may differ together from the consensus of all
     spacing: int = 16  # px between the field's nodes
     reach: float = 40.0  # px, sigma of the kernel of the local affine maps
     ridge: float = 2.0  # matches' worth of pull towards the global affine map
@@ -91,6 +94,57 @@ def average_cells(values: Tensor, valid: Tensor, sigma: float) -> Tensor:
     return total / count.clamp_min(1e-3)
 
 
+@torch.no_grad()
+def consensus(
+    probability: Tensor, valid: Tensor, positions: Tensor, widths: tuple[float, ...], around: float
+) -> tuple[Tensor, Tensor]:
+    """Find the smooth displacement that all cells' maps together make most likely.
+
+    Expectation–maximisation of ``Σ log((1 - ε) (p_k * N_σ)(δ_k) + ε u)``: each cell's map times a normal distribution
+    around the common displacement gives its mean and how much it belongs; a fit to the means gives the next one. An
+    affine map at first, under a narrowing σ; in the end neighbourhoods may leave it together.
+
+    Args:
+        probability: (B, S², h, w) over displacements.
+        valid: (B, 1, h, w), 1 where a cell shows both images.
+        positions: (S², 2) px.
+        widths: σ of each step, px.
+        around: sigma of the neighbourhoods, in cells.
+
+    Returns:
+        displacement (B, 2, h, w) px, and how much each cell belongs (B, 1, h, w), in [0, 1].
+    """
+    B, _, rows, columns = probability.shape
+    p = probability.flatten(2).transpose(1, 2)  # (B, N, S²)
+    place = cell_centres(torch.arange(rows * columns, device=p.device), columns)
+    middle = CELL * p.new_tensor([columns, rows]) / 2 - 0.5
+    unit = torch.cat([(place - middle) / middle.max(), torch.ones_like(place[:, :1])], 1).expand(B, -1, -1)
+    shown = valid.flatten(2)[:, 0]  # (B, N)
+    shift, belongs = p.new_zeros(B, rows * columns, 2), shown
+
+    def expect(shift: Tensor, sigma: float) -> tuple[Tensor, Tensor]:
+        away = (positions - shift[:, :, None]).square().sum(-1)  # (B, N, S²)
+        near = (-away / (2 * sigma**2)).exp()
+        joint = p * near
+        mass = joint.sum(-1)
+        known, unknown = (1 - OUTLIER_RATIO) * mass, OUTLIER_RATIO * near.mean(-1)
+        return joint @ positions / mass[..., None].clamp_min(1e-6), shown * known / (known + unknown + 1e-9)
+
+    ridge = p.new_tensor([4.0, 4.0, 1.0])
+    for sigma in widths:
+        mean, belongs = expect(shift, sigma)
+        step = unit @ ridge_solve(unit, mean - shift, belongs, ridge)
+        shift = (shift + RELAXATION * step).clamp(-8.0, 8.0)
+    grid = lambda t: t.transpose(1, 2).unflatten(2, (rows, columns))  # noqa: E731
+    for _ in range(3):
+        mean, belongs = expect(shift, widths[-1])
+        ones = torch.ones_like(valid)
+        pulled = average_cells(grid(belongs[..., None] * (mean - shift)), ones, around)
+        step = pulled / (average_cells(grid(belongs[..., None]), ones, around) + 0.1)
+        shift = (shift + step.flatten(2).transpose(1, 2)).clamp(-8.0, 8.0)
+    return grid(shift), grid(belongs[..., None])
+
+
 class ResidualBlock(nn.Module):
     """Norm, dilated 3×3 convolution, GELU, 1×1 convolution, added to what came in."""
 
@@ -111,7 +165,7 @@ class ResidualBlock(nn.Module):
 class SecondLook(nn.Module):
     """Refinement head: correlation maps of all cells in, one posterior a cell out.
 
-    Untrained it returns the maps plus their neighbours' votes.
+    Untrained it returns the maps, their neighbours' votes and the consensus, added.
 
     Args:
         dim: channels of the coarse features.
@@ -126,8 +180,9 @@ class SecondLook(nn.Module):
         y, x = torch.meshgrid(steps, steps, indexing="ij")
         self.register_buffer("positions", torch.stack([x.flatten(), y.flatten()], dim=-1), persistent=False)
         self.token = nn.Conv2d(dim, config.tokens, 1)
-        self.vote_weight = nn.Parameter(torch.tensor([1.0, *(4.0 for _ in config.votes)]))
-        seen = (2 + len(config.votes)) * displacements + 3 * config.tokens + 2
+        self.vote_weight = nn.Parameter(torch.tensor([1.0, *(2.0 for _ in config.votes)]))
+        self.prior_weight = nn.Parameter(torch.tensor(2.0))
+        seen = (3 + len(config.votes)) * displacements + 3 * config.tokens + 5
         self.enter = nn.Conv2d(seen, config.hidden, 1)
         self.blocks = nn.ModuleList(ResidualBlock(config.hidden, d) for d in config.dilations)
         self.context = nn.Linear(config.hidden, config.hidden)
@@ -156,10 +211,15 @@ class SecondLook(nn.Module):
             mean = gain.mean(1)
             votes = [mean, *(average_cells(mean, shown, sigma) for sigma in self.config.votes)]
             base = sum(w * v for w, v in zip(self.vote_weight.float(), votes, strict=True))
+            positions, config = self.positions.float(), self.config
+            common, belongs = consensus(maps.softmax(2).mean(1), shown, positions, config.widths, config.around)
+            away = (positions[:, :, None, None] - common[:, None]).square().sum(2)  # (B, S², h, w)
+            prior = -away / (2 * config.widths[-1] ** 2)
+            base = base + self.prior_weight.float() * prior
         a, b = (F.normalize(self.token(t), dim=1) for t in (own, other))
         known = torch.log1p(trust.float()).to(a.dtype)
-        seen = [gain.flatten(1, 2).to(a.dtype), *(v.to(a.dtype) for v in votes[1:]), 3 * a, 3 * b, 9 * a * b, known,
-                shown.to(a.dtype)]  # fmt: skip
+        maps_seen = [gain.flatten(1, 2), *votes[1:], prior.exp(), common / 4, belongs, shown]
+        seen = [*(t.to(a.dtype) for t in maps_seen), 3 * a, 3 * b, 9 * a * b, known]
         shown = shown.to(a.dtype)
         x = self.enter(torch.cat(seen, 1))
         for k, block in enumerate(self.blocks):

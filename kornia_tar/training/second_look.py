@@ -13,7 +13,7 @@ import torch
 import torch.nn.functional as F
 from torch import Generator, Tensor
 
-from kornia_tar.cfdm import cell_centres
+from kornia_tar.cfdm import CELL, cell_centres
 from kornia_tar.field import Field, ridge_solve, transform
 from kornia_tar.net import Frame, TARNet, join_looks
 from kornia_tar.second_look import DisplacementPosterior, match_cells
@@ -24,6 +24,8 @@ MISMATCHED = 0.14  # share of pairs whose image1 is another pair's
 NOISE = 0.06  # share of pairs whose images are noise
 REACH = 9.0  # px, displacements that the maps can tell
 RIGHT = 3.0  # px
+COMMON = 0.15  # weight of the error that all cells share
+TERMS = ("window", "offset", "common", "worth")
 DISCOUNT = 0.9  # of each look before the last, as in CRFT
 
 
@@ -106,7 +108,10 @@ def invert(field: Field, there: Tensor, start: Tensor) -> Tensor:
 def look_loss(
     found: DisplacementPosterior, field: Field, cells: Cells, positions: Tensor, weights: LossWeights
 ) -> dict[str, Tensor]:
-    """Compute cross-entropy, Laplace likelihood and worth of one frame; and what to print, as in ``step_loss``."""
+    """Compute cross-entropy, Laplace likelihood, common error and worth of one frame.
+
+    Beside the terms, what to print: as in :func:`kornia_tar.training.losses.step_loss`.
+    """
     B, _, rows, columns = found.logits.shape
     centres = cell_centres(torch.arange(rows * columns, device=positions.device), columns).expand(B, -1, -1)
     valid = found.valid.flatten(1)
@@ -124,11 +129,14 @@ def look_loss(
     target = (1 - (positions - goal[:, None]).abs() / 2).clamp_min(0).prod(-1)
     log_scale = found.log_scale.flatten(1)[near]
     laplace = ((shift - wanted)[near].abs().mean(-1) * torch.exp(-log_scale) + log_scale).sum() / count
+    with torch.autocast(shift.device.type, enabled=False):
+        common = common_error(torch.where(near[..., None], shift - wanted, 0.0), near, rows, columns)
     seen = cells.covisible & valid
     mean = lambda values: values[seen].float().sum() / seen.sum().clamp_min(1)  # noqa: E731
     return {
         "window": weights.window * -(target * logits.log_softmax(1)).sum() / count,
         "offset": weights.offset * laplace,
+        "common": COMMON * common,
         "worth": weights.worth
         * F.binary_cross_entropy_with_logits(found.match_logit.flatten(1)[valid], right[valid].float(), reduction="sum")
         / valid.sum().clamp_min(1),
@@ -136,6 +144,28 @@ def look_loss(
         "accuracy": mean(right),
         "identity": mean(before),
     }
+
+
+def common_error(error: Tensor, near: Tensor, rows: int, columns: int) -> Tensor:
+    """Return the mean length, px, at the frame's corners of the affine map that fits the cells' errors best.
+
+    Each cell does best for itself by staying near "not moved" where it is in doubt, and all of them together then stay
+    behind by the same vector. This asks for what a fit to all matches is asked for.
+
+    Args:
+        error: (B, N, 2) px, found less true.
+        near: (B, N) bool, cells that count; pairs with fewer than 16 do not.
+        rows: of the cells.
+        columns: of the cells.
+    """
+    corner = error.new_tensor([[-1, -1, 1], [1, -1, 1], [-1, 1, 1], [1, 1, 1]])
+    centres = cell_centres(torch.arange(rows * columns, device=error.device), columns)
+    extent = CELL * error.new_tensor([columns, rows]) / 2
+    unit = torch.cat([(centres + 0.5) / extent - 1, torch.ones_like(centres[:, :1])], 1).expand(len(error), -1, -1)
+    shared = corner @ ridge_solve(unit, error, near.float(), error.new_tensor([4.0, 4.0, 1.0]))  # (B, 4, 2)
+    length = (shared.square().sum(-1) + 1e-4).sqrt().mean(1)
+    enough = (near.sum(1) >= 16).float()
+    return (length * enough).sum() / enough.sum().clamp_min(1)
 
 
 def second_look_loss(
@@ -182,7 +212,7 @@ def second_look_loss(
         positions = net.second_look.positions
         one, two = (look_loss(*side, positions, weights) for side in ((in0, ahead, cells[0]), (in1, back, cells[1])))
         terms = {name: (one[name] + two[name]) / 2 for name in one}
-        total = total + DISCOUNT ** (looks - 2 - k) * (terms["window"] + terms["offset"] + terms["worth"])
+        total = total + DISCOUNT ** (looks - 2 - k) * sum(terms[name] for name in TERMS)
         log = {name: value.detach() for name, value in terms.items()}
         if k < looks - 2:
             with torch.no_grad():
