@@ -12,7 +12,7 @@ from kornia_tar.cli.command import AddCommand
 from kornia_tar.cli.options import choose_device
 from kornia_tar.files import output_folder
 from kornia_tar.network.checkpoint import resolve_weights
-from kornia_tar.network.net import SIZES
+from kornia_tar.network.net import SIZES, with_second_look
 from kornia_tar.text import TextBank, available_text_priors, embed_classes, load_text_prior
 
 
@@ -42,8 +42,9 @@ def add(command: AddCommand) -> None:
     parser.add_argument("--resume", action="store_true", help="go on from the folder's state")
     parser.add_argument("--from", dest="start", metavar="WEIGHTS", help="go on from these weights: no curriculum, "
                         "a lower rate")  # fmt: skip
-    parser.add_argument("--only", choices=("fine", "text"), help="with --from: train the fine stage alone, or what "
-                        "reads the text and compares cells")  # fmt: skip
+    parser.add_argument("--only", choices=("fine", "text", "second", "look"), help="with --from: train a part alone: "
+                        "the fine stage; what reads the text and compares cells; the second look's head; or that head "
+                        "and the fine stage")  # fmt: skip
 
 
 def _do(a: argparse.Namespace) -> int:
@@ -54,6 +55,8 @@ def _do(a: argparse.Namespace) -> int:
         raise ImportError('training shows its progress with tqdm: pip install "kornia-tar[train]"')
     from kornia_tar.training.data import find_shards, read_optical, read_pairs
     from kornia_tar.training.loop import TrainConfig, train
+    from kornia_tar.training.losses import step_loss
+    from kornia_tar.training.second_look import joint_loss, second_look_loss
 
     if a.size < 64 or a.size % 16:
         raise ValueError(f"--size must be a multiple of 16 and at least 64, got {a.size}")
@@ -63,6 +66,8 @@ def _do(a: argparse.Namespace) -> int:
     if a.net is not None and a.start is not None:
         raise ValueError("--net and --from exclude each other: the weights say how large the network is")
     start, told = (None, {}) if a.start is None else load_checkpoint(resolve_weights(a.start))
+    if start is not None and a.only in ("second", "look") and start.second_look is None:
+        start = with_second_look(start, a.seed)
     shards, device = find_shards(a.data), choose_device(a.device)
     bank = None if a.text is None else _text_bank(a.text)
     tafe = TAFEConfig(classes=0) if bank is None else TAFEConfig(text_dim=bank.dim, classes=len(bank))
@@ -77,11 +82,17 @@ def _do(a: argparse.Namespace) -> int:
     provenance = {"data": [s.name for s in shards + alone], "kornia_tar": __version__}
     if start is not None:
         config = config if a.only else config.onward()
+        config = replace(config, warmup=50) if a.only in ("second", "look") else config
         part = {key: told[key] for key in ("step", "minutes", "train", "deformation", "loss") if key in told}
         provenance["earlier_parts"] = [*told.get("earlier_parts", []), part]
+        if bank is None and "text" in told:  # the tokens stay as they are
+            provenance["text"] = told["text"]
+    loss = second_look_loss if a.only == "second" else step_loss
+    if a.only in (None, "look") and model.second_look is not None:
+        loss = joint_loss
     path = train(
         pairs, out, text=bank, config=config, model=model, device=device, resume=a.resume,
-        start=start, provenance=provenance,
+        start=start, loss=loss, provenance=provenance,
     )  # fmt: skip
     print(f"written: {path}")
     return 0

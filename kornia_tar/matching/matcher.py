@@ -44,6 +44,8 @@ class TARMatcher(LocalFeatureMatcher):
         config: sizes of the network when ``pretrained`` is None.
         threshold: matches with less confidence are dropped, in [0, 1].
         max_keypoints: keep at most so many matches of each pair, the most confident ones.
+        looks: 1: every match on its own; 2 or more: the matches' common field warps the images, and all cells are
+            matched again, see ``network/second_look.py``. By default 2 where the weights were trained for it.
 
     The module is in eval mode after construction.
 
@@ -61,6 +63,7 @@ class TARMatcher(LocalFeatureMatcher):
         *,
         threshold: float = 0.1,
         max_keypoints: int | None = None,
+        looks: int | None = None,
     ) -> None:
         nn.Module.__init__(self)  # LocalFeatureMatcher's own wants a detector and a descriptor matcher
         if not 0 <= threshold <= 1:
@@ -76,8 +79,18 @@ class TARMatcher(LocalFeatureMatcher):
             self.net = TARNet(config or TARConfig())
         else:
             self.net, self.info = load_checkpoint(resolve_weights(pretrained))
+        if looks is not None and looks < 1:
+            raise ValueError(f"looks must be at least 1, got {looks}")
+        if looks is not None and looks > 1 and self.net.second_look is None:
+            raise ValueError(f"looks is {looks}, but these weights have no second look: looks must be 1")
+        self.looks = looks or self._trained_looks
         self.calibration = Calibration.from_metadata(self.info.get("calibration"))
         self.eval()
+
+    @property
+    def _trained_looks(self) -> int:
+        """How many looks the weights were trained, and their calibration fitted, for."""
+        return 1 if self.net.second_look is None else 2
 
     def fuse(self) -> TARMatcher:
         """Fold the RepVGG-style blocks into plain convolutions: faster, same output, no training afterwards."""
@@ -209,7 +222,11 @@ class TARMatcher(LocalFeatureMatcher):
     def _match(self, first: Side, second: Side) -> Matches:
         """All matches of a checked batch, their confidence and std calibrated."""
         modality0, modality1 = (self._known_modality(side) for side in (first, second))
-        found: Matches = self.net(first.image, second.image, modality0, modality1, first.mask, second.mask)
+        found: Matches = self.net(
+            first.image, second.image, modality0, modality1, first.mask, second.mask, looks=self.looks
+        )
+        if self.looks != self._trained_looks:
+            return found
         same = (modality0.argmax(1) == modality1.argmax(1))[found.batch]
         alike, cross = self.calibration.matches.same, self.calibration.matches.cross
         confidence = torch.where(same, alike.confidence(found.confidence), cross.confidence(found.confidence))

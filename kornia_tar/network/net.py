@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from typing import Any, NamedTuple
 
 import torch
@@ -11,28 +11,41 @@ from torch import Tensor, nn
 
 from kornia_tar.conventions import CELL, MODALITIES, STRIDE
 from kornia_tar.network.cfdm import CFDM, Cells, CFDMConfig, Coarse, cell_centres, mutual_nearest
+from kornia_tar.network.field import Field, fit_field, inverted, pad_matches, propose_similarity, resample
 from kornia_tar.network.fine import Offset
 from kornia_tar.network.layers import Down, RepConv
 from kornia_tar.network.msfl import MSFL, Features, MSFLConfig, standardise
+from kornia_tar.network.second_look import (
+    CellMatches,
+    DisplacementPosterior,
+    SecondLook,
+    SecondLookConfig,
+    cell_trust,
+    correlate,
+    match_cells,
+)
 from kornia_tar.network.tafe import TAFE, TAFEConfig
 
 
 @dataclass(frozen=True)
 class TARConfig:
-    """The three modules' configs, composed."""
+    """The modules' configs, composed."""
 
     msfl: MSFLConfig = field(default_factory=MSFLConfig)
     tafe: TAFEConfig = field(default_factory=TAFEConfig)
     cfdm: CFDMConfig = field(default_factory=CFDMConfig)
+    second_look: SecondLookConfig | None = None  # None: one look is all there is
 
     def to_dict(self) -> dict[str, Any]:
-        """Plain dictionaries, for the checkpoint."""
-        return asdict(self)
+        """Plain dictionaries, for the checkpoint; a part that is None is left out."""
+        return {name: part for name, part in asdict(self).items() if part is not None}
 
     @classmethod
     def from_dict(cls, values: dict[str, Any]) -> TARConfig:
-        """Inverse of :meth:`to_dict`; unknown keys raise TypeError."""
-        parts = {"msfl": MSFLConfig, "tafe": TAFEConfig, "cfdm": CFDMConfig}
+        """Inverse of :meth:`to_dict`; unknown keys raise TypeError. Checkpoints before the second look have none."""
+        parts: dict[str, Any] = {"msfl": MSFLConfig, "tafe": TAFEConfig, "cfdm": CFDMConfig}
+        if values.get("second_look") is not None:
+            parts["second_look"] = SecondLookConfig
         read = {k: parts[k](**{n: tuple(v) if isinstance(v, list) else v for n, v in values[k].items()}) for k in parts}
         return cls(**read)
 
@@ -69,6 +82,21 @@ class Matches(NamedTuple):
     batch: Tensor  # (N,) long
 
 
+class Frame(NamedTuple):
+    """One image of each pair of a batch, as it was given and encoded."""
+
+    image: Tensor  # (B, 1, H, W)
+    modality: Tensor | None  # (B, 2) weights; None: to be inferred
+    mask: Tensor | None  # (B, 1, H, W), 1 = valid
+    features: ImageFeatures
+
+    def with_modality(self, net: TARNet) -> Frame:
+        """Infer the modality where it was not given: from the whole image once, not from what a warp leaves of it."""
+        if self.modality is not None:
+            return self
+        return self._replace(modality=net.msfl.infer_modality(standardise(self.image, self.mask)))
+
+
 class TARNet(nn.Module):
     """The network.
 
@@ -83,6 +111,9 @@ class TARNet(nn.Module):
         self.msfl = MSFL(config.msfl)
         self.tafe = TAFE(dim, config.tafe)
         self.cfdm = CFDM(dim, config.msfl.widths[0], config.cfdm)
+        self.second_look = (
+            None if config.second_look is None else SecondLook(dim, (config.cfdm.window - 1) ** 2, config.second_look)
+        )
         self.to(memory_format=torch.channels_last)  # type: ignore[call-overload]  # a fifth to a quarter faster
 
     def encode(
@@ -114,7 +145,7 @@ class TARNet(nn.Module):
         return ImageFeatures(enhanced.features, features.fine, enhanced.landcover, cells)
 
     def compare(self, a: ImageFeatures, b: ImageFeatures) -> Coarse:
-        """CFDM's coarse stage on two described images."""
+        """CFDM's coarse stage on two encoded images."""
         return self.cfdm.coarse(a.coarse, b.coarse, a.mask, b.mask)
 
     def forward(
@@ -126,12 +157,58 @@ class TARNet(nn.Module):
         mask0: Tensor | None = None,
         mask1: Tensor | None = None,
         threshold: float = 0.0,
+        looks: int = 1,
     ) -> Matches:
-        """Match two images; see :meth:`encode` for the arguments, :class:`Matches` for the result."""
-        return self.match(self.encode(image0, modality0, mask0), self.encode(image1, modality1, mask1), threshold)
+        """Match two images; see :meth:`encode` for the arguments, :class:`Matches` for the result.
+
+        With ``looks`` above 1 the matches are refined so many times less one, see ``network/second_look.py``.
+        """
+        a, b = self.encode(image0, modality0, mask0), self.encode(image1, modality1, mask1)
+        matches = self.match(a, b, threshold)
+        if looks > 1:
+            sides = Frame(image0, modality0, mask0, a), Frame(image1, modality1, mask1, b)
+            sides = sides[0].with_modality(self), sides[1].with_modality(self)
+            for _ in range(looks - 1):
+                matches = self.look_again(*sides, matches)
+        return matches
+
+    def look_again(self, first: Frame, second: Frame, matches: Matches) -> Matches:
+        """Refine matches: fit a field to them in both directions, and let every cell answer anew."""
+        ahead, back = self.fit_fields(first, second, matches)
+        in1 = match_cells(self.see(first, second, ahead), ahead)
+        in0 = match_cells(self.see(second, first, back), back)
+        return join_looks(in1, in0)
+
+    def fit_fields(self, first: Frame, second: Frame, matches: Matches) -> tuple[Field, Field]:
+        """Fit image0 → image1 and image1 → image0, in float32."""
+        if self.second_look is None:
+            raise ValueError("this network has no second look: looks must be 1")
+        config = self.second_look.config
+        most = max(1, int(torch.bincount(matches.batch, minlength=1).max()))
+        values = matches.points0, matches.points1, matches.confidence
+        with torch.autocast(first.image.device.type, enabled=False):
+            p0, p1, weight = pad_matches(matches.batch, values, len(first.image), most)
+            size0, size1 = ((int(f.image.shape[2]), int(f.image.shape[3])) for f in (first, second))
+            start = propose_similarity(p0, p1, weight, config.seeds)
+            sizes = config.spacing, config.reach, config.ridge
+            ahead = fit_field(p0, p1, weight, start, size0, *sizes)
+            return ahead, fit_field(p1, p0, weight, inverted(start), size1, *sizes)
+
+    def see(self, own: Frame, other: Frame, field: Field) -> DisplacementPosterior:
+        """Resample ``other`` into the frame of ``own`` through ``field``, and ask every cell of ``own``."""
+        assert self.second_look is not None
+        size = int(own.image.shape[2]), int(own.image.shape[3])
+        with torch.autocast(own.image.device.type, enabled=False):
+            image, mask = resample(other.image, other.mask, field, size)
+        warped = self.encode(image, other.modality, mask)
+        assert warped.mask is not None
+        valid = warped.mask if own.features.mask is None else warped.mask & own.features.mask
+        maps = correlate(self.cfdm, own.features.fine, warped.fine)
+        trust = cell_trust(field, *valid.shape[1:])
+        return self.second_look(maps, own.features.coarse, warped.coarse, trust, valid)
 
     def match(self, a: ImageFeatures, b: ImageFeatures, threshold: float = 0.0) -> Matches:
-        """Match two described images; matches of cells with less than ``threshold`` probability are left out."""
+        """Match two encoded images; matches of cells with less than ``threshold`` probability are left out."""
         coarse = self.compare(a, b)
         cells = mutual_nearest(coarse.log_probability(), threshold)
         in0, in1 = self.cfdm.refine(cells, coarse, a.fine, b.fine)
@@ -179,6 +256,27 @@ def assemble(cells: Cells, in0: Offset, in1: Offset, columns0: int, columns1: in
     # fully correlated: root mean square, not the smaller error of an average of independent ones.
     std = (in0.log_scale.exp().square() + in1.log_scale.exp().square()).sqrt()
     return Matches(points0, points1, confidence, std, cells.batch)
+
+
+def join_looks(in1: CellMatches, in0: CellMatches) -> Matches:
+    """Put the matches of image0's cells and those of image1's cells in one list, pair by pair."""
+    batch = torch.cat([in1.batch, in0.batch])
+    order = batch.argsort(stable=True)
+    return Matches(
+        torch.cat([in1.own, in0.other])[order], torch.cat([in1.other, in0.own])[order],
+        torch.cat([in1.confidence, in0.confidence])[order], torch.cat([in1.std, in0.std])[order], batch[order],
+    )  # fmt: skip
+
+
+def with_second_look(net: TARNet, seed: int = 0, config: SecondLookConfig | None = None) -> TARNet:
+    """Return the network in eval mode with an untrained second look added, its other tensors unchanged."""
+    config = config or SecondLookConfig()
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed)
+        wider = TARNet(replace(net.config, second_look=config))
+    lacking, _ = wider.load_state_dict(net.state_dict(), strict=False)
+    assert all(name.startswith("second_look.") for name in lacking)
+    return wider.eval()
 
 
 def modality_weights(names: list[str]) -> Tensor:

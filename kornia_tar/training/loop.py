@@ -1,8 +1,9 @@
 """The training loop: plain, one process, the same on CPU and GPU.
 
-Three kinds of run. A full one trains everything. One that starts from trained weights may train a part only, which is
+Kinds of run. A full one trains everything. One that starts from trained weights may train a part only, which is
 cheap, for no gradient enters the trunk: ``only="fine"`` keeps the coarse stage as it is and polishes what comes after
-it; ``only="text"`` keeps MSFL and with it the fine features, and trains what reads the text and compares cells.
+it; ``only="text"`` keeps MSFL and with it the fine features, and trains what reads the text and compares cells;
+``only="second"`` trains the second look's head alone, ``only="look"`` the fine features with it.
 
 Curriculum: relative deformation eases in over the first part of the run, since a net that starts with hard pairs
 stays at the identity prior. Learning rate: warm-up, constant, linear to 2 %. Weights that are kept
@@ -67,6 +68,8 @@ PARTS = {
     "fine": ("msfl.top2", "msfl.merge2", "msfl.modality", "cfdm.fine_descriptor", "cfdm.fine_head"),
     # The head reads coarse tokens, so it must follow them.
     "text": ("tafe", "cfdm.self_attention", "cfdm.cross_attention", "cfdm.descriptor", "cfdm.fine_head"),
+    "second": ("second_look",),
+    "look": ("second_look", "msfl.top2", "msfl.merge2", "cfdm.fine_descriptor", "cfdm.fine_head"),
 }
 
 
@@ -157,7 +160,9 @@ def train(
         raise ValueError("set exactly one of steps and minutes")
     if config.only is not None and (config.only not in PARTS or start is None):
         raise ValueError(f"only is {config.only!r}: it names a part ({', '.join(PARTS)}) of a network to start from")
-    if text is None and model.tafe.classes:
+    if (
+        text is None and model.tafe.classes and config.only not in ("second", "look")
+    ):  # which use the tokens as they are stored
         raise ValueError(f"the model expects {model.tafe.classes} text classes, but there is no text")
     if text is not None and (len(text), text.dim) != (model.tafe.classes, model.tafe.text_dim):
         raise ValueError(
@@ -228,6 +233,8 @@ def train(
                 net.cfdm.open_gates()
             index = torch.multinomial(pairs.weights, batch_size, replacement=True, generator=generator)
             strength = deformation.finished() if progress > 1 - config.finish else deformation.eased(ease)
+            if config.only in ("second", "look"):  # no curriculum: the trunk is trained
+                strength = deformation.finished()
             if config.only == "fine":  # sub-pixel offsets are learned best where both images show the same
                 strength = replace(deformation.finished(), same_modality=0.4)
             batch = make_batch(pairs, index, size, strength, generator)

@@ -9,6 +9,7 @@ from helpers import encode, write_shard
 
 from kornia_tar.cli.main import main
 from kornia_tar.network.checkpoint import load_checkpoint
+from kornia_tar.training.loop import PARTS
 
 COMMON = ["--steps", "1", "--batch", "2", "--size", "64", "--precision", "fp32", "--device", "cpu"]
 
@@ -39,3 +40,21 @@ def test_from_goes_on_without_a_curriculum_and_keeps_the_history(data, tmp_path)
     assert onward["train"]["ease"] == 0 and onward["train"]["finish"] == 1
     assert onward["train"]["learning_rate"] < begun["train"]["learning_rate"]
     assert [part["train"] for part in onward["earlier_parts"]] == [begun["train"]]
+
+
+@pytest.mark.parametrize("part", ["second", "look"])
+def test_a_second_look_is_added_and_trained(data, tmp_path, part):
+    first, second, joint = tmp_path / "first", tmp_path / "second", tmp_path / "joint"
+    assert main(["train", "--data", str(data), "-o", str(first), "--net", "XXS", *COMMON]) == 0
+    weights = str(first / "checkpoint.safetensors")
+    assert main(["train", "--data", str(data), "-o", str(second), "--from", weights, "--only", part, *COMMON]) == 0
+    before, after = (load_checkpoint(folder / "checkpoint.safetensors")[0] for folder in (first, second))
+    assert before.second_look is None and after.second_look is not None
+    assert after.second_look.out.bias.abs().sum() > 0
+    own, stays = before.state_dict(), after.state_dict()
+    moved = {name for name, value in own.items() if not value.equal(stays[name])}
+    assert all(any(name.startswith(f"{mine}.") for mine in PARTS[part]) for name in moved)
+
+    weights = str(second / "checkpoint.safetensors")
+    assert main(["train", "--data", str(data), "-o", str(joint), "--from", weights, *COMMON]) == 0
+    assert load_checkpoint(joint / "checkpoint.safetensors")[0].second_look is not None

@@ -1,0 +1,206 @@
+"""Fields: from matches, many of them wrong, to a smooth map of one image's pixels into the other's.
+
+A similarity that two matches propose and the others confirm, an affine map by robust least squares, and on a raster of
+nodes what local affine maps add to it. Everything works on padded batches, decides nothing by chance, and does not mind
+the order of the matches: exchanging the images exchanges the fields.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import NamedTuple
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from kornia_tar.conventions import CELL
+
+VOTERS = 512  # most confident matches that judge proposals; all of them would cost memory
+
+
+class Field(NamedTuple):
+    """A smooth map of one image's pixels into the other's: an affine map, and what nodes add to it."""
+
+    matrix: Tensor  # (B, 2, 3)
+    residual: Tensor  # (B, 2, R, C) px, at nodes ``spacing`` px apart, bilinear between them
+    trust: Tensor  # (B, 1, R, C), confidence of the matches around each node, summed; 0 where nothing is known
+    spacing: int
+
+    def sample(self, values: Tensor, points: Tensor) -> Tensor:
+        """Interpolate node values (B, K, R, C) at points (B, N, 2) px; constant beyond the outer nodes: (B, N, K)."""
+        extent = points.new_tensor([values.shape[3], values.shape[2]]) * self.spacing
+        grid = (2 * (points + 0.5) / extent - 1)[:, None]  # (B, 1, N, 2)
+        found = F.grid_sample(values, grid, mode="bilinear", padding_mode="border", align_corners=False)
+        return found[:, :, 0].transpose(1, 2)
+
+    def __call__(self, points: Tensor) -> Tensor:
+        """Map (B, N, 2) px."""
+        return transform(self.matrix, points) + self.sample(self.residual, points)
+
+    def scale(self) -> Tensor:
+        """(B,) px of the other image per px of this one."""
+        return self.matrix[:, :, :2].det().abs().clamp_min(1e-6).sqrt()
+
+    def detach(self) -> Field:
+        """The same field as a constant."""
+        return Field(self.matrix.detach(), self.residual.detach(), self.trust.detach(), self.spacing)
+
+
+def transform(matrix: Tensor, points: Tensor) -> Tensor:
+    """Map points (B, N, 2) by affine matrices (B, 2, 3); no matrix product, which autocast would round."""
+    return (points[:, :, None] * matrix[:, None, :, :2]).sum(-1) + matrix[:, None, :, 2]
+
+
+def pad_matches(batch: Tensor, values: Sequence[Tensor], size: int, capacity: int) -> list[Tensor]:
+    """Arrange lists of all pairs' matches as one zero-padded row a pair: (N, …) → (B, capacity, …).
+
+    Args:
+        batch: (N,) pair of each match, ascending.
+        values: tensors that begin with N.
+        size: number of pairs B.
+        capacity: at least as large as the longest list.
+    """
+    slot = torch.arange(len(batch), device=batch.device) - torch.searchsorted(batch, batch)
+    padded = [v.float().new_zeros(size, capacity, *v.shape[1:]) for v in values]
+    return [p.index_put((batch, slot), v.float()) for p, v in zip(padded, values, strict=True)]
+
+
+def propose_similarity(points0: Tensor, points1: Tensor, weight: Tensor, seeds: int, sigma: float = 6.0) -> Tensor:
+    """Find the similarity that most confidence agrees with, of those through two of the most confident matches.
+
+    Errors count as the geometric mean of both images' pixels, so the images may change places.
+
+    Args:
+        points0: (B, N, 2) px.
+        points1: (B, N, 2) px.
+        weight: (B, N), 0 where padded.
+        seeds: how many matches propose.
+        sigma: px, what still counts as agreement.
+
+    Returns:
+        (B, 2, 3) image0 → image1; the identity where no two matches propose anything.
+    """
+    points0, points1, weight = points0.detach(), points1.detach(), weight.detach()
+    z0, z1 = torch.view_as_complex(points0.contiguous()), torch.view_as_complex(points1.contiguous())
+    weight, order = weight.topk(min(VOTERS, weight.shape[1]), dim=1)
+    z0, z1 = z0.gather(1, order), z1.gather(1, order)
+    first, second = torch.triu_indices(seeds, seeds, 1, device=weight.device).clamp_max(weight.shape[1] - 1)
+    run = z0[:, second] - z0[:, first]  # (B, P)
+    usable = (run.abs() > 2 * CELL) & (weight[:, first] > 0) & (weight[:, second] > 0)
+    turn = (z1[:, second] - z1[:, first]) / torch.where(usable, run, torch.ones_like(run))
+    usable &= (turn.abs() > 0.2) & (turn.abs() < 5)
+    turn = torch.where(usable, turn, torch.ones_like(turn))
+    move = (z1[:, second] + z1[:, first] - turn * (z0[:, second] + z0[:, first])) / 2
+    a, t = torch.view_as_real(turn)[..., None, :], torch.view_as_real(move)[..., None, :]  # (B, P, 1, 2)
+    x, y = points0.gather(1, order[..., None].expand(-1, -1, 2))[:, None].unbind(-1)  # (B, 1, N)
+    u, v = points1.gather(1, order[..., None].expand(-1, -1, 2))[:, None].unbind(-1)
+    error = (a[..., 0] * x - a[..., 1] * y + (t[..., 0] - u)).square()
+    error += (a[..., 1] * x + a[..., 0] * y + (t[..., 1] - v)).square()
+    agreed = error.mul_(-0.5 / (sigma**2 * turn.abs()[..., None])).exp_()  # (B, P, N)
+    score = (agreed @ weight[..., None])[..., 0] * usable  # (B, P)
+    best = score.argmax(1, keepdim=True)
+    found = score.gather(1, best)[:, 0] > 0
+    a, t = (torch.view_as_real(value.gather(1, best)[:, 0]) for value in (turn, move))  # (B, 2)
+    matrix = torch.stack([a[:, 0], -a[:, 1], t[:, 0], a[:, 1], a[:, 0], t[:, 1]], -1).view(-1, 2, 3)
+    return torch.where(found[:, None, None], matrix, torch.eye(2, 3, device=matrix.device))
+
+
+def inverted(matrix: Tensor) -> Tensor:
+    """Invert affine matrices (B, 2, 3)."""
+    linear = torch.linalg.inv(matrix[:, :, :2])
+    return torch.cat([linear, -linear @ matrix[:, :, 2:]], 2)
+
+
+def fit_field(
+    points0: Tensor, points1: Tensor, weight: Tensor, start: Tensor, size: tuple[int, int], spacing: int = 16,
+    reach: float = 40.0, ridge: float = 2.0,
+) -> Field:  # fmt: skip
+    """Fit a smooth field of local affine maps to matches, some of which are wrong.
+
+    From the start, an affine map by iteratively reweighted least squares (Welsch's weights, narrowing); then at each
+    node a local affine map by least squares under a Gaussian kernel, pulled towards the global one: parallax is
+    followed where matches support it, and elsewhere nothing is invented. Differentiable in the points and weights
+    through the last affine fit and the local ones.
+
+    Args:
+        points0: (B, N, 2) px in the image whose pixels are mapped.
+        points1: (B, N, 2) px in the other image.
+        weight: (B, N) confidence, 0 where padded.
+        start: (B, 2, 3) to begin from, see :func:`propose_similarity`.
+        size: (H, W) of the image whose pixels are mapped.
+        spacing: px between nodes.
+        reach: px, sigma of the kernel.
+        ridge: matches' worth of pull towards the global affine map.
+
+    Returns:
+        the field; the start with no trust where there are no matches.
+    """
+    B, side = len(points0), max(size) / 2
+    middle = points0.new_tensor([size[1] - 1, size[0] - 1]) / 2
+    design = torch.cat([(points0 - middle) / side, torch.ones_like(points0[..., :1])], -1)  # (B, N, 3)
+    unit = points0.new_tensor([[1 / side, 0, 0], [0, 1 / side, 0], [*(-middle / side).tolist(), 1]])
+    matrix = start
+    for sigma in (8.0, 6.0, 5.0, 4.0, 4.0):
+        matrix = matrix.detach()
+        left = points1 - transform(matrix, points0)  # (B, N, 2)
+        scale = matrix[:, :, :2].det().abs().clamp_min(0.04).sqrt()[:, None]
+        inlier = weight * (-left.detach().square().sum(-1) / (2 * sigma**2 * scale)).exp()
+        update = ridge_solve(design, left, inlier, 0.1 * torch.ones_like(design[0, 0]))  # (B, 3, 2)
+        matrix = matrix + (unit @ update).transpose(1, 2)
+
+    rows, columns = (-(-length // spacing) for length in size)
+    y, x = torch.meshgrid(torch.arange(rows), torch.arange(columns), indexing="ij")
+    nodes = torch.stack([x.flatten(), y.flatten()], -1).to(points0) * spacing + (spacing - 1) / 2
+    offset = (points0[:, None] - nodes[:, None]) / reach  # (B, R·C, N, 2)
+    kernel = (-offset.square().sum(-1) / 2).exp()  # (B, R·C, N)
+    local = torch.cat([offset, torch.ones_like(offset[..., :1])], -1)
+    pull = torch.full_like(local[0, 0, 0], ridge)
+    left = points1 - transform(matrix, points0)
+    field = Field(matrix, left.new_zeros(B, 2, rows, columns), left.new_zeros(B, 1, rows, columns), spacing)
+    for sigma in (10.0, 6.0):  # what one plane takes for wrong may be right where it stands
+        astray = (points1 - field(points0)).detach().square().sum(-1)
+        near = kernel * (weight * (-astray / (2 * sigma**2 * scale)).exp())[:, None]
+        residual = ridge_solve(local, left[:, None], near, pull)[..., 2, :]  # (B, R·C, 2), at the node itself
+        residual = residual.transpose(1, 2).reshape(B, 2, rows, columns)
+        field = field._replace(residual=residual, trust=near.sum(-1).view(B, 1, rows, columns))
+    return field
+
+
+def ridge_solve(design: Tensor, target: Tensor, weight: Tensor, ridge: Tensor) -> Tensor:
+    """Weighted least squares with a ridge: (…, N, 3), (…, N, 2), (…, N), (3,) → (…, 3, 2)."""
+    weighted = (design * weight[..., None]).transpose(-1, -2)  # (…, 3, N)
+    return torch.linalg.solve(weighted @ design + ridge.diag(), weighted @ target)
+
+
+def resample(image: Tensor, mask: Tensor | None, field: Field, size: tuple[int, int]) -> tuple[Tensor, Tensor]:
+    """Sample an image into the frame of the other through a field.
+
+    Where the image is finer than the frame, four samples a pixel are averaged, so that speckle does not alias.
+
+    Args:
+        image: (B, 1, H1, W1).
+        mask: (B, 1, H1, W1), 1 = valid, or None.
+        field: frame → image.
+        size: (H, W) of the frame.
+
+    Returns:
+        the image (B, 1, H, W), 0 where it shows nothing, and its mask likewise.
+    """
+    y, x = torch.meshgrid(*(torch.arange(length, device=image.device, dtype=torch.float32) for length in size),
+                          indexing="ij")  # fmt: skip
+    pixels = torch.stack([x.flatten(), y.flatten()], -1).expand(len(image), -1, -1)
+    extent = pixels.new_tensor([image.shape[3], image.shape[2]])
+    grid = 2 * (field(pixels) + 0.5) / extent - 1  # (B, H·W, 2)
+    valid = torch.ones_like(image) if mask is None else mask.to(image.dtype)
+    source = torch.cat([image * valid, valid], 1).float()
+    spread = 0.25 * (2 * (field.scale() - 1)).clamp(0, 1)  # px of the frame; 0 from equal scales on
+    corners = spread.new_tensor([[-1, -1], [1, -1], [-1, 1], [1, 1]]) @ field.matrix[:, :, :2].transpose(1, 2)
+    samples = [
+        F.grid_sample(source, (grid + (2 * spread[:, None] * corner / extent)[:, None]).view(-1, *size, 2),
+                      mode="bilinear", padding_mode="zeros", align_corners=False)
+        for corner in corners.unbind(1)
+    ]  # fmt: skip
+    warped = torch.stack(samples).mean(0)
+    inside = (warped[:, 1:] > 0.999).to(image.dtype)
+    return warped[:, :1].to(image.dtype) * inside, inside
