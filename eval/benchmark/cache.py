@@ -102,7 +102,12 @@ class Cache:
 
 def cache_path(folder: Path, dataset: str, level: str, matcher: str) -> Path:
     """Return the cache file of a matcher on a set and level."""
-    return folder / f"{dataset}.{level}.{matcher.replace(':', '-')}.h5"
+    return folder / f"{dataset}.{level}.{file_key(matcher)}.h5"
+
+
+def file_key(matcher: str) -> str:
+    """Return a matcher's name as part of a file's name."""
+    return matcher.replace(":", "-")
 
 
 def read_about(path: Path) -> dict[str, Any]:
@@ -144,12 +149,18 @@ def _write(group: h5py.Group, prediction: Prediction) -> None:
     group.attrs["border"] = prediction.border
     group.attrs["seconds"] = prediction.seconds
     group.attrs["digest"] = prediction.digest
+    if prediction.matches.accepted is not None:
+        group.attrs["accepted"] = prediction.matches.accepted
 
 
 def _read(group: h5py.Group) -> Prediction:
     height, width = (int(side) for side in group.attrs["shape0"])
     return Prediction(
-        matches=Matches(*(group[key][()] for key in ("keypoints0", "keypoints1", "confidence", "std") if key in group)),
+        matches=Matches(
+            *(group[key][()] for key in ("keypoints0", "keypoints1", "confidence")),
+            std=group["std"][()] if "std" in group else None,
+            accepted=bool(group.attrs["accepted"]) if "accepted" in group.attrs else None,
+        ),
         truth=np.asarray(group.attrs["truth"], dtype=np.float64),
         shape0=(height, width),
         border=str(group.attrs["border"]),

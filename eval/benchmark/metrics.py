@@ -20,6 +20,7 @@ PIXELS = (1, 3, 5)  # precision and CMR
 SR_PIXELS = (1, 3, 5, 10)
 AUC_PIXELS = (3, 5, 10)
 NCM_PIXELS = 3
+WRONG_PIXELS = 10  # a registration that is so far off is wrong
 
 
 @dataclass(frozen=True)
@@ -34,6 +35,7 @@ class PairScore:
         corner_error: mean corner error of the model fitted to the matches, px; inf where no model was found.
         tie_rmse: root mean square error of that model at independent tie points, px; None where a set has none.
         ce90: 90th percentile of its errors at the tie points (circular error, as in map accuracy standards), px.
+        accepted: whether the matcher itself trusts its answer; None of a matcher that does not say.
     """
 
     matches: int
@@ -43,6 +45,7 @@ class PairScore:
     corner_error: float
     tie_rmse: float | None = None
     ce90: float | None = None
+    accepted: bool | None = None
 
 
 def transform(matrix: ArrayLike, points: ArrayLike) -> Array:
@@ -122,6 +125,7 @@ def score_pair(
     shape0: Sequence[int],
     model: Model = "affine",
     tie_points: ArrayLike | None = None,
+    accepted: bool | None = None,
 ) -> PairScore:
     """Score the matches (N, 2), (N, 2) of one pair whose image0 has height and width ``shape0``."""
     errors = match_errors(points0, points1, truth)
@@ -136,6 +140,7 @@ def score_pair(
         corner_error=corner_error(matrix, truth, shape0),
         tie_rmse=None if ties is None else float(np.sqrt(np.mean(ties**2))),
         ce90=None if ties is None else ce90(ties),
+        accepted=accepted,
     )
 
 
@@ -163,7 +168,8 @@ def aggregate(scores: Sequence[PairScore]) -> dict[str, float]:
 
     SR and AUC are of the mean corner error after the shared estimator; CMR@t is the paper's, the share of pairs whose
     RMSE over matched points is below t. Where a set has tie points: medians over the pairs of the model's tie-point
-    RMSE and CE90.
+    RMSE and CE90. Of a matcher that accepts or refuses: the share of all pairs that it accepts, "SR@t accepted" of
+    those found to t px *and* accepted, and "wrong accepted", accepted though ``WRONG_PIXELS`` off or more.
     """
     corners = [score.corner_error for score in scores]
     rmses = [score.rmse for score in scores]
@@ -178,4 +184,9 @@ def aggregate(scores: Sequence[PairScore]) -> dict[str, float]:
     for key, values in (("tie RMSE", [s.tie_rmse for s in scores]), ("CE90", [s.ce90 for s in scores])):
         if known := [value for value in values if value is not None]:
             rows[key] = float(np.median(known))
+    if all(score.accepted is not None for score in scores):
+        accepted, errors = np.array([bool(score.accepted) for score in scores]), np.array(corners)
+        rows["accepted"] = float(accepted.mean())
+        rows |= {f"SR@{limit} accepted": float((accepted & (errors < limit)).mean()) for limit in SR_PIXELS}
+        rows["wrong accepted"] = float((accepted & (errors >= WRONG_PIXELS)).mean())
     return rows

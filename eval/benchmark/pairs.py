@@ -1,13 +1,76 @@
-"""The pairs of a set under stored warps: which, moved how, and what tells whether they are still the same."""
+"""THE loop over the pairs of a set: which of them, moved how, and what tells whether they are still the same."""
 
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Sequence
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 
-from eval.benchmark import metrics
-from eval.benchmark.protocol import LEVELS, REAL, Matrix, read_warps
+from eval.benchmark import metrics, protocol
+from eval.benchmark.protocol import LEVELS, REAL, Matrix, Pair, make_pair, read_warps
+from eval.datasets import Dataset, Sample
+
+
+@dataclass(frozen=True)
+class LevelPairs:
+    """The pairs of a set at a level: each sample under its stored warp, or, at ``real``, as the set has it.
+
+    Args:
+        dataset: the set.
+        level: name of a level, or ``real``.
+        warps: matrix by name; None at ``real``.
+    """
+
+    dataset: Dataset
+    level: str
+    warps: dict[str, Matrix] | None
+
+    @classmethod
+    def open(cls, dataset: Dataset, level: str, folder: Path | None = None) -> LevelPairs:
+        """Read the stored warps of a set and level from a folder, by default ours.
+
+        Raises:
+            FileNotFoundError: no warps of the level are stored.
+            ValueError: a level that does not exist, or a file of warps that is none of ours.
+        """
+        return cls(dataset, level, stored_warps(dataset.name, level, folder or protocol.WARPS))
+
+    @property
+    def model(self) -> metrics.Model:
+        """The transform that the shared estimator fits."""
+        return model_of(self.level)
+
+    @property
+    def warps_hash(self) -> str:
+        """Hash of the warps, see :func:`hash_warps`."""
+        return hash_warps(self.warps)
+
+    def pair(self, name: str, change: Callable[[Sample], Sample] = lambda sample: sample) -> Pair:
+        """Read one pair.
+
+        Args:
+            name: of the sample.
+            change: what to do to the sample before it is warped, such as to pair one of its images with itself.
+
+        Raises:
+            ValueError: no warp is stored for it, or its images do not suit one.
+        """
+        if self.warps is not None and name not in self.warps:
+            raise ValueError(f"{self.dataset.name}: {name!r} has no stored warp at level {self.level!r}; draw again")
+        return make_pair(change(self.dataset.read(name)), None if self.warps is None else self.warps[name])
+
+    def each(self, names: Sequence[str], change: Callable[[Sample], Sample] = lambda sample: sample) -> Iterator[Pair]:
+        """Read the named pairs one after the other; ``change`` as in :meth:`pair`.
+
+        Raises:
+            ValueError: before the first is read, where some have no stored warp.
+        """
+        if self.warps is not None and (lacking := [name for name in names if name not in self.warps]):
+            raise ValueError(
+                f"{self.dataset.name}: {len(lacking)} pairs have no stored warp, first {lacking[0]!r}; draw again"
+            )
+        return (self.pair(name, change) for name in names)
 
 
 def subsample(names: Sequence[str], limit: int | None) -> list[str]:
@@ -19,7 +82,7 @@ def subsample(names: Sequence[str], limit: int | None) -> list[str]:
 
 
 def model_of(level: str) -> metrics.Model:
-    """The transform that the shared estimator fits."""
+    """Name the transform that the shared estimator fits at a level."""
     return LEVELS[level].model if level in LEVELS else "affine"
 
 

@@ -11,8 +11,8 @@ import torch
 from torch.utils.flop_counter import FlopCounterMode
 
 from eval.benchmark.cache import Cache, Prediction, cache_path
-from eval.benchmark.pairs import hash_warps, model_of, stored_warps
-from eval.benchmark.protocol import WARPS, Pair, make_pair
+from eval.benchmark.pairs import LevelPairs
+from eval.benchmark.protocol import WARPS, Pair
 from eval.benchmark.provenance import provenance
 from eval.benchmark.speed import peak_memory
 from eval.datasets import Dataset
@@ -44,25 +44,23 @@ def predict(
     Raises:
         MatcherUnavailable: when the matcher breaks down on a pair; what it matched before stays.
     """
-    warps = stored_warps(dataset.name, level, warps_folder)
-    if warps is not None and (lacking := [name for name in names if name not in warps]):
-        raise ValueError(f"{dataset.name}: {len(lacking)} pairs have no stored warp, first {lacking[0]!r}; draw again")
+    pairs = LevelPairs.open(dataset, level, warps_folder)
     about = {
-        "key": f"{matcher.settings} | warps {hash_warps(warps)}",
-        "warps": hash_warps(warps),
+        "key": f"{matcher.settings} | warps {pairs.warps_hash}",
+        "warps": pairs.warps_hash,
         "matcher": matcher.name,
         "settings": matcher.settings,
         "parameters": matcher.parameters,
+        "fits": getattr(matcher, "fits", None),
         "predicted": provenance(),
     }
     with Cache(cache_path(folder, dataset.name, level, key), about) as cache:
         warm = False
-        for name in names:
-            pair = make_pair(dataset.read(name), None if warps is None else warps[name])
-            if cache.holds(name, pair.digest):
+        for pair in pairs.each(names):
+            if cache.holds(pair.name, pair.digest):
                 tick(1)
                 continue
-            hints = {**pair.hints, "model": model_of(level)}
+            hints = {**pair.hints, "model": pairs.model}
             try:
                 if not warm:  # the first call of a network is slow for reasons of its own
                     with FlopCounterMode(display=False) as counter:
@@ -73,10 +71,11 @@ def predict(
                 matches = matcher.match(pair.image0, pair.image1, **hints)
                 seconds = time.perf_counter() - start
             except Exception as error:
-                raise MatcherUnavailable(f"broke down on {name}: {type(error).__name__}: {error}") from error
+                raise MatcherUnavailable(f"broke down on {pair.name}: {type(error).__name__}: {error}") from error
             about["peak MiB"] = peak_memory()
             shape0 = (pair.image0.shape[0], pair.image0.shape[1])
-            cache.add(name, Prediction(matches, pair.truth, shape0, pair.border, seconds, pair.digest, pair.tie_points))
+            found = Prediction(matches, pair.truth, shape0, pair.border, seconds, pair.digest, pair.tie_points)
+            cache.add(pair.name, found)
             tick(1)
 
 

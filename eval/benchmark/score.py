@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 
 from eval.benchmark import metrics
-from eval.benchmark.cache import Prediction, read_about, read_names, read_predictions
+from eval.benchmark.cache import Prediction, file_key, read_about, read_names, read_predictions
 from eval.benchmark.pairs import hash_warps, model_of, stored_warps
 from eval.benchmark.protocol import LEVELS, WARPS, Matrix
 from eval.benchmark.table import PairErrors, Table, motion
@@ -63,7 +63,8 @@ def score(
             motions = motions or [motion(prediction.truth, prediction.shape0) for prediction in predictions]
             ceiling = ceiling or metrics.aggregate([_perfect(prediction, model) for prediction in predictions])
             borders = borders or Counter(prediction.border for prediction in predictions)
-            missing.pop(key, None)  # matched in an earlier run
+            for asked in [name for name in missing if file_key(name) == key]:  # matched in an earlier run
+                missing.pop(asked)
     rows.sort(key=lambda row: (row["AUC@10"], row["AUC@5"], row["NCM"]), reverse=True)
     drawn = LEVELS[level].describe() if level in LEVELS else "the set's own truth"
     rotations, scales = np.array(motions).reshape(-1, 2).T
@@ -81,7 +82,7 @@ def _row(
     about: dict[str, Any], key: str, predictions: list[Prediction], scores: list[metrics.PairScore]
 ) -> dict[str, Any]:
     seconds = float(np.median([prediction.seconds for prediction in predictions]))
-    told = ("matcher", "settings", "parameters", "predicted", "gflops", "gflops at", "peak MiB")
+    told = ("matcher", "settings", "parameters", "fits", "predicted", "gflops", "gflops at", "peak MiB")
     about = {name: about[name] for name in told if name in about}
     return metrics.aggregate(scores) | {"seconds": seconds, "key": key} | about
 
@@ -89,7 +90,9 @@ def _row(
 def score_prediction(prediction: Prediction, model: metrics.Model) -> metrics.PairScore:
     """Score what a matcher said of one pair."""
     points0, points1 = prediction.matches.points0, prediction.matches.points1
-    return metrics.score_pair(points0, points1, prediction.truth, prediction.shape0, model, prediction.tie_points)
+    return metrics.score_pair(
+        points0, points1, prediction.truth, prediction.shape0, model, prediction.tie_points, prediction.matches.accepted
+    )
 
 
 def _perfect(prediction: Prediction, model: metrics.Model) -> metrics.PairScore:

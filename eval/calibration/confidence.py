@@ -20,8 +20,8 @@ import torch
 
 from eval.benchmark.cache import Cache, Prediction, cache_path, read_predictions
 from eval.benchmark.metrics import transform
-from eval.benchmark.pairs import hash_warps, subsample
-from eval.benchmark.protocol import LEVELS, WARPS, Matrix, Pair, make_pair, read_warps
+from eval.benchmark.pairs import LevelPairs, subsample
+from eval.benchmark.protocol import Pair
 from eval.benchmark.provenance import provenance
 from eval.calibration.reliability import BINS, CROSS, Stated, figures, fit, held_out
 from eval.datasets import Dataset, Sample
@@ -82,17 +82,17 @@ def collect(
         ValueError: a set of other images than optical and SAR.
         FileNotFoundError: no warps of the level are stored, or there is no such checkpoint.
     """
-    warps, half, peer = read_warps(dataset.name, level, WARPS), halves(dataset.names), TAR(checkpoint)
+    source, half, peer = LevelPairs.open(dataset, level), halves(dataset.names), TAR(checkpoint)
     net = peer.net.fuse()
     net.threshold, net.calibration = 0.0, Calibration()
-    registrar = Registrar(net, RegistrarConfig(model=LEVELS[level].model))
-    key = f"{peer.settings} | warps {hash_warps(warps)}"
+    registrar = Registrar(net, RegistrarConfig(model=source.model))
+    key = f"{peer.settings} | warps {source.warps_hash}"
     found: dict[Plan, Found] = {}
     for plan in todo:
         path = cache_path(folder / "calibration", dataset.name, level, f"{plan.output}.{plan.pair}")
         with Cache(path, {"key": key, "matcher": f"{peer.name}, {OUTPUTS[plan.output]}"}) as cache:
             for name in plan.names:
-                pair = pair_of(dataset.read(name), plan.pair, warps[name])
+                pair = pair_of(source, name, plan.pair)
                 if cache.holds(name, pair.digest):
                     tick(1)
                     continue
@@ -108,16 +108,19 @@ def collect(
     return found
 
 
-def pair_of(sample: Sample, pair: str, warp: Matrix) -> Pair:
-    """The pair that the level makes of a sample; of one modality: of one of its images and itself."""
-    if sample.modality != "sar":
-        raise ValueError(f"{sample.name} shows {sample.modality} beside optical; calibration needs optical–SAR pairs")
-    images = {"optical": sample.optical, "sar": sample.other}
-    first, second = pair.split("-")
-    other = images[second]
-    grey = other if other.ndim == 2 else np.asarray(cv2.cvtColor(other, cv2.COLOR_RGB2GRAY), np.uint8)
-    made = make_pair(replace(sample, optical=images[first], other=grey), warp)
-    return replace(made, hints={"modality0": first, "modality1": second})
+def pair_of(source: LevelPairs, name: str, kind: str) -> Pair:
+    """Read a pair as the level has it, of the modalities ``kind``; of one modality: of one of its images and itself."""
+    first, second = kind.split("-")
+
+    def show(sample: Sample) -> Sample:
+        if sample.modality != "sar":
+            raise ValueError(f"{name} shows {sample.modality} beside optical; calibration needs optical–SAR pairs")
+        images = {"optical": sample.optical, "sar": sample.other}
+        other = images[second]
+        grey = other if other.ndim == 2 else np.asarray(cv2.cvtColor(other, cv2.COLOR_RGB2GRAY), np.uint8)
+        return replace(sample, optical=images[first], other=grey)
+
+    return replace(source.pair(name, show), hints={"modality0": first, "modality1": second})
 
 
 @torch.inference_mode()

@@ -14,9 +14,7 @@ from pathlib import Path
 
 import numpy as np
 
-from eval.benchmark.metrics import Model
-from eval.benchmark.pairs import hash_warps, subsample
-from eval.benchmark.protocol import LEVELS, WARPS, make_pair, read_warps
+from eval.benchmark.pairs import LevelPairs, subsample
 from eval.benchmark.provenance import provenance
 from eval.datasets import Dataset
 from eval.peers.ours.tar import TAR
@@ -97,18 +95,17 @@ def measure(
         ValueError: a set too small to hold other places; a file of outcomes that is none of ours.
         FileNotFoundError: a set without warps of the level; no such checkpoint.
     """
-    names, warps = dataset.names, read_warps(dataset.name, level, WARPS)
+    names, source = dataset.names, LevelPairs.open(dataset, level)
     if len(names) < 4:
         raise ValueError(f"{dataset.name} has {len(names)} pairs: too few to mismatch")
-    model: Model = LEVELS[level].model
     peer = TAR(checkpoint)
-    registrar = Registrar(peer.net.fuse(), RegistrarConfig(model=model))
+    registrar = Registrar(peer.net.fuse(), RegistrarConfig(model=source.model))
     path = folder / "rejection" / f"{dataset.name}.{level}.json"
-    kept = Outcomes(path, f"{peer.settings} | warps {hash_warps(warps)}")
+    kept = Outcomes(path, f"{peer.settings} | warps {source.warps_hash}")
 
     def register(name0: str, name1: str) -> Outcome:
         name = name0 if name0 == name1 else f"{name0} and {name1}"
-        pairs = [make_pair(dataset.read(one), warps[one]) for one in (name0, name1)]
+        pairs = [source.pair(one) for one in (name0, name1)]
         digest = "-".join(pair.digest for pair in pairs)
         outcome = kept.get(name, digest)
         if outcome is None:

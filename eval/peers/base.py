@@ -26,12 +26,14 @@ class Matches:
         points1: (N, 2) x, y in image1.
         confidence: (N,), higher is better; what it means is the matcher's own.
         std: (N,) stated one-sigma error per axis, px; None where it is not asked for.
+        accepted: whether the matcher itself trusts this answer; None of a matcher that does not say.
     """
 
     points0: NDArray[np.float32]
     points1: NDArray[np.float32]
     confidence: NDArray[np.float32]
     std: NDArray[np.float32] | None = None
+    accepted: bool | None = None
 
     @classmethod
     def of(
@@ -47,7 +49,7 @@ class Matches:
         for points, image in ((self.points0, image0), (self.points1, image1)):
             kept &= ((points > -0.5) & (points < np.array(image.shape[1::-1]) - 0.5)).all(axis=1)
         std = None if self.std is None else self.std[kept]
-        return Matches(self.points0[kept], self.points1[kept], self.confidence[kept], std)
+        return Matches(self.points0[kept], self.points1[kept], self.confidence[kept], std, self.accepted)
 
 
 class Matcher(Protocol):
@@ -56,6 +58,8 @@ class Matcher(Protocol):
     Attributes:
         name: how the table calls it.
         parameters: number of learned numbers, 0 for a hand-crafted one.
+        fits: optional; the transform that it fits to the whole image by itself, such as "affine", beside the one that
+            the shared estimator fits to its points; absent of a matcher that gives points alone.
         settings: all that its matches depend on beside the images, in words and hashes; cached matches are used again
             only where it is the same.
 

@@ -42,6 +42,12 @@ COLUMNS = (
     *(Column(f"SR@{t}", f"SR@{t}", percent, f"% of pairs whose corner error is below {t} px") for t in (1, 3, 5, 10)),
     *(Column(f"AUC@{t}", f"AUC@{t}", percent, f"% of the area under SR up to {t} px") for t in (3, 5, 10)),
     *(Column(f"CMR@{t}", f"CMR@{t}", percent, f"% of pairs whose matches have RMSE below {t} px") for t in (1, 3, 5)),
+    Column("accepted", "accepted", percent, "% of pairs whose registration the matcher itself accepts"),
+    *(
+        Column(f"SR@{t} accepted", f"SR@{t} acc.", percent, f"% of pairs found to {t} px and accepted by the matcher")
+        for t in (3, 5, 10)
+    ),
+    Column("wrong accepted", "wrong acc.", percent, "% of pairs accepted though 10 px off or more", more=False),
     Column("tie RMSE", "tie RMSE", pixels, "median RMSE of the model at independent tie points, px", more=False),
     Column("CE90", "CE90", pixels, "median 90 % circular error at the tie points, px", more=False),
     Column("NCM", "NCM", "{:.1f}".format, "mean number of matches within 3 px of the truth"),
@@ -63,6 +69,8 @@ COMPACT = (
     "SR@10",
     "AUC@10",
     "CMR@5",
+    "SR@5 accepted",
+    "wrong accepted",
     "CE90",
     "NCM",
     "precision@3",
@@ -74,7 +82,9 @@ COMPACT = (
 
 LEGEND = (
     "SR, AUC: mean corner error after one RANSAC at 3 px, the same for all. CMR: RMSE over matches. Shares in percent "
-    "of all pairs; a failure is an infinite error. NCM, precision: within 3 px. Seconds: median, of the match alone."
+    "of all pairs; a failure is an infinite error. NCM, precision: within 3 px. SR acc.: found to so many px *and* "
+    "accepted by the matcher's own judgement, which is what its user meets; wrong acc.: accepted though 10 px off or "
+    "more. Seconds: median, of the match alone."
 )
 
 

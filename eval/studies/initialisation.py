@@ -16,7 +16,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from eval.benchmark import metrics
-from eval.benchmark.protocol import LEVELS, WARPS, Pair, make_pair, read_warps
+from eval.benchmark.pairs import LevelPairs
+from eval.benchmark.protocol import LEVELS, WARPS, Pair
 from eval.benchmark.provenance import made_by, provenance
 from eval.benchmark.table import PairErrors, Table, motion
 from eval.datasets import Dataset
@@ -88,7 +89,8 @@ def measure(
     Raises:
         FileNotFoundError: a set without warps of the level.
     """
-    stored, model = read_warps(dataset.name, level, warps), LEVELS[level].model
+    source = LevelPairs.open(dataset, level, warps)
+    model = source.model
     matcher = TAR(checkpoint)
     matcher.net.fuse()
 
@@ -109,9 +111,8 @@ def measure(
     errors: dict[str, list[float]] = {name: [] for name in ways}
     seconds: dict[str, list[float]] = {name: [] for name in ways}
     motions = []
-    single(make_pair(dataset.read(names[0]), stored[names[0]]))  # a network's first call is slow for reasons of its own
-    for name in names:
-        pair = make_pair(dataset.read(name), stored[name])
+    single(source.pair(names[0]))  # a network's first call is slow for reasons of its own
+    for pair in source.each(names):
         motions.append(motion(pair.truth, pair.image0.shape))
         for way, find in ways.items():
             started = time.process_time()

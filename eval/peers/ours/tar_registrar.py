@@ -18,6 +18,7 @@ class TARRegistrar:
     """
 
     name = "TAR + Registrar"
+    fits = "the level's"
 
     def __init__(self, checkpoint: Path | None) -> None:
         matcher = TAR(checkpoint)
@@ -25,13 +26,15 @@ class TARRegistrar:
         self.parameters, self.settings = matcher.parameters, matcher.settings
 
     def match(self, image0: Image, image1: Image, **hints: str) -> Matches:
-        """Register; the matches count whether the gates trust them or not."""
+        """Register; the tie points are those of the transform that was found, whether it is accepted or not."""
         from kornia_tar import Registrar, RegistrarConfig
 
         config = RegistrarConfig(model="homography" if hints.get("model") == "homography" else "affine")
         modality0, modality1 = hints.get("modality0"), hints.get("modality1")
-        found = Registrar(self._net, config)(image0, image1, modality0=modality0, modality1=modality1).matches
-        return Matches(*(part.astype(np.float32) for part in (found.points0, found.points1, found.confidence)))
+        found = Registrar(self._net, config)(image0, image1, modality0=modality0, modality1=modality1)
+        m = found.matches
+        columns = (part.astype(np.float32) for part in (m.points0, m.points1, m.confidence))
+        return Matches(*columns, accepted=found.registered)
 
 
 def create(store: Store) -> TARRegistrar:

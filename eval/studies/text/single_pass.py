@@ -18,8 +18,8 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from eval.benchmark.metrics import Model, corner_error, estimate, match_errors, transform
-from eval.benchmark.pairs import subsample
-from eval.benchmark.protocol import LEVELS, REAL, WARPS, Matrix, make_pair, read_warps
+from eval.benchmark.pairs import LevelPairs, subsample
+from eval.benchmark.protocol import Matrix
 from eval.datasets import Dataset
 from eval.peers import to_tensor
 from kornia_tar.conventions import CELL
@@ -80,14 +80,12 @@ def read_questions(dataset: Dataset, level: str, limit: int | None) -> list[Ques
     Raises:
         ValueError: a set whose pairs are not optical and SAR.
     """
-    warps = None if level == REAL else read_warps(dataset.name, level, WARPS)
+    source = LevelPairs.open(dataset, level)
     questions = []
-    for name in subsample(dataset.names, limit):
-        pair = make_pair(dataset.read(name), None if warps is None else warps[name])
+    for pair in source.each(subsample(dataset.names, limit)):
         if (pair.hints.get("modality0"), pair.hints.get("modality1")) != ("optical", "sar"):
-            raise ValueError(f"{dataset.name}: {name} is not a pair of optical and SAR")
-        model: Model = "affine" if level == REAL else LEVELS[level].model
-        questions.append(Question(to_tensor(pair.image0, 1)[0], to_tensor(pair.image1, 1)[0], pair.truth, model))
+            raise ValueError(f"{dataset.name}: {pair.name} is not a pair of optical and SAR")
+        questions.append(Question(to_tensor(pair.image0, 1)[0], to_tensor(pair.image1, 1)[0], pair.truth, source.model))
     return questions
 
 

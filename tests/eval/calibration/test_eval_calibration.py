@@ -12,6 +12,7 @@ from helpers import lively_net, small_matcher
 from toys import texture, write_tar
 
 from eval.benchmark import protocol
+from eval.benchmark.pairs import LevelPairs
 from eval.calibration import confidence as calibration
 from eval.calibration.confidence import halves, one_pass, pair_of, registered
 from eval.calibration.reliability import (
@@ -32,6 +33,12 @@ from kornia_tar.network.calibration import Calibration, PlattScaling
 from kornia_tar.network.checkpoint import load_checkpoint, save_checkpoint
 
 WRONG = PlattScaling(temperature=1.6, bias=-0.8, std_factor=2.5)  # what toys state is the truth through this
+
+
+def source_of(sample, warp):
+    """A set of one sample under one warp."""
+    dataset = SimpleNamespace(name="toy", names=[sample.name], read=lambda name: sample)
+    return LevelPairs(dataset, "tar", {sample.name: warp})
 
 
 def honest(count: int, seed: int = 0) -> Stated:
@@ -110,7 +117,7 @@ def test_a_scene_is_in_one_half():
 def test_pairs_of_one_modality_are_an_image_and_itself():
     optical, sar = np.stack([texture(1)] * 3, -1), texture(2)
     sample, shift = Sample("a_0", optical, sar), np.array([[1.0, 0, 3], [0, 1, -2], [0, 0, 1]])
-    pairs = {kind: pair_of(sample, kind, shift) for kind in calibration.PAIRS}
+    pairs = {kind: pair_of(source_of(sample, shift), sample.name, kind) for kind in calibration.PAIRS}
     assert pairs["optical-sar"].hints == {"modality0": "optical", "modality1": "sar"}
     for kind in ("optical-optical", "sar-sar"):
         pair = pairs[kind]
@@ -118,11 +125,12 @@ def test_pairs_of_one_modality_are_an_image_and_itself():
         first = pair.image0 if pair.image0.ndim == 2 else pair.image0[..., 0]
         np.testing.assert_allclose(first[2:200, :200].astype(int), pair.image1[:198, 3:203], atol=2)
     with pytest.raises(ValueError, match="infrared"):
-        pair_of(replace(sample, modality="infrared"), "optical-sar", shift)
+        pair_of(source_of(replace(sample, modality="infrared"), shift), sample.name, "optical-sar")
 
 
 def test_one_pass_and_the_registrar_state_std_and_refusals_state_nothing():
-    pair = pair_of(Sample("a_0", texture(1), texture(2)), "optical-sar", np.eye(3))
+    sample = Sample("a_0", texture(1), texture(2))
+    pair = pair_of(source_of(sample, np.eye(3)), "a_0", "optical-sar")
     found = one_pass(small_matcher(), pair)
     assert found.std is not None and len(found.std) == len(found.points0) > 0
     ties = Matches(*(np.ones((3, 2)), np.ones((3, 2)), np.ones(3), np.full(3, 2.0)))
@@ -137,7 +145,7 @@ def command(tmp_path, monkeypatch):
     """The command on four toy scenes, matched by a pretender whose confidence and std are wrong in a known way."""
     pictures = {f"{scene}_0": texture(k) for k, scene in enumerate("abcd")}
     data = write_tar(tmp_path / "toy-000.tar", {n: (np.stack([i] * 3, -1), i) for n, i in pictures.items()})
-    monkeypatch.setattr(calibration, "WARPS", tmp_path)
+    monkeypatch.setattr("eval.benchmark.protocol.WARPS", tmp_path)
     monkeypatch.setattr(calibration, "SAME_SHARE", 1)
     shift = np.array([[1.0, 0, 3], [0, 1, -2], [0, 0, 1]])
     protocol.write_warps(

@@ -40,7 +40,7 @@ def command(tmp_path, monkeypatch):
     """The command on one true and two mismatched pairs of a toy set, from a single start."""
     pictures = {f"fake__{k}": texture(k) for k in range(4)}
     data = write_tar(tmp_path / "toy-000.tar", {n: (np.stack([i] * 3, -1), i) for n, i in pictures.items()})
-    monkeypatch.setattr(rejection, "WARPS", tmp_path)
+    monkeypatch.setattr("eval.benchmark.protocol.WARPS", tmp_path)
     quick = partial(RegistrarConfig, rotations=1, scales=(1.0,))
     monkeypatch.setattr(rejection, "RegistrarConfig", quick)
     shift = np.array([[1.0, 0, 3], [0, 1, -2], [0, 0, 1]])

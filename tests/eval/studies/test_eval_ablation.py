@@ -40,7 +40,7 @@ def toy(tmp_path: Path, monkeypatch) -> Path:
     place = protocol.warps_path("toy-000", "tar", tmp_path)
     protocol.write_warps(place, "toy-000", "tar", 0, dict.fromkeys(pairs, SHIFT))
     random_bank(5, 512).save(tmp_path / ablation.REMOTECLIP)
-    monkeypatch.setattr(single_pass, "WARPS", tmp_path)
+    monkeypatch.setattr("eval.benchmark.protocol.WARPS", tmp_path)
     monkeypatch.setattr(ablation, "EXAMS", (("toy-000.tar", "tar"),))
     monkeypatch.setattr(ablation, "SIZE", SMALL)
     for name in ("BASE", "RUN", "FINISHED"):
