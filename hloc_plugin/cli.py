@@ -68,7 +68,7 @@ def build_parser() -> argparse.ArgumentParser:
     )  # fmt: skip
     _add_pairs(check)
     _add_matched(check)
-    _add_gates(check)
+    _add_checks(check)
 
     rebuild = command(
         "reconstruct", run_reconstruct, "incremental structure from motion by hloc, for optical views",
@@ -113,8 +113,8 @@ def _add_matcher(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--overwrite", action="store_true", help="match pairs again that are in hloc's files")
 
 
-def _add_gates(parser: argparse.ArgumentParser) -> None:
-    from hloc_plugin.verification import DEFAULT_GATES as default
+def _add_checks(parser: argparse.ArgumentParser) -> None:
+    from hloc_plugin.verification import DEFAULTS as default
     from hloc_plugin.verification import Model
 
     parser.add_argument("--model", choices=get_args(Model), default="affine",
@@ -182,11 +182,11 @@ def configured(a: argparse.Namespace) -> dict[str, Any]:
 def run_verify(a: argparse.Namespace) -> int:
     """``tar-hloc verify``."""
     from hloc_plugin.pipeline import verify_files
-    from hloc_plugin.verification import Gates
+    from kornia_tar.registration.acceptance import VerificationConfig
 
-    gates = Gates(threshold=a.threshold, min_inliers=a.min_inliers)
+    config = VerificationConfig(threshold=a.threshold, min_inliers=a.min_inliers)
     verified = verify_files(
-        a.pairs, a.images, a.features, a.matches, a.out, model=a.model, gates=gates, camera_mode=a.camera_mode,
+        a.pairs, a.images, a.features, a.matches, a.out, model=a.model, config=config, camera_mode=a.camera_mode,
         pictures=a.pictures, progress=_tell,
     )  # fmt: skip
     accepted = sum(outcome.accepted for outcome in verified.values())

@@ -10,7 +10,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from kornia_tar import GuidedMatcher, RegistrarConfig, TARMatcher
+from kornia_tar import GuidedMatcher, RegistrarConfig, SearchConfig, TARMatcher
 from kornia_tar.conventions import MODALITIES
 
 #: Keys of ``conf["model"]``:
@@ -63,7 +63,9 @@ def load_matcher(conf: Mapping[str, Any]) -> TARMatcher:
         raise ValueError("guided matches are tie points of one pair: they cannot be repeatable")
     options = {"threshold": conf["match_threshold"], "max_keypoints": conf["max_num_matches"]}
     matcher = (
-        GuidedMatcher(conf["weights"], registrar=RegistrarConfig(rotations=conf["rotations"]), **options)
+        GuidedMatcher(
+            conf["weights"], registrar=RegistrarConfig(search=SearchConfig(rotations=conf["rotations"])), **options
+        )
         if conf["guided"]
         else TARMatcher(conf["weights"], **options)
     )

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import asdict
 from functools import lru_cache
 from pathlib import Path
 from typing import Any
@@ -11,9 +12,10 @@ from hloc_plugin import _pycolmap
 from hloc_plugin.database import write_database
 from hloc_plugin.formats import Pair, names_to_pair, read_keypoints, read_matches, read_pairs
 from hloc_plugin.picture import draw_inliers
-from hloc_plugin.verification import DEFAULT_GATES, Gates, Model, Verification, verify
+from hloc_plugin.verification import DEFAULTS, Model, Verification, verify
 from kornia_tar.files import output_folder, write_json
 from kornia_tar.raster import read_image, to_rgb8, write_image
+from kornia_tar.registration.acceptance import VerificationConfig
 
 
 def verify_files(
@@ -24,7 +26,7 @@ def verify_files(
     out: Path,
     *,
     model: Model = "affine",
-    gates: Gates = DEFAULT_GATES,
+    config: VerificationConfig = DEFAULTS,
     camera_mode: str = "AUTO",
     pictures: bool = True,
     progress: Callable[[str], None] = lambda line: None,
@@ -38,7 +40,7 @@ def verify_files(
         matches: hloc's or our file of matches, of dense or of sparse matchers.
         out: folder; made when missing.
         model: see :func:`hloc_plugin.verification.verify`.
-        gates: what a pair must show.
+        config: what a pair must show.
         camera_mode: how COLMAP shares cameras between images.
         pictures: whether to draw.
         progress: told one line for each pair.
@@ -63,7 +65,7 @@ def verify_files(
             if len(indices) and indices[:, k].max() >= len(keypoints[pair[k]]):
                 raise ValueError(f"{matches}: names keypoints of {pair[k]} that {features} does not hold")
         points0, points1 = (keypoints[name][indices[:, k]] for k, name in enumerate(pair))
-        outcome = verify(points0, points1, image0.shape[:2], image1.shape[:2], model, gates)
+        outcome = verify(points0, points1, image0.shape[:2], image1.shape[:2], model, config)
         verified[pair] = outcome
         line = _line(pair, outcome)
         if pictures:
@@ -72,7 +74,7 @@ def verify_files(
             write_image(output_folder(out / "inliers") / f"{name}.png", picture)
         progress(f"[{number}/{len(names)}] {line}")
     write_database(out / "database.db", image_dir, keypoints, found, verified, camera_mode)
-    write_json(out / "verification.json", _report(verified, model, gates))
+    write_json(out / "verification.json", _report(verified, model, config))
     return verified
 
 
@@ -81,11 +83,11 @@ def _line(pair: Pair, outcome: Verification) -> str:
     return f"{pair[0]} {pair[1]}: {int(outcome.inliers.sum())} of {len(outcome.inliers)} matches, {state}"
 
 
-def _report(verified: dict[Pair, Verification], model: Model, gates: Gates) -> dict[str, Any]:
+def _report(verified: dict[Pair, Verification], model: Model, config: VerificationConfig) -> dict[str, Any]:
     return {
         "convention": "pixel centres at integers; a homography maps image0 to image1; [x1 y1 1] F [x0 y0 1]' = 0",
         "model": model,
-        "gates": vars(gates),
+        "accepted_when": asdict(config),
         "accepted": sum(outcome.accepted for outcome in verified.values()),
         "pairs": [{"image0": a, "image1": b, **outcome.report()} for (a, b), outcome in verified.items()],
     }

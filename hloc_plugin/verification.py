@@ -18,7 +18,8 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from hloc_plugin import _pycolmap
-from kornia_tar.geometry import FloatArray, decompose, fit_transform, spread, transform_points
+from kornia_tar.geometry import FloatArray, fit_transform, transform_points
+from kornia_tar.registration.acceptance import VerificationConfig
 
 Model = Literal["affine", "homography", "fundamental", "two-view"]
 
@@ -26,35 +27,7 @@ _PLANAR_CONFIGS = ("PLANAR", "PANORAMIC", "PLANAR_OR_PANORAMIC")
 _MINIMAL = {"affine": 3, "homography": 4, "fundamental": 8, "two-view": 8}
 
 
-@dataclass(frozen=True)
-class Gates:
-    """What a pair must show to be accepted; lengths in pixels of image1.
-
-    The defaults are set for dense matches, after 12 true and 12 mismatched optical-SAR pairs of SRIF: between unrelated
-    images of a few hundred pixels up to forty matches agree by chance, where COLMAP asks for 15. An epipolar line
-    leaves a match free along itself, so that matches at random fit a fundamental matrix sooner than a transform:
-    ``min_epipolar_ratio`` takes the place of ``min_inlier_ratio`` there.
-
-    They judge the raw matches of ``TARMatcher`` and its like. Guided matches (conf ``tar``) have been judged by the
-    registrar before, and lean towards its transform: they pass, or are none.
-    """
-
-    threshold: float = 4.0  # of an inlier; COLMAP's
-    min_inliers: int = 50
-    min_inlier_ratio: float = 0.12
-    min_epipolar_ratio: float = 0.6
-    min_spread: float = 0.2  # share of the cells of a 4×4 grid over image0 that hold an inlier
-    max_scale: float = 4.0  # either way; planar models only, like the next
-    max_anisotropy: float = 2.0
-
-    def __post_init__(self) -> None:
-        if not self.threshold > 0:
-            raise ValueError(f"threshold is {self.threshold}; it must be a positive number of pixels")
-        if self.min_inliers < 1:
-            raise ValueError(f"min_inliers is {self.min_inliers}; it must be at least 1")
-
-
-DEFAULT_GATES = Gates()
+DEFAULTS = VerificationConfig()
 
 
 @dataclass(frozen=True)
@@ -70,7 +43,7 @@ class Verification:
 
     @property
     def accepted(self) -> bool:
-        """Whether all gates are passed."""
+        """Whether nothing speaks against it."""
         return not self.reasons
 
     @property
@@ -93,7 +66,7 @@ def verify(
     size0: tuple[int, int],
     size1: tuple[int, int],
     model: Model = "affine",
-    gates: Gates = DEFAULT_GATES,
+    config: VerificationConfig = DEFAULTS,
 ) -> Verification:
     """Verify the matches of one pair. Equal input gives the equal result.
 
@@ -103,7 +76,7 @@ def verify(
         size0: (H, W) of image0.
         size1: (H, W) of image1.
         model: "affine", "homography", "fundamental", or "two-view", where COLMAP chooses between the last two.
-        gates: what must hold.
+        config: what must hold.
 
     Raises:
         ImportError: pycolmap is absent.
@@ -114,19 +87,19 @@ def verify(
     xy0, xy1 = np.asarray(points0, np.float64), np.asarray(points1, np.float64)
     if xy0.ndim != 2 or xy0.shape[1:] != (2,) or xy0.shape != xy1.shape:
         raise ValueError(f"points0 is {xy0.shape} and points1 {xy1.shape}; both must be (N, 2) with the same N")
-    found, config = None, "DEGENERATE"
+    found, kind = None, "DEGENERATE"
     if len(xy0) >= _MINIMAL[model]:
-        found, config = _search(xy0, xy1, size0, size1, model, gates.threshold)
+        found, kind = _search(xy0, xy1, size0, size1, model, config.threshold)
     if found is None:
         reason = f"no {model} geometry fits {len(xy0)} matches"
         return Verification(model, "DEGENERATE", None, np.zeros(len(xy0), bool), float("inf"), (reason,))
-    planar = model in ("affine", "homography") or config in _PLANAR_CONFIGS
+    planar = model in ("affine", "homography") or kind in _PLANAR_CONFIGS
     refit = _refit_planar if planar else _refit_epipolar
-    matrix, residuals = refit(xy0, xy1, found, "affine" if model == "affine" else "homography", gates.threshold)
-    inliers = residuals < gates.threshold
+    matrix, residuals = refit(xy0, xy1, found, "affine" if model == "affine" else "homography", config.threshold)
+    inliers = residuals < config.threshold
     rmse = float(np.sqrt(np.mean(residuals[inliers] ** 2))) if inliers.any() else float("inf")
-    reasons = _gate(matrix, xy0, inliers, size0, planar, gates)
-    return Verification(model, "DEGENERATE" if reasons else config, matrix, inliers, rmse, reasons)
+    reasons = config.refusal(matrix, xy0[inliers], len(xy0), size0, planar)
+    return Verification(model, "DEGENERATE" if reasons else kind, matrix, inliers, rmse, reasons)
 
 
 def _search(
@@ -198,26 +171,3 @@ def sampson(fundamental: FloatArray, points0: FloatArray, points1: FloatArray) -
     line1, line0 = x0 @ fundamental.T, x1 @ fundamental
     slope = (line1[:, :2] ** 2).sum(1) + (line0[:, :2] ** 2).sum(1)
     return np.asarray(np.abs((x1 * line1).sum(1)) / np.sqrt(np.maximum(slope, 1e-18)), np.float64)
-
-
-def _gate(
-    matrix: FloatArray | None, xy0: FloatArray, inliers: NDArray[np.bool_], size: tuple[int, int], planar: bool,
-    gates: Gates,
-) -> tuple[str, ...]:  # fmt: skip
-    if matrix is None:
-        return ("the inliers are too few or lie on a line",)
-    count, least = int(inliers.sum()), gates.min_inlier_ratio if planar else gates.min_epipolar_ratio
-    covered = spread(xy0[inliers], size)
-    checks = [
-        (count >= gates.min_inliers, f"{count} inliers, need {gates.min_inliers}"),
-        (count >= least * len(inliers), f"{count} of {len(inliers)} matches are inliers, need {least:.0%}"),
-        (covered >= gates.min_spread, f"inliers cover {covered:.0%} of image0, need {gates.min_spread:.0%}"),
-    ]
-    if planar:
-        parts = decompose(matrix, at=(size[1] / 2, size[0] / 2))
-        checks += [
-            (1 / gates.max_scale <= parts.scale <= gates.max_scale, f"scale {parts.scale:.2f} is implausible"),
-            (parts.anisotropy <= gates.max_anisotropy, f"axes stretched by {parts.anisotropy:.2f} are implausible"),
-            (not parts.mirrored, "the transform mirrors the image"),
-        ]
-    return tuple(reason for passed, reason in checks if not passed)

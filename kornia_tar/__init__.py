@@ -5,11 +5,21 @@ An independent implementation after the abstract and the published protocol of T
 
 from kornia_tar.matching.matcher import TARMatcher
 from kornia_tar.network.net import TARConfig
-from kornia_tar.registration import GuidedMatcher, Registrar, RegistrarConfig, Registration
+from kornia_tar.registration import (
+    AcceptanceConfig,
+    AlignmentConfig,
+    GuidedMatcher,
+    Registrar,
+    RegistrarConfig,
+    Registration,
+    SearchConfig,
+    TransformLimits,
+)
 from kornia_tar.text import TextBank, TextPrior, available_text_priors, load_text_prior
 
 __version__ = "0.1.0"
 __all__ = [
-    "GuidedMatcher", "Registrar", "RegistrarConfig", "Registration", "TARConfig", "TARMatcher", "TextBank", "TextPrior",
-    "available_text_priors", "load_text_prior",
+    "AcceptanceConfig", "AlignmentConfig", "GuidedMatcher", "Registrar", "RegistrarConfig", "Registration",
+    "SearchConfig", "TARConfig", "TARMatcher", "TextBank", "TextPrior", "TransformLimits", "available_text_priors",
+    "load_text_prior",
 ]  # fmt: skip

@@ -24,15 +24,15 @@ from eval.datasets import Dataset
 from eval.peers.ours.tar import TAR
 from eval.report import deformation, markdown
 from eval.report.write import part
-from kornia_tar import Registrar, RegistrarConfig
+from kornia_tar import Registrar, RegistrarConfig, SearchConfig
 from kornia_tar.files import write_json, write_text
 from kornia_tar.geometry import FloatArray
 
 SINGLE = "TARMatcher, once"  # and the shared estimator, without any registrar
 VARIANTS: dict[str, RegistrarConfig] = {
-    "upright, one scale": RegistrarConfig(rotations=1, scales=(1.0,)),
-    "four rotations, one scale": RegistrarConfig(rotations=4, scales=(1.0,)),
-    "four rotations": RegistrarConfig(rotations=4),
+    "upright, one scale": RegistrarConfig(search=SearchConfig(rotations=1, scales=(1.0,))),
+    "four rotations, one scale": RegistrarConfig(search=SearchConfig(rotations=4, scales=(1.0,))),
+    "four rotations": RegistrarConfig(search=SearchConfig(rotations=4)),
     "default": RegistrarConfig(),
 }
 PIXELS = (3, 5, 10)
@@ -131,7 +131,7 @@ def describe(variant: str) -> str:
     """Say where a variant starts."""
     if variant == SINGLE:
         return "as the images lie"
-    config = VARIANTS[variant]
+    config = VARIANTS[variant].search
     turns = f"{config.rotations} rotation{'s' * (config.rotations > 1)}"
     scales = f"scale{'s' * (len(config.scales) > 1)} " + ", ".join(f"{scale:g}" for scale in config.scales)
     several = len(config.scales) > 1 or config.rotations > 4

@@ -30,13 +30,14 @@ def add(command: AddCommand) -> None:
 def _do(a: argparse.Namespace) -> int:
     from kornia_tar.raster.synthetic import demo_pair
 
-    matcher, out = make_matcher(a, a.threshold), output_folder(a.out)
+    matcher, out = make_matcher(a.weights, a.device, a.threads, a.bank), output_folder(a.out)
     optical, sar, truth = demo_pair(a.seed)
     write_image(out / "optical.png", optical)
     write_image(out / "sar.png", sar)
     started = time.perf_counter()
-    outcome = make_registrar(matcher, a)(optical, sar)
+    outcome = make_registrar(matcher, a.model, a.rotations)(optical, sar)
     seconds = time.perf_counter() - started
+    outcome = outcome.confident(a.threshold)
     error = corner_error(outcome.matrix, truth, optical.shape[:2])
     report = {"scene": f"synthetic, seed {a.seed}", "truth": truth, "corner_error_px": error, **outcome.report(),
               "seconds": round(seconds, 2), "weights": str(a.weights), "kornia_tar": __version__}  # fmt: skip

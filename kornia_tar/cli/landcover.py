@@ -40,7 +40,7 @@ def _do(a: argparse.Namespace) -> int:
         raise ValueError("--bank and --remoteclip: give one of them")
     names = None if a.names is None else [name.strip() for name in a.names.split(",") if name.strip()]
     rasters = read_image(a.image0), read_image(a.image1)
-    matcher = make_matcher(a)
+    matcher = make_matcher(a.weights, a.device, a.threads, a.bank)
     if a.remoteclip is not None:
         matcher.set_text_prior("remoteclip", checkpoint=a.remoteclip, names=names)
     output_folder(a.out.parent)

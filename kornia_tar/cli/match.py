@@ -22,14 +22,14 @@ def add(command: AddCommand) -> None:
     )
     add_pair(parser)
     parser.add_argument("-o", "--out", type=Path, required=True, help="file to write, .h5 or .npz")
-    add_threshold(parser)
+    add_threshold(parser, 0.1)
 
 
 def _do(a: argparse.Namespace) -> int:
     if a.out.suffix.lower() not in (".h5", ".hdf5", ".npz"):
         raise ValueError(f"{a.out}: matches are kept in .h5 or .npz")
     first, second = read_image(a.image0), read_image(a.image1)
-    matcher = make_matcher(a, a.threshold)
+    matcher = make_matcher(a.weights, a.device, a.threads, a.bank, a.threshold)
     output_folder(a.out.parent)
     device = next(matcher.parameters()).device
     data: dict[str, Any] = {}

@@ -9,9 +9,10 @@ import numpy as np
 import torch
 
 from kornia_tar.files import one_line
+from kornia_tar.geometry import TransformModel
 from kornia_tar.matching.matcher import TARMatcher
 from kornia_tar.raster import Raster, to_grey8
-from kornia_tar.registration.config import RegistrarConfig
+from kornia_tar.registration.config import RegistrarConfig, SearchConfig
 from kornia_tar.registration.registrar import Registrar
 
 MODALITIES = ("optical", "sar", "auto")
@@ -42,16 +43,17 @@ def add_pair(parser: argparse.ArgumentParser) -> None:
     add_matcher(parser)
 
 
-def add_threshold(parser: argparse.ArgumentParser) -> None:
-    """Which matches count."""
+def add_threshold(parser: argparse.ArgumentParser, default: float) -> None:
+    """Which matches or tie points are written: the calibrated probability of an error below 3 px."""
     parser.add_argument(
-        "--threshold", type=float, default=0.1, help="least confidence of a match, or of a start's (default: 0.1)"
-    )
+        "--threshold", type=float, default=default, help="least confidence of what is written, the probability that it "
+        f"is right to 3 px (default: {default:g})"
+    )  # fmt: skip
 
 
 def add_registrar(parser: argparse.ArgumentParser) -> None:
     """How to register; see :func:`make_registrar`."""
-    add_threshold(parser)
+    add_threshold(parser, 0.0)
     parser.add_argument("--model", choices=("affine", "similarity", "homography"), default="affine",
                         help="transform to fit (default: affine)")  # fmt: skip
     parser.add_argument("--rotations", type=int, choices=(1, 4, 8), default=8, help="8: any rotation; 4: quarter "
@@ -69,22 +71,23 @@ def choose_device(name: str) -> str:
     return name
 
 
-def make_matcher(a: argparse.Namespace, threshold: float = 0.1) -> TARMatcher:
-    """The matcher that the options name."""
-    if a.threads is not None:
-        if a.threads < 1:
-            raise ValueError(f"--threads must be at least 1, got {a.threads}")
-        torch.set_num_threads(a.threads)
-    matcher = TARMatcher(a.weights, threshold=threshold)
-    if a.bank is not None:
-        matcher.set_text_prior("bank", path=a.bank)
-    return matcher.to(choose_device(a.device)).fuse()
+def make_matcher(
+    weights: str, device: str, threads: int | None, bank: Path | None, threshold: float = 0.1
+) -> TARMatcher:
+    """Build the matcher that the options of :func:`add_matcher` name."""
+    if threads is not None:
+        if threads < 1:
+            raise ValueError(f"--threads must be at least 1, got {threads}")
+        torch.set_num_threads(threads)
+    matcher = TARMatcher(weights, threshold=threshold)
+    if bank is not None:
+        matcher.set_text_prior("bank", path=bank)
+    return matcher.to(choose_device(device)).fuse()
 
 
-def make_registrar(matcher: TARMatcher, a: argparse.Namespace) -> Registrar:
-    """The registrar that the options describe."""
-    config = RegistrarConfig(model=a.model, rotations=a.rotations, start_confidence=a.threshold)
-    return Registrar(matcher, config)
+def make_registrar(matcher: TARMatcher, model: TransformModel, rotations: int) -> Registrar:
+    """Build the registrar that the options of :func:`add_registrar` describe."""
+    return Registrar(matcher, RegistrarConfig(model=model, search=SearchConfig(rotations=rotations)))
 
 
 def known_modality(name: str) -> str | None:

@@ -28,13 +28,14 @@ def add(command: AddCommand) -> None:
 
 def _do(a: argparse.Namespace) -> int:
     first, second = read_image(a.image0), read_image(a.image1)
-    matcher, out = make_matcher(a, a.threshold), output_folder(a.out)
+    matcher, out = make_matcher(a.weights, a.device, a.threads, a.bank), output_folder(a.out)
     grey0, grey1 = to_greys(first, second, a)
     started = time.perf_counter()
-    outcome = make_registrar(matcher, a)(
+    outcome = make_registrar(matcher, a.model, a.rotations)(
         grey0, grey1, first.mask, second.mask, known_modality(a.modality0), known_modality(a.modality1)
     )
     seconds = time.perf_counter() - started
+    outcome = outcome.confident(a.threshold)
     report = {"image0": str(a.image0), "image1": str(a.image1), **outcome.report(), "seconds": round(seconds, 2),
               "weights": str(a.weights), "kornia_tar": __version__}  # fmt: skip
     write_results(out, outcome, report, first, second, grey1)

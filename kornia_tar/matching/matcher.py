@@ -16,7 +16,7 @@ from kornia_tar.network.calibration import Calibration
 from kornia_tar.network.checkpoint import load_checkpoint, resolve_weights
 from kornia_tar.network.msfl import standardise
 from kornia_tar.network.net import ImageFeatures, Matches, TARConfig, TARNet, modality_weights
-from kornia_tar.text import BankPrior, TextBank, TextPrior, embed_classes, load_text_prior
+from kornia_tar.text import TextBank, TextPrior, choose_bank
 
 
 class Side(NamedTuple):
@@ -127,32 +127,15 @@ class TARMatcher(LocalFeatureMatcher):
         Raises:
             ValueError: unknown provider, another feature width, or another encoder while ``strict``.
         """
-        if isinstance(prior, str):
-            prior = load_text_prior(prior, **options)
-        elif options:
-            raise TypeError(f"options {sorted(options)} only go with a provider's name")
-        origin = self.info.get("trained_text", self.info.get("text", {}))
-        if not isinstance(prior, TextBank) and prior.dim == 0:
-            tokens = self.net.tafe.tokens
-            self.net.tafe.tokens = tokens.new_zeros(0, tokens.shape[1])
-            self.info |= {"trained_text": origin, "text": {"encoder": "none", "names": [], "templates": []}}
-            return self
-        if isinstance(prior, TextBank):
-            bank = prior.subset(names) if names is not None else prior
+        trained = self.info.get("trained_text", self.info.get("text", {}))
+        bank = choose_bank(prior, trained, names=names, templates=templates, strict=strict, **options)
+        if bank is None:
+            self.net.tafe.tokens = self.net.tafe.tokens[:0].clone()
+            text: dict[str, Any] = {"encoder": "none", "names": [], "templates": []}
         else:
-            chosen = names or (prior.bank.names if isinstance(prior, BankPrior) else origin.get("names"))
-            if not isinstance(prior, BankPrior):  # a bank's rows are finished, it takes no templates
-                templates = templates or origin.get("templates") or None
-            bank = embed_classes(prior, chosen, templates) if chosen else embed_classes(prior, templates=templates)
-        trained = origin.get("encoder")
-        if strict and trained is not None and bank.encoder != trained:
-            raise ValueError(
-                f"these weights read text features of {trained!r}, the prior gives {bank.encoder!r}: "
-                "another feature space; train with it, or pass strict=False to try anyway"
-            )
-        self.net.tafe.set_text(bank.features)
-        told = {"encoder": bank.encoder, "names": list(bank.names), "templates": list(bank.templates)}
-        self.info |= {"trained_text": origin, "text": told}
+            self.net.tafe.set_text(bank.features)
+            text = {"encoder": bank.encoder, "names": list(bank.names), "templates": list(bank.templates)}
+        self.info |= {"trained_text": trained, "text": text}
         return self
 
     @torch.no_grad()

@@ -1,8 +1,12 @@
 """Two images in, one trustworthy transform out, or an honest refusal: search, alignment, acceptance."""
 
-from kornia_tar.registration.config import RegistrarConfig
+from kornia_tar.registration.acceptance import AcceptanceConfig, TransformLimits, VerificationConfig
+from kornia_tar.registration.config import AlignmentConfig, RegistrarConfig, SearchConfig
 from kornia_tar.registration.guided import GuidedMatcher
 from kornia_tar.registration.registrar import Registrar
 from kornia_tar.registration.result import Registration
 
-__all__ = ["GuidedMatcher", "Registrar", "RegistrarConfig", "Registration"]
+__all__ = [
+    "AcceptanceConfig", "AlignmentConfig", "GuidedMatcher", "Registrar", "RegistrarConfig", "Registration",
+    "SearchConfig", "TransformLimits", "VerificationConfig",
+]  # fmt: skip

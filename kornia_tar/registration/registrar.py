@@ -68,7 +68,7 @@ class Registrar:
 
     @property
     def _encoder(self) -> TileEncoder:
-        return TileEncoder(self.matcher, self.config.tile, self.config.max_cells)
+        return TileEncoder(self.matcher, self.config.alignment.tile, self.config.alignment.max_cells)
 
     @torch.no_grad()
     def __call__(
@@ -93,9 +93,9 @@ class Registrar:
         Raises:
             TypeError, ValueError: an image or mask that does not fit, named.
         """
-        first = self._encoder.with_modality(MaskedImage.of(image0, mask0, modality0, "image0"), self.config.search_side)
+        first = self._encoder.with_modality(MaskedImage.of(image0, mask0, modality0, "image0"), self.config.search.side)
         second = self._encoder.with_modality(
-            MaskedImage.of(image1, mask1, modality1, "image1"), self.config.search_side
+            MaskedImage.of(image1, mask1, modality1, "image1"), self.config.search.side
         )
         for name, view in (("image0", first), ("image1", second)):
             if view.flat:  # features of nothing but the frame would agree with each other
@@ -117,11 +117,14 @@ class Registrar:
         found, matrix, matches = refined
         matches = matches.inside(first.size, second.size)
         residuals = np.linalg.norm(transform_points(matrix, matches.points0) - matches.points1, axis=1)
-        scale = max(1.0, scale_at(matrix, first.size))
-        inliers = (residuals < self.config.threshold * scale) & (matches.confidence >= 0.5)
+        scale, rules = max(1.0, scale_at(matrix, first.size)), self.config.acceptance
+        inliers = (residuals < rules.inlier_threshold * scale) & (matches.confidence >= rules.inlier_confidence)
         rmse = float(np.sqrt(np.mean(residuals[inliers] ** 2))) if inliers.any() else math.inf
         std, disagreement = found.std * unit, found.disagreement * unit
-        reasons = self._gates(matrix, found, estimated_error(std, disagreement), first.size)
+        error = estimated_error(std, disagreement)
+        reasons = rules.refusal(
+            matrix, first.size, found.log_likelihood_gain, found.cells, error, scale_at(matrix, first.size)
+        )
         fit = self.matcher.calibration.tie_points.of(first.modality, second.modality)
         matches = replace(matches, confidence=fit.confidence(matches.confidence), std=fit.std(matches.std * unit))
         return Registration(
@@ -137,25 +140,25 @@ class Registrar:
         if rough is None:
             return None
         matrix, known = rough, FeatureCache()
-        for left in reversed(range(self.config.refinements)):
+        for left in reversed(range(self.config.alignment.refinements)):
             before = matrix
-            seen = self._encoder.displacement_maps(first, second, before, known, self.config.min_cells)
+            seen = self._encoder.displacement_maps(first, second, before, known, self.config.alignment.min_cells)
             if seen is None:
                 return None
             pair = seen
             found = align(*pair, self.config.model, first.size, check_points=None if left else check_points)
             matrix = compose(found.matrix, before)
-        if found.log_likelihood_gain >= self.config.min_gain:  # else it will not be trusted
+        if found.log_likelihood_gain >= self.config.acceptance.min_gain:  # else it will not be trusted
             found, matrix = self._magnified(first, second, matrix, check_points, found)
         return found, matrix, self._tie_points(pair, before, matrix)
 
     def _up_to_full_size(self, first: MaskedImage, second: MaskedImage, matrix: FloatArray) -> FloatArray | None:
         """Align at doubling sizes short of the full one: cells see a few pixels, which no error must outgrow."""
-        side = 2 * self.config.search_side
+        side = 2 * self.config.search.side
         while side < max(first.size):
             small, to_small = first.reduced(side)
             pair = self._encoder.displacement_maps(
-                small, second, compose(invert(to_small), matrix), FeatureCache(), self.config.min_cells
+                small, second, compose(invert(to_small), matrix), FeatureCache(), self.config.alignment.min_cells
             )
             if pair is None:
                 return None
@@ -181,7 +184,7 @@ class Registrar:
             return found, matrix
         large, to_large = first.enlarged(factor)
         before = compose(invert(to_large), matrix)
-        pair = self._encoder.displacement_maps(large, second, before, FeatureCache(), self.config.min_cells)
+        pair = self._encoder.displacement_maps(large, second, before, FeatureCache(), self.config.alignment.min_cells)
         if pair is None:
             return found, matrix
         closer = align(*pair, self.config.model, large.size, check_points=transform_points(to_large, check_points))
@@ -195,8 +198,8 @@ class Registrar:
     def _magnification(self, size: tuple[int, int]) -> float:
         """How far to magnify an image of ``size``: no further than all cells can vote; less, if then one tile does."""
         cells = 2 * size[0] * size[1] / CELL**2
-        factor = min(self.config.magnify, math.sqrt(self.config.max_cells / cells))
-        single = self.config.tile / max(size)
+        factor = min(self.config.alignment.magnify, math.sqrt(self.config.alignment.max_cells / cells))
+        single = self.config.alignment.tile / max(size)
         return single if 0.8 * factor <= single < factor else factor
 
     def _failed(self, start: PoseCandidate | None, reason: str) -> Registration:
@@ -219,24 +222,11 @@ class Registrar:
         """
         in1, in0 = pair
         rest = compose(matrix, invert(before))
-        places1, std1, confidence1 = tie_points(in1, rest, self.config.prior, WITHIN)
-        places0, std0, confidence0 = tie_points(in0, invert(rest), self.config.prior, WITHIN)
+        places1, std1, confidence1 = tie_points(in1, rest, self.config.alignment.relief, WITHIN)
+        places0, std0, confidence0 = tie_points(in0, invert(rest), self.config.alignment.relief, WITHIN)
         return PointMatches(
             torch.cat([in1.points, places0]).double().numpy(),
             transform_points(before, torch.cat([places1, in0.points]).double().numpy()),
             torch.cat([confidence1, confidence0]).double().numpy(),
             torch.cat([std1, std0]).double().numpy(),
         )
-
-    def _gates(self, matrix: FloatArray, found: Alignment, error: float, size: tuple[int, int]) -> tuple[str, ...]:
-        c = self.config
-        allowed, evidence = c.max_error * max(1.0, scale_at(matrix, size)), found.log_likelihood_gain * found.cells
-        checks = (
-            (
-                found.log_likelihood_gain >= c.min_gain,
-                f"the images agree by {found.log_likelihood_gain:.3f} nats a cell, need {c.min_gain}",
-            ),
-            (evidence >= c.min_evidence, f"the images agree by {evidence:.0f} nats in all, need {c.min_evidence:g}"),
-            (error <= allowed, f"the estimated error is {error:.1f} px, allowed are {allowed:.1f}"),
-        )
-        return tuple(reason for passed, reason in checks if not passed) + c.implausible(matrix, size)

@@ -42,6 +42,10 @@ class PointMatches:
         kept = np.ones(len(self), bool)
         for points, (height, width) in ((self.points0, size0), (self.points1, size1)):
             kept &= ((points >= -0.5) & (points <= (width - 0.5, height - 0.5))).all(axis=1)
+        return self.rows(kept)
+
+    def rows(self, kept: NDArray[np.bool_]) -> PointMatches:
+        """Some of them, (N,) bool."""
         return PointMatches(self.points0[kept], self.points1[kept], self.confidence[kept], self.std[kept])
 
     @classmethod
@@ -76,6 +80,13 @@ class Registration:
     def error_estimate(self) -> float:
         """Estimated error at the corners, px, see :func:`estimated_error`."""
         return estimated_error(self.corner_std, self.disagreement)
+
+    def confident(self, threshold: float) -> Registration:
+        """Leave out tie points with a smaller confidence, in [0, 1]."""
+        if not 0 <= threshold <= 1:
+            raise ValueError(f"threshold must be in [0, 1], got {threshold}")
+        kept = self.matches.confidence >= threshold
+        return replace(self, matches=self.matches.rows(kept), inliers=self.inliers[kept])
 
     def report(self) -> dict[str, Any]:
         """The outcome as plain values for JSON; lengths in pixels of image1."""

@@ -50,8 +50,8 @@ class _Search:
 
     def __init__(self, first: MaskedImage, second: MaskedImage, encoder: TileEncoder, config: RegistrarConfig) -> None:
         self._encoder, self._config = encoder, config
-        self._small0, self._to_small0 = first.reduced(config.search_side)
-        self._small1, self._to_small1 = second.reduced(config.search_side)
+        self._small0, self._to_small0 = first.reduced(config.search.side)
+        self._small1, self._to_small1 = second.reduced(config.search.side)
         self._half0, self._to_half0 = self._small0.reduced(max(self._small0.size) // 2)
         self._known = FeatureCache()  # of small0
         self._known_half = FeatureCache()
@@ -64,7 +64,7 @@ class _Search:
                 continue
             _, start = max((self._nearer(start) for start in starts), key=lambda one: one[0])
             pair = self._encoder.displacement_maps(
-                self._small0, self._small1, start.matrix, self._known, self._config.min_cells
+                self._small0, self._small1, start.matrix, self._known, self._config.alignment.min_cells
             )
             if pair is None:
                 continue
@@ -77,20 +77,20 @@ class _Search:
                 there = compose(found.matrix, start.matrix)
                 matrix = compose(compose(self._to_small0, there), invert(self._to_small1))
                 best = total, found.log_likelihood_gain, start._replace(matrix=matrix)
-            if best[1] >= self._config.sure_gain:
+            if best[1] >= self._config.search.sure_gain:
                 break
         return None if best is None else best[2]
 
     def _searches(self) -> Iterator[list[PoseCandidate]]:
         """Starts of all quarter turns at one scale after the other, then of the diagonals, which are seldom needed."""
-        quarters = range(0, 360, 90) if self._config.rotations >= 4 else range(1)
+        quarters = range(0, 360, 90) if self._config.search.rotations >= 4 else range(1)
         sides = min(*self._small0.size, *self._small1.size)
-        scales = [scale for scale in self._config.scales if sides * min(scale, 1 / scale) >= MIN_SIDE]
+        scales = [scale for scale in self._config.search.scales if sides * min(scale, 1 / scale) >= MIN_SIDE]
         shrunk: dict[float, _ScaledPair] = {}
         for scale in scales:
             shrunk[scale] = _ScaledPair(self._small0, self._small1, scale, self._encoder)
             yield self._starts(shrunk[scale], quarters)
-        if self._config.rotations == 8:
+        if self._config.search.rotations == 8:
             for scale in scales:
                 yield self._starts(shrunk[scale], range(45, 360, 90))
 
@@ -100,16 +100,16 @@ class _Search:
         for degrees in rotations:
             turned, upright = shrunk.view1.turned(degrees)
             matches = self._encoder.match(shrunk.features0, self._encoder.encode(turned))
-            keep = matches.confidence >= self._config.start_confidence
+            keep = matches.confidence >= self._config.search.min_confidence
             points0, points1 = (t[keep].cpu().double().numpy() for t in (matches.points0, matches.points1))
             points1 = transform_points(upright, points1)
-            fit = fit_transform(points0, points1, model="similarity", threshold=self._config.start_threshold)
-            if fit is None or self._config.implausible(fit.matrix, shrunk.view0.size):
+            fit = fit_transform(points0, points1, model="similarity", threshold=self._config.search.inlier_threshold)
+            if fit is None or self._config.acceptance.limits.violations(fit.matrix, shrunk.view0.size):
                 continue
             matrix = compose(compose(shrunk.to_view0, fit.matrix), invert(shrunk.to_view1))
             found.append(PoseCandidate(int(fit.inliers.sum()), degrees, shrunk.scale, matrix))
         found.sort(key=lambda start: -start.support)
-        return found[: self._config.candidates]
+        return found[: self._config.search.candidates]
 
     def _nearer(self, start: PoseCandidate) -> tuple[float, PoseCandidate]:
         """A start aligned at half the size, and what it gains there.
@@ -117,7 +117,7 @@ class _Search:
         A cell sees some 8 px around it: at half the size twice as far, as starts may be off.
         """
         matrix = compose(invert(self._to_half0), start.matrix)
-        least = self._config.min_cells // 4
+        least = self._config.alignment.min_cells // 4
         pair = self._encoder.displacement_maps(self._half0, self._small1, matrix, self._known_half, least)
         if pair is None:
             return -math.inf, start

@@ -17,7 +17,7 @@ from .descriptors import (
     prompts,
     templates_for,
 )
-from .prior import TextPrior, available_text_priors, embed_classes, load_text_prior
+from .prior import TextPrior, available_text_priors, choose_bank, embed_classes, load_text_prior
 from .vectors import LearnedPrior, NonePrior, RandomPrior
 
 __all__ = [
@@ -36,6 +36,7 @@ __all__ = [
     "TextBank",
     "TextPrior",
     "available_text_priors",
+    "choose_bank",
     "embed_classes",
     "load_text_prior",
     "prompts",

@@ -9,7 +9,7 @@ Another package adds a provider by declaring an entry point, and it is then know
 from __future__ import annotations
 
 import inspect
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from importlib.metadata import EntryPoint, entry_points
 from typing import Any, Protocol, runtime_checkable
 
@@ -134,3 +134,51 @@ def embed_classes(prior: TextPrior, names: Sequence[str] = NAMES, templates: Seq
     means = features.unflatten(0, (len(names), len(templates))).mean(dim=1)  # (K, D)
     encoder = getattr(prior, "info", {}).get("encoder", prior.name)
     return TextBank(names, F.normalize(means, dim=1), encoder, templates)
+
+
+def choose_bank(
+    prior: str | TextPrior | TextBank,
+    trained: Mapping[str, Any],
+    *,
+    names: Sequence[str] | None = None,
+    templates: Sequence[str] | None = None,
+    strict: bool = True,
+    **options: Any,
+) -> TextBank | None:
+    """Make the bank that is to steer weights which were trained with another text, or with none.
+
+    Args:
+        prior: a provider's name, a provider, or a bank.
+        trained: what the weights were trained with: ``encoder``, ``names``, ``templates``; empty where without text.
+        names: class names; by default the bank's, or those of ``trained``.
+        templates: sentences with ``{}``; by default those of ``trained``.
+        strict: require the encoder of ``trained``. Features of another have the right shape but mean nothing.
+        **options: of the provider, where it is named.
+
+    Returns:
+        the bank; None where the prior is no text.
+
+    Raises:
+        TypeError: options beside something else than a provider's name.
+        ValueError: an unknown provider or name; another encoder while ``strict``.
+    """
+    if isinstance(prior, str):
+        prior = load_text_prior(prior, **options)
+    elif options:
+        raise TypeError(f"options {sorted(options)} only go with a provider's name")
+    if isinstance(prior, TextBank):
+        bank = prior.subset(names) if names is not None else prior
+    elif prior.dim == 0:
+        return None
+    elif isinstance(prior, BankPrior):  # its rows are finished: they take no templates
+        bank = embed_classes(prior, names or prior.bank.names, templates)
+    else:
+        chosen = names or trained.get("names") or NAMES
+        bank = embed_classes(prior, chosen, templates or trained.get("templates") or None)
+    encoder = trained.get("encoder")
+    if strict and encoder is not None and bank.encoder != encoder:
+        raise ValueError(
+            f"these weights read text features of {encoder!r}, the prior gives {bank.encoder!r}: "
+            "another feature space; train with it, or pass strict=False to try anyway"
+        )
+    return bank

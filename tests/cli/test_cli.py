@@ -155,7 +155,7 @@ def test_landcover_asks_remoteclip_for_any_words(pair, worded, tmp_path, monkeyp
         prior.info = {"encoder": "e"}
         return prior
 
-    monkeypatch.setattr("kornia_tar.matching.matcher.load_text_prior", load)  # the real one needs RemoteCLIP's 605 MB
+    monkeypatch.setattr("kornia_tar.text.prior.load_text_prior", load)  # the real one needs RemoteCLIP's 605 MB
     arguments = ["landcover", *map(str, pair[:2]), "--weights", str(worded), "-o", str(tmp_path / "c.png"),
                  "--json", str(tmp_path / "c.json"), "--remoteclip", "r.pt", "--names", "solar farm, dam"]  # fmt: skip
     assert main(arguments) == 0

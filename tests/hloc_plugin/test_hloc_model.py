@@ -124,9 +124,9 @@ def test_known_shift_is_found_at_integer_centres(quarters):
 
 
 def test_guided_matches_are_the_registrars_or_none(weights):
-    assert load_matcher({"weights": weights, "guided": True, "rotations": 8}).registrar.rotations == 8
+    assert load_matcher({"weights": weights, "guided": True, "rotations": 8}).registrar.search.rotations == 8
     guided = load_matcher({"weights": weights, "guided": True})
-    assert isinstance(guided, GuidedMatcher) and guided.registrar.rotations == 1
+    assert isinstance(guided, GuidedMatcher) and guided.registrar.search.rotations == 1
     image = picture(1, 64, 96)
     out = match(guided, {"image0": image, "image1": picture(2, 64, 96)}, {"guided": True})
     assert len(out["keypoints0"]) == len(out["scores"]) == 0  # untrained, and of different places

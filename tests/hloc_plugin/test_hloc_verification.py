@@ -7,9 +7,10 @@ import pytest
 
 from hloc_plugin.database import write_database
 from hloc_plugin.pipeline import verify_files
-from hloc_plugin.verification import Gates, sampson, verify
+from hloc_plugin.verification import sampson, verify
 from kornia_tar.geometry import corner_error, transform_points
 from kornia_tar.raster import write_image
+from kornia_tar.registration import VerificationConfig
 
 pycolmap = pytest.importorskip("pycolmap")
 
@@ -83,7 +84,7 @@ def test_implausible_transforms_are_rejected():
     cramped0, cramped1 = planar_matches(AFFINE)
     corner = verify(cramped0 / 8, transform_points(AFFINE, cramped0 / 8), SIZE, SIZE)
     assert any("cover" in reason for reason in corner.reasons)
-    assert verify(cramped0, cramped1, SIZE, SIZE, gates=Gates(min_inliers=1000)).reasons
+    assert verify(cramped0, cramped1, SIZE, SIZE, config=VerificationConfig(min_inliers=1000)).reasons
 
 
 @pytest.mark.parametrize("model", MODELS)
@@ -100,7 +101,7 @@ def test_wrong_input_is_named():
     with pytest.raises(ValueError, match="model is 'essential'"):
         verify(np.zeros((3, 2)), np.zeros((3, 2)), SIZE, SIZE, "essential")
     with pytest.raises(ValueError, match="threshold is 0"):
-        Gates(threshold=0)
+        VerificationConfig(threshold=0)
 
 
 @pytest.fixture

@@ -2,20 +2,25 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 import torch
 from helpers import SMALL, assert_same_matches, check_contract, lively_net, needs_weights, pair, paired, picture
 
-from kornia_tar import GuidedMatcher, RegistrarConfig
+from kornia_tar import AcceptanceConfig, AlignmentConfig, GuidedMatcher, RegistrarConfig, SearchConfig, TransformLimits
 from kornia_tar.geometry import transform_points
 from kornia_tar.raster.synthetic import demo_pair
 
 # Gates that let everything through: what an untrained network finds must keep the contract, too.
 OPEN = RegistrarConfig(
-    search_side=96, tile=96, refinements=1, scales=(1.0,), min_gain=-1e9, min_evidence=-1e9, max_error=float("inf"),
-    max_scale=1e6, max_anisotropy=1e9, max_perspective=1e9, min_cells=1,
-)  # fmt: skip
+    search=SearchConfig(side=96, scales=(1.0,)),
+    alignment=AlignmentConfig(tile=96, refinements=1, min_cells=1),
+    acceptance=AcceptanceConfig(
+        min_gain=-1e9, min_evidence=-1e9, max_error=float("inf"), limits=TransformLimits(1e6, 1e9, 1e9)
+    ),
+)
 
 
 def guided(**options) -> GuidedMatcher:
@@ -64,7 +69,8 @@ def test_masks_modalities_and_budget_are_heeded():
 
 def test_a_refused_pair_has_no_matches():
     data = pair()
-    out = guided(registrar=RegistrarConfig(search_side=96, tile=96, scales=(1.0,), min_gain=1e9))(data)
+    strict = replace(OPEN, acceptance=AcceptanceConfig(min_gain=1e9))
+    out = guided(registrar=strict)(data)
     check_contract(out, data)
     assert len(out["confidence"]) == 0
 
@@ -77,7 +83,7 @@ def test_wrong_input_is_named_as_by_tarmatcher(data):
 
 @needs_weights
 def test_the_demo_pair_and_a_mismatched_one():
-    matcher = GuidedMatcher(registrar=RegistrarConfig(rotations=1, scales=(1.0,)))
+    matcher = GuidedMatcher(registrar=RegistrarConfig(search=SearchConfig(rotations=1, scales=(1.0,))))
     (optical, sar, truth), (_, other, _) = demo_pair(0), demo_pair(1)
 
     def tensor(image: np.ndarray) -> torch.Tensor:

@@ -13,7 +13,7 @@ from helpers import ERROR_SCALE, needs_weights, small_matcher
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from kornia_tar import Registrar, RegistrarConfig, TARMatcher
+from kornia_tar import AcceptanceConfig, AlignmentConfig, Registrar, RegistrarConfig, SearchConfig, TARMatcher
 from kornia_tar.files import write_json
 from kornia_tar.geometry import corner_error, invert, transform_points
 from kornia_tar.network.calibration import Calibration, PairScalings, PlattScaling
@@ -22,7 +22,7 @@ from kornia_tar.raster.view import MaskedImage, tiles
 from kornia_tar.registration.alignment.tiled import FeatureCache, TileEncoder
 from kornia_tar.registration.result import estimated_error
 
-QUICK = RegistrarConfig(search_side=96, tile=96, refinements=1, scales=(1.0,))
+QUICK = RegistrarConfig(search=SearchConfig(side=96, scales=(1.0,)), alignment=AlignmentConfig(tile=96, refinements=1))
 
 
 @given(height=st.integers(1, 40), width=st.integers(1, 40), quarters=st.integers(0, 3), seed=st.integers(0, 99))
@@ -125,7 +125,7 @@ def cornered(*shape: int) -> np.ndarray:
 )
 @pytest.mark.parametrize("rotations", [1, 4, 8])
 def test_untrained_network_registers_nothing_and_says_why(untrained, image0, image1, rotations):
-    config = replace(QUICK, rotations=rotations)
+    config = replace(QUICK, search=replace(QUICK.search, rotations=rotations))
     outcome = Registrar(untrained.matcher, config)(image0, image1)
     assert not outcome.registered
     assert outcome.reasons and all(outcome.reasons)
@@ -185,20 +185,21 @@ def test_wrong_input_is_named(untrained, images, masks, error, words):
 
 
 @pytest.mark.parametrize(
-    "options",
+    ("kind", "options"),
     [
-        {"rotations": 3},
-        {"tile": 16},
-        {"search_side": 0},
-        {"scales": ()},
-        {"scales": (0.0,)},
-        {"refinements": 0},
-        {"magnify": 0.5},
+        (SearchConfig, {"rotations": 3}),
+        (SearchConfig, {"side": 0}),
+        (SearchConfig, {"scales": ()}),
+        (SearchConfig, {"scales": (0.0,)}),
+        (SearchConfig, {"candidates": 0}),
+        (AlignmentConfig, {"tile": 16}),
+        (AlignmentConfig, {"refinements": 0}),
+        (AlignmentConfig, {"magnify": 0.5}),
     ],
 )
-def test_wrong_config_is_named(options):
+def test_wrong_config_is_named(kind, options):
     with pytest.raises(ValueError, match=next(iter(options))):
-        RegistrarConfig(**options)
+        kind(**options)
 
 
 def test_equal_runs_give_equal_outcomes(untrained):
@@ -211,7 +212,9 @@ def test_equal_runs_give_equal_outcomes(untrained):
 
 def test_any_transform_of_a_similarity_is_one(untrained):
     image = noise(0, 97, 150)
-    config = replace(QUICK, model="similarity", search_side=64, min_gain=-1e9)  # as far as the magnified step
+    config = replace(
+        QUICK, model="similarity", search=replace(QUICK.search, side=64), acceptance=AcceptanceConfig(min_gain=-1e9)
+    )  # as far as the magnified step
     outcome = Registrar(untrained.matcher, config)(image, image)
     assert outcome.matrix is not None
     linear = outcome.matrix[:2, :2]
@@ -231,7 +234,7 @@ def registrar() -> Registrar:
 def test_a_fit_corrects_the_tie_points_and_nothing_else():
     optical, sar, _ = demo_pair(0)
     optical, sar = optical[:160, :160], sar[:160, :160]
-    config = replace(RegistrarConfig(), rotations=1, scales=(1.0,), refinements=1)
+    config = RegistrarConfig(search=SearchConfig(rotations=1, scales=(1.0,)), alignment=AlignmentConfig(refinements=1))
     plain, fitted = TARMatcher(), TARMatcher()
     plain.calibration = Calibration()
     fitted.calibration = Calibration(tie_points=PairScalings(cross=PlattScaling(2.0, 1.0, 0.5)))
@@ -266,7 +269,10 @@ def test_demo_pair_is_registered_at_any_rotation(registrar, quarters):
 @needs_weights
 def test_a_small_overview_and_tiles_reach_the_full_size(registrar):
     optical, sar, truth = demo_pair(0)
-    config = RegistrarConfig(search_side=192, tile=256, scales=(1.0,), refinements=1, max_cells=3000)
+    config = RegistrarConfig(
+        search=SearchConfig(side=192, scales=(1.0,)),
+        alignment=AlignmentConfig(tile=256, refinements=1, max_cells=3000),
+    )
     outcome = Registrar(registrar.matcher, config)(optical, sar)
     assert corner_error(outcome.matrix, truth, (512, 512)) < 2.5
     assert 1500 < len(outcome.matches) <= 3200
@@ -308,7 +314,9 @@ def test_small_images_do_not_agree_by_chance(registrar, side):
 @SLOW  # test_guided.py looks at the same pair, too
 @needs_weights
 def test_images_of_different_places_are_refused(registrar):
-    once = Registrar(registrar.matcher, RegistrarConfig(scales=(1.0,)))  # the other scales only take longer
+    once = Registrar(
+        registrar.matcher, RegistrarConfig(search=SearchConfig(scales=(1.0,)))
+    )  # the other scales only take longer
     outcome = once(demo_pair(0)[0], demo_pair(1)[1])
     assert not outcome.registered
     assert outcome.reasons

@@ -17,7 +17,7 @@ from eval.benchmark import protocol
 from eval.calibration import rejection
 from eval.calibration.rejection import Outcome
 from eval.cli import main
-from kornia_tar import RegistrarConfig
+from kornia_tar import RegistrarConfig, SearchConfig
 
 
 def outcome(error: float | None, registered: bool, estimate: float = 1.0) -> Outcome:
@@ -41,7 +41,7 @@ def command(tmp_path, monkeypatch):
     pictures = {f"fake__{k}": texture(k) for k in range(4)}
     data = write_tar(tmp_path / "toy-000.tar", {n: (np.stack([i] * 3, -1), i) for n, i in pictures.items()})
     monkeypatch.setattr("eval.benchmark.protocol.WARPS", tmp_path)
-    quick = partial(RegistrarConfig, rotations=1, scales=(1.0,))
+    quick = partial(RegistrarConfig, search=SearchConfig(rotations=1, scales=(1.0,)))
     monkeypatch.setattr(rejection, "RegistrarConfig", quick)
     shift = np.array([[1.0, 0, 3], [0, 1, -2], [0, 0, 1]])
     place = protocol.warps_path("toy-000", "tar", tmp_path)

@@ -17,7 +17,7 @@ from eval.datasets import open_dataset
 from eval.peers.ours.tar import TAR
 from eval.studies import initialisation
 from eval.studies.initialisation import Starts
-from kornia_tar import RegistrarConfig
+from kornia_tar import AlignmentConfig, RegistrarConfig, SearchConfig
 
 SHIFT = np.array([[1.0, 0, 3], [0, 1, -2], [0, 0, 1]])
 
@@ -48,8 +48,8 @@ def test_each_variant_is_scored_by_its_own_transform(toy, monkeypatch):
 
         def __init__(self, matcher, config):
             made.append(config)
-            off = 4 if config.rotations == 1 else 0
-            lost = config.rotations == 4 and config.scales == (1.0,)
+            off = 4 if config.search.rotations == 1 else 0
+            lost = config.search.rotations == 4 and config.search.scales == (1.0,)
             self.matrix = None if lost else protocol.translation(off, 0) @ SHIFT
 
         def __call__(self, image0, image1, modality0, modality1):
@@ -81,19 +81,25 @@ def test_the_tables_say_where_each_starts(tmp_path):
     found = Starts("toy-000", "hard", ["a", "b"], np.array([(30.0, 1.2), (-80.0, 0.7)]), errors, seconds)
     path = initialisation.write(found, tmp_path, 2)
     assert path.name == "toy-000.hard.initialisation.limit2.md"
-    scales = ", ".join(f"{scale:g}" for scale in RegistrarConfig().scales)
+    scales = ", ".join(f"{scale:g}" for scale in SearchConfig().scales)
     line = next(line for line in path.read_text().splitlines() if line.startswith("| default"))
-    assert f"{RegistrarConfig().rotations} rotations; scales {scales}; until one is sure" in line
+    assert f"{SearchConfig().rotations} rotations; scales {scales}; until one is sure" in line
     assert line.endswith("| 50.0 | 100.0 | 100.0 | 2.50 | 2.00 | 2.00 |")
     content = json.loads(path.with_suffix(".json").read_text())
     assert content["pairs"]["errors"][initialisation.SINGLE] == [None, 20]
-    assert content["configs"]["upright, one scale"]["rotations"] == 1
+    assert content["configs"]["upright, one scale"]["search"]["rotations"] == 1
     assert path.with_suffix(".png").is_file()
 
 
 def test_the_command_registers_from_every_start(toy, tmp_path, monkeypatch, capsys):
     monkeypatch.setattr(
-        initialisation, "VARIANTS", {"upright": RegistrarConfig(rotations=1, scales=(1.0,), max_cells=100)}
+        initialisation,
+        "VARIANTS",
+        {
+            "upright": RegistrarConfig(
+                search=SearchConfig(rotations=1, scales=(1.0,)), alignment=AlignmentConfig(max_cells=100)
+            )
+        },
     )
     words = [
         "--data",

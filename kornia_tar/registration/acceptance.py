@@ -1,0 +1,132 @@
+"""Every rule of "trust it or not" in one room.
+
+A registration is accepted when its cells agree by enough, its estimated error is small enough, and its transform is
+one that two overhead images can have. Raw matches of a pair are accepted when a transform or an epipolar geometry has
+enough of them as inliers, evenly enough spread. Each check gives its reason in words, with the number and what was
+needed.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+
+from kornia_tar.geometry import FloatArray, decompose, spread
+
+
+def reasons(*checks: tuple[bool, str]) -> tuple[str, ...]:
+    """Return the words of the checks that failed, of (passed, words)."""
+    return tuple(words for passed, words in checks if not passed)
+
+
+@dataclass(frozen=True)
+class TransformLimits:
+    """What the transform between two overhead images may be."""
+
+    max_scale: float = 4.0  # either way
+    max_anisotropy: float = 1.6  # largest stretch of one axis against the other
+    max_perspective: float = 0.3  # change of depth over half the image
+
+    def violations(self, matrix: FloatArray, size: tuple[int, int]) -> tuple[str, ...]:
+        """Say what a transform does that no pair of overhead images does to each other.
+
+        Args:
+            matrix: (3, 3), image0 → image1.
+            size: (H, W) of image0.
+        """
+        parts = decompose(matrix, at=(size[1] / 2, size[0] / 2))
+        return reasons(
+            (1 / self.max_scale <= parts.scale <= self.max_scale, f"scale {parts.scale:.2f} is implausible"),
+            (
+                parts.anisotropy <= self.max_anisotropy,
+                f"axes stretched by {parts.anisotropy:.2f} to one are implausible",
+            ),
+            (not parts.mirrored, "the transform mirrors the image"),
+            (parts.perspective * max(size) / 2 <= self.max_perspective, "the perspective is implausible"),
+        )
+
+
+@dataclass(frozen=True)
+class AcceptanceConfig:
+    """When a registration is accepted; lengths are pixels of image1, for images of equal scale."""
+
+    min_gain: float = 0.1  # nats per cell over knowing nothing
+    min_evidence: float = 150.0  # nats of all cells together: small crops of different places reached 92
+    max_error: float = 5.0  # px of the estimated error
+    inlier_threshold: float = 3.0  # px of a tie point's residual
+    inlier_confidence: float = 0.5  # least of an inlier
+    limits: TransformLimits = field(default_factory=TransformLimits)
+
+    def refusal(
+        self, matrix: FloatArray, size: tuple[int, int], gain: float, cells: int, error: float, scale: float
+    ) -> tuple[str, ...]:
+        """Say why a registration is refused; nothing where it is accepted.
+
+        Args:
+            matrix: (3, 3), image0 → image1.
+            size: (H, W) of image0.
+            gain: nats per cell.
+            cells: how many there are.
+            error: px, estimated.
+            scale: px of image1 for one of image0; errors are allowed to be as much larger.
+        """
+        allowed, evidence = self.max_error * max(1.0, scale), gain * cells
+        return reasons(
+            (gain >= self.min_gain, f"the images agree by {gain:.3f} nats a cell, need {self.min_gain}"),
+            (
+                evidence >= self.min_evidence,
+                f"the images agree by {evidence:.0f} nats in all, need {self.min_evidence:g}",
+            ),
+            (error <= allowed, f"the estimated error is {error:.1f} px, allowed are {allowed:.1f}"),
+        ) + self.limits.violations(matrix, size)
+
+
+@dataclass(frozen=True)
+class VerificationConfig:
+    """When raw matches of a pair are accepted; lengths in pixels of image1.
+
+    The defaults are set for dense matches, after 12 true and 12 mismatched optical-SAR pairs of SRIF: between unrelated
+    images of a few hundred pixels up to forty matches agree by chance, where COLMAP asks for 15. An epipolar line
+    leaves a match free along itself, so that matches at random fit a fundamental matrix sooner than a transform:
+    ``min_epipolar_ratio`` takes the place of ``min_inlier_ratio`` there.
+
+    They judge the raw matches of ``TARMatcher`` and its like. Guided matches (hloc's conf ``tar``) have been judged by
+    the registrar before, and lean towards its transform: they pass, or are none.
+    """
+
+    threshold: float = 4.0  # of an inlier; COLMAP's
+    min_inliers: int = 50
+    min_inlier_ratio: float = 0.12
+    min_epipolar_ratio: float = 0.6
+    min_spread: float = 0.2  # share of the cells of a 4×4 grid over image0 that hold an inlier
+    limits: TransformLimits = field(
+        default_factory=lambda: TransformLimits(max_anisotropy=2.0, max_perspective=float("inf"))
+    )
+
+    def __post_init__(self) -> None:
+        if not self.threshold > 0:
+            raise ValueError(f"threshold is {self.threshold}; it must be a positive number of pixels")
+        if self.min_inliers < 1:
+            raise ValueError(f"min_inliers is {self.min_inliers}; it must be at least 1")
+
+    def refusal(
+        self, matrix: FloatArray | None, inliers: FloatArray, matches: int, size: tuple[int, int], planar: bool
+    ) -> tuple[str, ...]:
+        """Say why a pair's matches are refused; nothing where they are accepted.
+
+        Args:
+            matrix: (3, 3), a transform or a fundamental matrix; None where nothing fits.
+            inliers: (K, 2) px, the inliers' points in image0.
+            matches: of how many.
+            size: (H, W) of image0.
+            planar: whether ``matrix`` maps points to points.
+        """
+        if matrix is None:
+            return ("the inliers are too few or lie on a line",)
+        count, least = len(inliers), self.min_inlier_ratio if planar else self.min_epipolar_ratio
+        covered = spread(inliers, size)
+        found = reasons(
+            (count >= self.min_inliers, f"{count} inliers, need {self.min_inliers}"),
+            (count >= least * matches, f"{count} of {matches} matches are inliers, need {least:.0%}"),
+            (covered >= self.min_spread, f"inliers cover {covered:.0%} of image0, need {self.min_spread:.0%}"),
+        )
+        return found + (self.limits.violations(matrix, size) if planar else ())
