@@ -233,8 +233,8 @@ def train(
                 net.cfdm.open_gates()
             index = torch.multinomial(pairs.weights, batch_size, replacement=True, generator=generator)
             strength = deformation.finished() if progress > 1 - config.finish else deformation.eased(ease)
-            if config.only in ("second", "look"):  # no curriculum: the trunk is trained
-                strength = deformation.finished()
+            if config.only in ("second", "look"):  # no curriculum: the trunk is trained; confidence is learned here
+                strength = replace(deformation.finished(), negative=0.25)
             if config.only == "fine":  # sub-pixel offsets are learned best where both images show the same
                 strength = replace(deformation.finished(), same_modality=0.4)
             batch = make_batch(pairs, index, size, strength, generator)

@@ -21,8 +21,6 @@ from kornia_tar.network.second_look import DisplacementPosterior, match_cells
 from kornia_tar.training.augment import Batch, apply, grid_points, uniform
 from kornia_tar.training.losses import LossWeights, ground_truth, step_loss
 
-MISMATCHED = 0.14  # share of pairs whose image1 is another pair's
-NOISE = 0.06  # share of pairs whose images are noise
 REACH = 9.0  # px, displacements that the maps can tell
 RIGHT = 3.0  # px
 COMMON = 0.15  # weight of the error that all cells share
@@ -35,34 +33,6 @@ class Cells(NamedTuple):
 
     there: Tensor  # (B, N, 2) px in the other image
     covisible: Tensor  # (B, N) bool
-
-
-def with_negatives(batch: Batch, generator: Generator) -> tuple[Batch, Tensor]:
-    """Give some pairs another pair's image1, and draw noise in place of others: the batch, and (B,) bool: related."""
-    B, device = len(batch.image0), batch.image0.device
-    roll = torch.rand(B, generator=generator, device=device)
-    mismatched, noisy = roll < MISMATCHED, roll > 1 - NOISE
-    own = torch.arange(B, device=device)
-    index = torch.where(mismatched, (own + 1) % B, own)
-    images = []
-    for k, image in enumerate((batch.image0, batch.image1[index])):
-        noise = draw_noise(image, generator)
-        replaced = noisy if k else noisy & (torch.rand(B, generator=generator, device=device) < 0.5)
-        images.append(torch.where(replaced[:, None, None, None], noise, image))
-    batch = batch._replace(image0=images[0], image1=images[1], mask1=batch.mask1[index],
-                           modality1=batch.modality1[index])  # fmt: skip
-    return batch, ~(mismatched | noisy) if B > 1 else ~noisy
-
-
-def draw_noise(like: Tensor, generator: Generator) -> Tensor:
-    """Draw noise of several grain sizes, mixed anew for each image: (B, 1, S, S), of zero mean."""
-    B, _, S, _ = like.shape
-    total = torch.zeros(like.shape, device=like.device)
-    for grain in (1, 2, 4, 8, 16):
-        noise = torch.randn(B, 1, S // grain, S // grain, generator=generator, device=like.device)
-        noise = F.interpolate(noise, (S, S), mode="bicubic", align_corners=False)
-        total += noise * uniform((B, 1, 1, 1), 0.0, 1.0, generator, like.device) ** 3
-    return total
 
 
 def true_field(matrix: Tensor, size: int, spacing: int, generator: Generator, scale: float = 1.0) -> Field:
@@ -196,7 +166,6 @@ def second_look_loss(
     assert net.second_look is not None
     config = net.second_look.config
     truth = ground_truth(batch)
-    batch, related = with_negatives(batch, generator)
     B, size = len(batch.image0), batch.image0.shape[-1]
     frozen = not any(p.requires_grad for p in net.msfl.parameters())
     image, mask = torch.cat([batch.image0, batch.image1]), torch.cat([batch.mask0, batch.mask1])
@@ -205,8 +174,7 @@ def second_look_loss(
         both = net.encode(image, modality, mask, text)
     a, b = (Frame(image[p], modality[p], mask[p], both.rows(p)) for p in (slice(0, B), slice(B, None)))
     ahead, back = _draw_fields(net, batch, a, b, size, config.spacing, generator)
-    cells = [Cells(t, (target >= 0) & related[:, None])
-             for t, target in ((truth.to1, truth.target0), (truth.to0, truth.target1))]  # fmt: skip
+    cells = [Cells(truth.to1, truth.target0 >= 0), Cells(truth.to0, truth.target1 >= 0)]  # none of negatives
     total, log = image.new_zeros(()), dict[str, Tensor]()
     for k in range(looks - 1):
         in0, in1 = net.see(a, b, ahead), net.see(b, a, back)
