@@ -180,3 +180,12 @@ def test_no_room_is_too_large():
             entries = [p for p in folder.iterdir() if p.name != "__pycache__" and not p.name.startswith(".")]
             if folder != ROOT / "eval" / "results":
                 assert len(entries) <= 15, f"{folder.relative_to(ROOT)} has {len(entries)} entries"
+
+
+def test_only_the_command_that_parsed_them_sees_the_words_of_a_command_line():
+    """Below it functions take named arguments."""
+    for name, path in KNOWN.items():
+        for node in ast.walk(ast.parse(path.read_text("utf-8"))):
+            if isinstance(node, ast.FunctionDef) and not node.name.startswith(("_do", "run_")):
+                told = [ast.unparse(a.annotation) for a in node.args.args + node.args.kwonlyargs if a.annotation]
+                assert "argparse.Namespace" not in told, f"{name}.{node.name}"

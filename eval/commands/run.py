@@ -47,9 +47,9 @@ def _do(args: argparse.Namespace) -> None:
         for name, (_, path) in places.items() for key in keys
     ]  # fmt: skip
     reasons = jobs.run_jobs(todo, args.jobs)
-    tables = []
+    tables, written = [], {"cache": args.cache, "out": args.out, "limit": args.limit}
     for name in places:
         not_run = {job.matcher: reason for job, reason in reasons.items() if job.dataset == name}
         for level in levels[name]:
-            tables.append(write_table(name, level, args, planned[name], not_run))
-    write_report(tables, args, [dataset for dataset, _ in places.values()])
+            tables.append(write_table(name, level, planned[name], not_run, warps=args.warps, **written))
+    write_report(tables, [dataset for dataset, _ in places.values()], **written)

@@ -21,9 +21,9 @@ def add(add_parser: AddParser) -> None:
 
 
 def _do(args: argparse.Namespace) -> None:
-    tables = []
+    tables, places = [], {"cache": args.cache, "out": args.out, "limit": args.limit}
     for dataset in args.sets:
         for level in args.level:
             names = pairs.subsample(score.cached_names(dataset, level, args.cache), args.limit)
-            tables.append(write_table(dataset, level, args, names, {}))
-    write_report(tables, args, [dataset for path in args.data for dataset in open_dataset(path, args.split)])
+            tables.append(write_table(dataset, level, names, {}, warps=args.warps, **places))
+    write_report(tables, [d for path in args.data for d in open_dataset(path, args.split)], **places)

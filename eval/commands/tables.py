@@ -23,10 +23,13 @@ def table_options() -> argparse.ArgumentParser:
     return tables
 
 
-def write_table(dataset: str, level: str, args: argparse.Namespace, names: list[str], not_run: dict[str, str]) -> Table:
+def write_table(
+    dataset: str, level: str, names: list[str], not_run: dict[str, str], *, cache: Path, warps: Path, out: Path,
+    limit: int | None,
+) -> Table:  # fmt: skip
     """Score what is cached of these pairs, write it and print it."""
-    table = score.score(dataset, level, args.cache, names, not_run, args.warps)
-    path = write.write(table, args.out, args.limit)
+    table = score.score(dataset, level, cache, names, not_run, warps)
+    path = write.write(table, out, limit)
     written = f"{path} and {path.with_suffix('.json').name}"
     if level in protocol.LEVELS:
         from eval.report import deformation  # it needs matplotlib, which no table needs
@@ -37,7 +40,7 @@ def write_table(dataset: str, level: str, args: argparse.Namespace, names: list[
     return table
 
 
-def write_report(tables: list[Table], args: argparse.Namespace, datasets: list[Dataset]) -> None:
+def write_report(tables: list[Table], datasets: list[Dataset], *, cache: Path, out: Path, limit: int | None) -> None:
     """Join tables in a report."""
-    page = write.write_report(tables, args.out, args.cache, datasets, args.limit)
+    page = write.write_report(tables, out, cache, datasets, limit)
     print(f"written: {page} and report.md beside it", file=sys.stderr)

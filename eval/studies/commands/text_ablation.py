@@ -54,30 +54,30 @@ def _do(args: argparse.Namespace) -> None:
             results.append(result)
     finally:  # also after an interrupt: what there is makes a table
         if results:
-            _table(args, results)
+            _write(results, args.base, args.base_steps, args.steps, args.limit, args.out)
 
 
-def _table(args: argparse.Namespace, results: list[dict[str, Any]]) -> None:
+def _write(results: list[dict[str, Any]], base: str | None, base_steps: int, steps: int, limit: int, out: Path) -> None:
     from eval.studies.text import ablation
     from eval.studies.text import table as ablation_table
 
     labels = {"base": "the common start"} | {key: row.label for key, row in ablation.ROWS.items()}
-    if args.base is None:
+    if base is None:
         name = "text-ablation"
         about = (
-            f"A network of size XXS, trained without text for {args.base_steps} steps of {ablation.BASE.batch} pairs, "
-            f"then {args.steps} steps of {ablation.RUN.batch} pairs with each text: all parameters"
+            f"A network of size XXS, trained without text for {base_steps} steps of {ablation.BASE.batch} pairs, "
+            f"then {steps} steps of {ablation.RUN.batch} pairs with each text: all parameters"
         )
     else:
         name = "text-ablation-finished"
         about = (
-            f"The checkpoint {args.base}, its TAFE drawn anew, then {args.steps} steps of {ablation.FINISHED.batch} "
+            f"The checkpoint {base}, its TAFE drawn anew, then {steps} steps of {ablation.FINISHED.batch} "
             "pairs with each text: TAFE, CFDM's attention, descriptor and head; MSFL as it was. The common start is "
             "the checkpoint itself, with its own TAFE"
         )
     about += (
         f". The same crops for all rows of a seed, TAFE's gate open by {ablation.GATE:g} at the start."
-        f" Single pass, {args.limit} pairs a set."
+        f" Single pass, {limit} pairs a set."
     )
-    path = ablation_table.write(args.out, name, results, labels, ablation.PLAIN, about)
+    path = ablation_table.write(out, name, results, labels, ablation.PLAIN, about)
     print(path.read_text())
