@@ -76,14 +76,14 @@ def build_parser() -> argparse.ArgumentParser:
     )  # fmt: skip
     _add_pairs(rebuild)
     _add_matched(rebuild)
-    rebuild.add_argument("--package", default="hloc", help="where hloc lives (default: hloc)")
-    rebuild.add_argument("--verbose", action="store_true", help="let COLMAP tell what it does")
+    rebuild.add_argument("--package", default="hloc", help="Python package that contains hloc (default: hloc)")
+    rebuild.add_argument("--verbose", action="store_true", help="show COLMAP's log")
     return parser
 
 
 def _add_pairs(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--pairs", type=Path, required=True, help="text file, one 'image0 image1' a line")
-    parser.add_argument("--images", type=Path, required=True, help="folder that the names count from")
+    parser.add_argument("--images", type=Path, required=True, help="folder that the names in --pairs are relative to")
     parser.add_argument("-o", "--out", type=Path, required=True, help="folder for the results; made when missing")
 
 
@@ -98,7 +98,9 @@ def _add_matcher(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--conf", choices=sorted(confs), default="tar", help="configuration (default: tar)")
     parser.add_argument("--writer", choices=("auto", "hloc", "own"), default="auto",
                         help="hloc's own code or ours; auto: hloc's where it is installed (default: auto)")  # fmt: skip
-    parser.add_argument("--package", default="hloc", help="where hloc lives, e.g. imcui.hloc (default: hloc)")
+    parser.add_argument(
+        "--package", default="hloc", help="Python package that contains hloc, e.g. imcui.hloc (default: hloc)"
+    )
     parser.add_argument("--weights", help="name of shipped weights or a .safetensors file (default: the conf's)")
     parser.add_argument("--text", help="text prior: none, a bank's path, a provider (default: the weights' own)")
     parser.add_argument("--modality", choices=("cross", "auto", "optical", "sar"),

@@ -12,6 +12,9 @@ from eval.benchmark.protocol import LEVELS, REAL, Matrix, Pair, make_pair, read_
 from eval.datasets import Dataset, Sample
 
 
+DRAW = "draw them with 'python -m eval warps'"
+
+
 @dataclass(frozen=True)
 class LevelPairs:
     """The pairs of a set at a level: each sample under its stored warp, or, at ``real``, as the set has it.
@@ -57,7 +60,9 @@ class LevelPairs:
             ValueError: no warp is stored for it, or its images do not suit one.
         """
         if self.warps is not None and name not in self.warps:
-            raise ValueError(f"{self.dataset.name}: {name!r} has no stored warp at level {self.level!r}; draw again")
+            raise ValueError(
+                f"{self.dataset.name}: {name!r} has no stored warp at level {self.level!r}; draw them with 'python -m eval warps'"
+            )
         return make_pair(change(self.dataset.read(name)), None if self.warps is None else self.warps[name])
 
     def each(self, names: Sequence[str], change: Callable[[Sample], Sample] = lambda sample: sample) -> Iterator[Pair]:
@@ -68,7 +73,7 @@ class LevelPairs:
         """
         if self.warps is not None and (lacking := [name for name in names if name not in self.warps]):
             raise ValueError(
-                f"{self.dataset.name}: {len(lacking)} pairs have no stored warp, first {lacking[0]!r}; draw again"
+                f"{self.dataset.name}: {len(lacking)} pairs have no stored warp, first {lacking[0]!r}; {DRAW}"
             )
         return (self.pair(name, change) for name in names)
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -16,7 +17,7 @@ from eval.benchmark.protocol import WARPS, Pair
 from eval.benchmark.provenance import provenance
 from eval.benchmark.speed import peak_memory
 from eval.datasets import Dataset
-from eval.peers import Matcher, MatcherUnavailable
+from eval.peers import Matcher, MatcherUnavailable, digest
 
 
 def predict(
@@ -46,7 +47,7 @@ def predict(
     """
     pairs = LevelPairs.open(dataset, level, warps_folder)
     about = {
-        "key": f"{matcher.settings} | warps {pairs.warps_hash}",
+        "key": f"{matcher.settings} | warps {pairs.warps_hash} | adapter {_code(matcher)}",
         "warps": pairs.warps_hash,
         "matcher": matcher.name,
         "settings": matcher.settings,
@@ -77,6 +78,12 @@ def predict(
             found = Prediction(matches, pair.truth, shape0, pair.border, seconds, pair.digest, pair.tie_points)
             cache.add(pair.name, found)
             tick(1)
+
+
+def _code(matcher: Matcher) -> str:
+    """Hash the file that a matcher's class stands in: matches of a changed adapter are made anew."""
+    file = inspect.getsourcefile(type(matcher))
+    return digest(Path(file)) if file else "unknown"
 
 
 def _sizes(pair: Pair) -> str:

@@ -6,6 +6,7 @@ The registrar tries the same turns. "Large deformation" is then not won by a sea
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, cast
 
@@ -59,7 +60,7 @@ class Turned:
         turned, back = turn(image1, degrees)
         found = self._matcher.match(image0, turned, **hints)
         upright = metrics.transform(back, found.points1).astype(np.float32)
-        return Matches(found.points0, upright, found.confidence, found.std).inside(image0, image1)
+        return replace(found, points1=upright).inside(image0, image1)
 
     def _support(self, found: Matches, model: metrics.Model) -> float:
         if not len(found.points0):

@@ -1,7 +1,7 @@
 """Do TAR's confidence and std mean what they say? Measured on a set under a level, corrected, and measured again.
 
 Two outputs are judged (``reliability.py``): the matches of one pass, all of them, and the tie points of the registrar
-where its gates trust them. Each on optical–SAR pairs, and on pairs of one modality: an image and itself,
+where it accepts the pair. Each on optical–SAR pairs, and on pairs of one modality: an image and itself,
 warped. The latter are the easiest there are, and their truth is exact, while that of optical–SAR pairs inherits their
 alignment, a pixel or so.
 """
@@ -131,11 +131,14 @@ def one_pass(net: TARMatcher, pair: Pair) -> Matches:
 
 
 def registered(registrar: Registrar, pair: Pair) -> Matches:
-    """The registrar's tie points, std included; none where its gates do not trust them."""
+    """The registrar's tie points, std included; none where it refuses the pair."""
     told = pair.hints["modality0"], pair.hints["modality1"]
     found = registrar(pair.image0, pair.image1, modality0=told[0], modality1=told[1])
     m, kept = found.matches, slice(None if found.registered else 0)
-    return Matches(*(part[kept].astype(np.float32) for part in (m.points0, m.points1, m.confidence, m.std)))
+    points0, points1, confidence, std = (
+        part[kept].astype(np.float32) for part in (m.points0, m.points1, m.confidence, m.std)
+    )
+    return Matches(points0, points1, confidence, std)
 
 
 def halves(names: Iterable[str]) -> dict[str, int]:

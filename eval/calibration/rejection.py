@@ -97,7 +97,7 @@ def measure(
     """
     names, source = dataset.names, LevelPairs.open(dataset, level)
     if len(names) < 4:
-        raise ValueError(f"{dataset.name} has {len(names)} pairs: too few to mismatch")
+        raise ValueError(f"{dataset.name} has {len(names)} pairs; at least four are needed to form mismatched ones")
     peer = TAR(checkpoint)
     registrar = Registrar(peer.net.fuse(), RegistrarConfig(model=source.model))
     path = folder / "rejection" / f"{dataset.name}.{level}.json"
@@ -164,7 +164,7 @@ def write(folder: Path, dataset: str, level: str, true: Sequence[Outcome], misma
     write_json(folder / f"{dataset}.{level}.rejection.json", content)
     lines = [
         f"## Rejection, {dataset}, level {level}", "",
-        "The registrar's own transform on true pairs, all and those that its gates trust, and on mismatched ones.", "",
+        "The Registrar's own transform on true pairs, all and those that it accepts, and on mismatched ones.", "",
         "| figure | value |", "|---|---:|", *(f"| {name} | {value:.4g} |" for name, value in figures.items()),
     ]  # fmt: skip
     return write_text(folder / f"{dataset}.{level}.rejection.md", "\n".join(lines) + "\n")

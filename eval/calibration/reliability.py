@@ -110,7 +110,9 @@ def scale_logits(confidence: Array, right: Mask) -> tuple[float, float]:
     optimiser.step(loss)
     slope, bias = theta.tolist()
     if slope <= 0:
-        raise ValueError(f"matches that are stated to be better are not: the fit's slope is {slope:.3g}")
+        raise ValueError(
+            f"confidence does not rise with accuracy (fitted slope {slope:.3g}): the calibration cannot be fitted"
+        )
     return 1 / slope, bias
 
 

@@ -21,12 +21,20 @@ def add(add_parser: AddParser) -> None:
         "--limit", type=positive, default=200, help="pairs matched in one pass, and a fourth as many of each modality "
         "with itself (%(default)s)"
     )  # fmt: skip
-    parser.add_argument("--registrations", type=positive, default=80, help="likewise registered (%(default)s)")
+    parser.add_argument(
+        "--registrations",
+        type=positive,
+        default=80,
+        help="pairs registered for the tie points, and a fourth as many of each modality with itself (%(default)s)",
+    )
     parser.add_argument("--threads", type=positive, default=1, help="CPU threads (%(default)s)")
     weights = parser.add_mutually_exclusive_group()
     weights.add_argument("--checkpoint", type=Path, help="TAR's checkpoint instead of the shipped one")
     weights.add_argument(
-        "--store", type=Path, metavar="CHECKPOINT", help="the same, and write the fit into it, in place of any before"
+        "--store",
+        type=Path,
+        metavar="CHECKPOINT",
+        help="as --checkpoint, and store the fitted calibration in that file",
     )
     parser.add_argument("--cache", type=Path, default=Path("runs/eval"), help="folder of cached matches, %(default)s")
     parser.add_argument("--out", type=Path, required=True, help="folder of the results")

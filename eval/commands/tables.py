@@ -43,4 +43,4 @@ def write_table(
 def write_report(tables: list[Table], datasets: list[Dataset], *, cache: Path, out: Path, limit: int | None) -> None:
     """Join tables in a report."""
     page = write.write_report(tables, out, cache, datasets, limit)
-    print(f"written: {page} and report.md beside it", file=sys.stderr)
+    print(f"written: {page} and {page.with_suffix('.md').name}", file=sys.stderr)

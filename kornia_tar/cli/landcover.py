@@ -27,8 +27,8 @@ def add(command: AddCommand) -> None:
     parser.add_argument("-o", "--out", type=Path, default=Path("landcover.png"),
                         help="picture to write, .png (default: landcover.png)")  # fmt: skip
     parser.add_argument("--json", type=Path, help="also write each word's share of both images, and their agreement")
-    parser.add_argument("--names", help="choose among these words of the text alone, separated by commas; with "
-                        "--remoteclip any words")  # fmt: skip
+    parser.add_argument("--names", help="restrict the map to these words, comma-separated; with --remoteclip any "
+                        "words")  # fmt: skip
     parser.add_argument("--remoteclip", type=Path, metavar="FILE",
                         help="RemoteCLIP's checkpoint, to read words that no bank holds (needs [text])")  # fmt: skip
 
@@ -37,7 +37,7 @@ def _do(a: argparse.Namespace) -> int:
     if a.out.suffix.lower() != ".png":
         raise ValueError(f"{a.out}: the picture is a .png")
     if a.bank is not None and a.remoteclip is not None:
-        raise ValueError("--bank and --remoteclip: give one of them")
+        raise ValueError("--bank and --remoteclip exclude each other")
     names = None if a.names is None else [name.strip() for name in a.names.split(",") if name.strip()]
     rasters = read_image(a.image0), read_image(a.image1)
     matcher = make_matcher(a.weights, a.device, a.threads, a.bank)
@@ -70,6 +70,10 @@ def _do(a: argparse.Namespace) -> int:
     for side in sides:
         parts = sorted(zip(side.cover.shares, side.cover.names, strict=True), reverse=True)
         print(f"{side.title}: {', '.join(f'{name} {100 * part:.0f} %' for part, name in parts if part >= LEAST)}")
-    print(f"{told[-1]}, where the images lie on each other" if same else "images of two sizes: maps not compared")
+    print(
+        f"{told[-1]}, if the images are aligned pixel to pixel"
+        if same
+        else "the images differ in size, so their maps are not compared"
+    )
     print(f"see {a.out}")
     return 0

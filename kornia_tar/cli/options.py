@@ -39,7 +39,7 @@ def add_pair(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("image1", type=Path, help="image to bring onto it, usually SAR")
     for k, default in enumerate(("optical", "sar")):
         parser.add_argument(f"--modality{k}", choices=MODALITIES, default=default,
-                            help=f"of image{k}; auto: told from the image (default: {default})")  # fmt: skip
+                            help=f"of image{k}; auto: inferred from the image (default: {default})")  # fmt: skip
     add_matcher(parser)
 
 
@@ -56,8 +56,8 @@ def add_registrar(parser: argparse.ArgumentParser) -> None:
     add_threshold(parser, 0.0)
     parser.add_argument("--model", choices=("affine", "similarity", "homography"), default="affine",
                         help="transform to fit (default: affine)")  # fmt: skip
-    parser.add_argument("--rotations", type=int, choices=(1, 4, 8), default=8, help="8: any rotation; 4: quarter "
-                        "turns alone, faster where it refuses; 1: nearly upright pairs (default: 8)")  # fmt: skip
+    parser.add_argument("--rotations", type=int, choices=(1, 4, 8), default=8, help="8: any rotation; 4: "
+                        "multiples of 90° only, faster on refused pairs; 1: no rotation search (default: 8)")  # fmt: skip
 
 
 def choose_device(name: str) -> str:

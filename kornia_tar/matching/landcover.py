@@ -117,7 +117,7 @@ def read_landcover(
         ValueError: a matcher without text names, or an image that it refuses.
     """
     if not matcher.text_names:
-        raise ValueError("these weights have no text to read land cover with: give a bank, or other weights")
+        raise ValueError("these weights contain no text, so there is no land-cover map; give a bank or other weights")
     device = next(matcher.parameters()).device
     valid = np.ones(grey.shape, bool) if mask is None else mask
     image = torch.from_numpy(grey)[None, None].to(device).float() / 255

@@ -71,12 +71,16 @@ class AcceptanceConfig:
         """
         allowed, evidence = self.max_error * max(1.0, scale), gain * cells
         return reasons(
-            (gain >= self.min_gain, f"the images agree by {gain:.3f} nats a cell, need {self.min_gain}"),
+            (
+                gain >= self.min_gain,
+                f"the agreement of the images is {gain:.3f} nats per cell, at least {self.min_gain} is required",
+            ),
             (
                 evidence >= self.min_evidence,
-                f"the images agree by {evidence:.0f} nats in all, need {self.min_evidence:g}",
+                f"the agreement over all cells is {evidence:.0f} nats, at least {self.min_evidence:g} is required: give "
+                "larger crops",
             ),
-            (error <= allowed, f"the estimated error is {error:.1f} px, allowed are {allowed:.1f}"),
+            (error <= allowed, f"the estimated error of {error:.1f} px exceeds the limit of {allowed:.1f} px"),
         ) + self.limits.violations(matrix, size)
 
 

@@ -47,6 +47,12 @@ WITHIN = 3.0  # px, of a tie point's confidence
 WORTHWHILE = 1.2  # times, least magnification
 
 
+NO_POSE = (
+    "no rotation and scale of the search gave a transform that enough matches support; check that the images overlap, "
+    "or resample one if their ground sampling distances differ by more than 2"
+)
+
+
 class Registrar:
     """Register image1 onto image0.
 
@@ -102,7 +108,7 @@ class Registrar:
                 return self._failed(None, f"{name} is flat: all its valid pixels are alike")
         start = find_pose(first, second, self._encoder, self.config)
         if start is None:
-            return self._failed(None, "no start has matches that agree, or ground enough in common")
+            return self._failed(None, NO_POSE)
         corners = image_corners(first.size)
         if scale_at(start.matrix, first.size) > FINER:  # in the finer image's frame the same ground has more cells
             there = transform_points(start.matrix, corners)
@@ -113,7 +119,9 @@ class Registrar:
             refined = self._refined(first, second, start.matrix, corners)
             unit = scale_at(start.matrix, first.size)
         if refined is None:
-            return self._failed(start, "the images show hardly any ground in common")
+            least = self.config.alignment.min_cells
+            reason = f"fewer than {least} cells of 8×8 px are seen in both images; crop to the common area"
+            return self._failed(start, reason)
         found, matrix, matches = refined
         matches = matches.inside(first.size, second.size)
         residuals = np.linalg.norm(transform_points(matrix, matches.points0) - matches.points1, axis=1)

@@ -77,7 +77,7 @@ class TextBank:
             raise ValueError(f"{len(names)} names but {len(features)} rows of features: one row per name is needed")
         if len(set(names)) != len(names):
             doubled = next(name for name in names if names.count(name) > 1)
-            raise ValueError(f"the name {doubled!r} stands twice")
+            raise ValueError(f"the name {doubled!r} occurs twice; names must be unique")
         if not features.isfinite().all():
             raise ValueError("features hold NaN or Inf")
         if not (features.norm(dim=1) > 1e-6).all():

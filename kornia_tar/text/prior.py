@@ -120,7 +120,7 @@ def embed_classes(prior: TextPrior, names: Sequence[str] = NAMES, templates: Seq
         raise ValueError(f"text prior {prior.name!r} has no features to embed names with")
     if isinstance(prior, BankPrior):
         if templates is not None:
-            raise ValueError("a text bank holds finished rows: give names only, no templates")
+            raise ValueError("a text bank already contains averaged templates: pass names only")
         return prior.bank.subset(names)
 
     names = check_texts(names, "names")

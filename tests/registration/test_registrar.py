@@ -158,7 +158,7 @@ def test_nothing_but_nodata_is_not_registered(untrained, hidden):
     masks = {f"mask{hidden}": np.zeros((64, 64), bool)}
     outcome = untrained(noise(0, 64, 64), noise(1, 64, 64), **masks)
     assert not outcome.registered and len(outcome.matches) == 0
-    assert outcome.matrix is None and "no start" in outcome.reasons[0]
+    assert outcome.matrix is None and "no rotation and scale" in outcome.reasons[0]
 
 
 def test_nan_under_a_mask_is_nodata_and_elsewhere_an_error(untrained):

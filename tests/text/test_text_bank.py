@@ -81,7 +81,7 @@ def test_subset_keeps_order_and_provenance(bank):
     ("names", "features", "message"),
     [
         (("a", "b"), torch.ones(3, 4), "2 names but 3 rows"),
-        (("a", "a"), torch.ones(2, 4), "'a' stands twice"),
+        (("a", "a"), torch.ones(2, 4), "'a' occurs twice"),
         (("a", " "), torch.ones(2, 4), "empty string"),
         (("a",), torch.ones(4), "must be"),
         ((), torch.ones(0, 4), "K, D >= 1"),

@@ -20,7 +20,9 @@ def add(add_parser: AddParser) -> None:
     parser.add_argument("--threads", type=positive, default=1, help="threads of torch and OpenCV, each (%(default)s)")
     parser.add_argument("--checkpoint", type=Path, help="TAR's checkpoint instead of the shipped one")
     parser.add_argument("--warps", type=Path, default=protocol.WARPS, help="folder of the stored warps (eval/warps)")
-    parser.add_argument("--out", type=Path, required=True, help="folder of <set>.<level>.starts.md, .json and .png")
+    parser.add_argument(
+        "--out", type=Path, required=True, help="folder of <set>.<level>.initialisation.md, .json and .png"
+    )
     parser.set_defaults(do=_do)
 
 

@@ -22,7 +22,7 @@ def add(add_parser: AddParser) -> None:
     parser.add_argument("--limit", type=positive, default=200, help="pairs (%(default)s)")
     parser.add_argument("--threads", type=positive, default=1, help="CPU threads (%(default)s)")
     parser.add_argument("--checkpoint", type=Path, help="TAR's checkpoint instead of the shipped one")
-    parser.add_argument("--out", type=Path, required=True, help="folder of text-swap.md and .json")
+    parser.add_argument("--out", type=Path, required=True, help="folder of text-substitution.md and .json")
     parser.set_defaults(do=_do)
 
 

@@ -1,0 +1,121 @@
+"""The documentation names what exists: files, sections, commands, options."""
+
+from __future__ import annotations
+
+import argparse
+import re
+from pathlib import Path
+
+import pytest
+
+from eval import cli as eval_cli
+from hloc_plugin.cli import build_parser as hloc_parser
+from kornia_tar.cli.main import build_parser as tar_parser
+
+ROOT = Path(__file__).resolve().parents[1]
+PAGES = [
+    ROOT / "README.md", ROOT / "CONTRIBUTING.md", ROOT / "CHANGELOG.md", *sorted((ROOT / "docs").glob("*.md")),
+    ROOT / "kornia_tar/weights/MODEL_CARD.md", ROOT / "kornia_tar/weights/RECIPE.md",
+]  # fmt: skip
+PARSERS = {"kornia-tar": tar_parser(), "tar-hloc": hloc_parser(), "python -m eval": eval_cli._parser()}
+COMMAND = re.compile(r"(?<![\w./-])(kornia-tar|tar-hloc|python -m eval) ([a-z][^\n]*|--\w[^\n]*)")
+
+
+def name(page: Path) -> str:
+    return str(page.relative_to(ROOT))
+
+
+def prose(page: Path) -> str:
+    """The page without its fenced code."""
+    return re.sub(r"^\s*```.*?^\s*```", "", page.read_text("utf-8"), flags=re.M | re.S)
+
+
+def anchors(page: Path) -> set[str]:
+    """The sections of a page, as GitHub calls them."""
+    heads = re.findall(r"^#+ (.+)$", prose(page), re.M)
+    return {re.sub(r"[^\w\- ]", "", head.lower()).replace(" ", "-") for head in heads}
+
+
+def code(page: Path) -> list[str]:
+    """All pieces of code of a page, one logical line each."""
+    text = page.read_text("utf-8")
+    blocks = re.findall(r"^\s*```\w*\n(.*?)^\s*```", text, re.M | re.S)
+    lines = [line for block in blocks for line in block.replace("\\\n", " ").splitlines()]
+    return lines + [" ".join(piece.split()) for piece in re.findall(r"(?<!`)`([^`]+)`(?!`)", prose(page))]
+
+
+def commands(page: Path) -> list[tuple[str, list[str]]]:
+    """The commands that a page names: program, and the words after it up to a comment or another command."""
+    found = []
+    for line in code(page):
+        for part in re.split(r"\s#|&&|\||;", line):
+            found += [(program, rest.split()) for program, rest in COMMAND.findall(part)]
+    return found
+
+
+def wrong(program: str, words: list[str]) -> str:
+    """What is wrong with a command, in words; empty where nothing is."""
+    parser = PARSERS[program]
+    while subparsers := [a for a in parser._actions if isinstance(a, argparse._SubParsersAction)]:
+        if not words or not re.fullmatch(r"[a-z][a-z-]*", words[0]):
+            break  # a placeholder such as NAME, or --help
+        if words[0] not in subparsers[0].choices:
+            return f"{words[0]!r} is none of {', '.join(subparsers[0].choices)}"
+        parser, words = subparsers[0].choices[words[0]], words[1:]
+    options = {word.split("=")[0] for word in words if re.match(r"--?[a-z]", word)}
+    unknown = options - set(parser._option_string_actions)
+    return f"{parser.prog} has no {', '.join(sorted(unknown))}" if unknown else ""
+
+
+@pytest.mark.parametrize("page", PAGES, ids=name)
+def test_relative_links_lead_somewhere(page):
+    for target in re.findall(r"\]\(([^)\s]+)\)", prose(page)):
+        if re.match(r"[a-z]+:", target):
+            continue
+        path, _, section = target.partition("#")
+        file = (page.parent / path).resolve() if path else page
+        assert file.exists(), f"{name(page)}: {target} does not exist"
+        if section:
+            assert section in anchors(file), f"{name(page)}: {target} names no section; there are {anchors(file)}"
+
+
+@pytest.mark.parametrize("page", PAGES, ids=name)
+def test_commands_exist(page):
+    faults = [
+        f"{program} {' '.join(words)}: {fault}" for program, words in commands(page) if (fault := wrong(program, words))
+    ]
+    assert not faults, "\n".join(faults)
+
+
+def test_the_check_itself_sees_commands_and_what_is_wrong_with_them():
+    assert len({program for page in PAGES for program, _ in commands(page)}) == 3
+    assert "none of" in wrong("kornia-tar", ["registre", "a.png"])
+    assert "none of" in wrong("python -m eval", ["study", "swap"])
+    assert "has no --rungs" in wrong("python -m eval", ["run", "--rungs", "tar"])
+    assert not wrong("python -m eval", ["study", "text-ablation", "--data", "DATA", "--limit", "48"])
+
+
+def test_readme_is_short_and_its_two_commands_are_what_ci_runs():
+    readme = (ROOT / "README.md").read_text("utf-8")
+    assert len(readme.splitlines()) <= 200
+    told = [
+        re.sub(r"\s+#.*", "", line)
+        for line in re.search(r"## Two commands.*?```bash\n(.*?)```", readme, re.S)[1].splitlines()
+    ]
+    run = [line for line in (ROOT / ".ci/run").read_text("utf-8").splitlines() if line.startswith("pip install")]
+    assert told == run
+    assert len(run) == 2
+
+
+def test_every_page_of_docs_is_in_its_index():
+    index = (ROOT / "docs/README.md").read_text("utf-8")
+    assert [
+        page.name for page in (ROOT / "docs").glob("*.md") if page.name != "README.md" and f"({page.name})" not in index
+    ] == []
+
+
+def test_every_result_is_in_the_index_of_results():
+    index = (ROOT / "docs/results.md").read_text("utf-8")
+    tables = [path.name for path in (ROOT / "eval/results").iterdir() if path.suffix in (".md", ".png")]
+    kept = [table for table in tables if not table.startswith(("report", "failures.png"))]
+    assert [table for table in kept if f"eval/results/{table})" not in index] == []
