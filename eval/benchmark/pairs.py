@@ -11,7 +11,6 @@ from eval.benchmark import metrics, protocol
 from eval.benchmark.protocol import LEVELS, REAL, Matrix, Pair, make_pair, read_warps
 from eval.datasets import Dataset, Sample
 
-
 DRAW = "draw them with 'python -m eval warps'"
 
 
@@ -60,9 +59,7 @@ class LevelPairs:
             ValueError: no warp is stored for it, or its images do not suit one.
         """
         if self.warps is not None and name not in self.warps:
-            raise ValueError(
-                f"{self.dataset.name}: {name!r} has no stored warp at level {self.level!r}; draw them with 'python -m eval warps'"
-            )
+            raise ValueError(f"{self.dataset.name}: {name!r} has no stored warp at level {self.level!r}; {DRAW}")
         return make_pair(change(self.dataset.read(name)), None if self.warps is None else self.warps[name])
 
     def each(self, names: Sequence[str], change: Callable[[Sample], Sample] = lambda sample: sample) -> Iterator[Pair]:

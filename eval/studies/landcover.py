@@ -253,8 +253,8 @@ def write(folder: Path, path: Path, rows: Sequence[Row], same: Sameness) -> Path
         f"## Is the land-cover map true? {path.stem}", "",
         "The class whose word has the highest mean probability in the image, in percent of the images; rule, words and "
         "what the training saw of these images: `eval/studies/landcover.py`. Even, largest, dealt: drawn evenly, the "
-        f"largest class always, the same answers dealt out at random. Shuffled: mean and 95 % quantile of {SHUFFLES} shuffles "
-        "of the text's names.", "",
+        f"largest class always, the same answers dealt out at random. Shuffled: mean and 95 % quantile of {SHUFFLES} "
+        "shuffles of the text's names.", "",
         "| images | score | n | right | ± | balanced | even | largest | dealt | shuffled | shuffled, 95 % |",
         "|---|---|" + "---:|" * 9,
         *(_line([row.modality, _kind(row), str(row.images), *(f"{100 * share:.1f}" for share in (

@@ -57,7 +57,7 @@ def add_registrar(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--model", choices=("affine", "similarity", "homography"), default="affine",
                         help="transform to fit (default: affine)")  # fmt: skip
     parser.add_argument("--rotations", type=int, choices=(1, 4, 8), default=8, help="8: any rotation; 4: "
-                        "multiples of 90° only, faster on refused pairs; 1: no rotation search (default: 8)")  # fmt: skip
+                        "multiples of 90° only, faster on refused pairs; 1: no search (default: 8)")  # fmt: skip
 
 
 def choose_device(name: str) -> str:

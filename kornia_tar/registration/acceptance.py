@@ -77,8 +77,8 @@ class AcceptanceConfig:
             ),
             (
                 evidence >= self.min_evidence,
-                f"the agreement over all cells is {evidence:.0f} nats, at least {self.min_evidence:g} is required: give "
-                "larger crops",
+                f"the agreement over all cells is {evidence:.0f} nats, at least {self.min_evidence:g} is required: "
+                "give larger crops",
             ),
             (error <= allowed, f"the estimated error of {error:.1f} px exceeds the limit of {allowed:.1f} px"),
         ) + self.limits.violations(matrix, size)

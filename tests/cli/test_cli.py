@@ -141,7 +141,7 @@ def test_landcover_takes_other_words_and_sizes(pair, worded, tmp_path, capsys):
     assert main(["landcover", *common, "--bank", str(tmp_path / "bank.npz"), "--names", "road, dam"]) == 0
     report = json.loads(told.read_text())
     assert list(report["shares"]) == ["road", "dam"] and report["agreement"] is None
-    assert "two sizes" in capsys.readouterr().out
+    assert "differ in size" in capsys.readouterr().out
     assert main(["landcover", *common, "--names", "port,river", "--modality1", "auto"]) == 0
     assert list(json.loads(told.read_text())["shares"]) == ["port", "river"]
 

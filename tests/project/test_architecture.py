@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-ROOT = Path(__file__).resolve().parents[1]
+ROOT = Path(__file__).resolve().parents[2]
 PACKAGES = ("kornia_tar", "hloc_plugin", "eval")
 
 # A room may import those named here, and itself. The most telling prefix of a module decides its room.

@@ -12,7 +12,7 @@ from eval import cli as eval_cli
 from hloc_plugin.cli import build_parser as hloc_parser
 from kornia_tar.cli.main import build_parser as tar_parser
 
-ROOT = Path(__file__).resolve().parents[1]
+ROOT = Path(__file__).resolve().parents[2]
 PAGES = [
     ROOT / "README.md", ROOT / "CONTRIBUTING.md", ROOT / "CHANGELOG.md", *sorted((ROOT / "docs").glob("*.md")),
     ROOT / "kornia_tar/weights/MODEL_CARD.md", ROOT / "kornia_tar/weights/RECIPE.md",
