@@ -16,7 +16,7 @@ from hloc_plugin.formats import DenseMatches, Floats, Pair, read_pairs, write_fe
 from hloc_plugin.model import DEFAULTS, load_matcher, match
 from kornia_tar.conventions import MIN_SIDE
 from kornia_tar.files import output_folder
-from kornia_tar.raster import read_image, to_grey8
+from kornia_tar.raster import read_image, to_grey, to_grey8, told_modality
 
 Indexed = tuple[DenseMatches, NDArray[np.int64], Floats]
 
@@ -79,11 +79,9 @@ def load_image(path: Path, resize_max: int | None) -> tuple[Floats, NDArray[np.b
     raster = read_image(path)
     pixels, mask = raster.pixels, raster.mask
     if pixels.dtype != np.uint8:
-        grey = to_grey8(raster, "sar" if pixels.ndim == 2 else "optical")
+        grey = to_grey8(raster, told_modality(raster, "auto"))
     else:  # finished pictures keep their values, as in hloc
-        colour = pixels.ndim == 3 and pixels.shape[-1] == 3
-        band = cv2.cvtColor(pixels, cv2.COLOR_RGB2GRAY) if colour else pixels.reshape(*raster.size, -1)[..., 0]
-        grey = np.where(mask, band, 0).astype(np.uint8)
+        grey = np.where(mask, to_grey(pixels), 0).astype(np.uint8)
     height, width = raster.size
     factor = min(1.0, (resize_max or max(height, width)) / max(height, width))
     size = max(MIN_SIDE, round(width * factor)), max(MIN_SIDE, round(height * factor))

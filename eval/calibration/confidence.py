@@ -14,7 +14,6 @@ from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any, NamedTuple
 
-import cv2
 import numpy as np
 import torch
 
@@ -32,6 +31,7 @@ from kornia_tar.conventions import CELL
 from kornia_tar.files import replacing, write_json, write_text
 from kornia_tar.network.calibration import Calibration
 from kornia_tar.network.checkpoint import load_checkpoint, save_checkpoint
+from kornia_tar.raster import to_grey
 
 OUTPUTS = {"matches": "one pass", "tie_points": "Registrar's tie points"}
 PAIRS = {CROSS: "optical–SAR", "optical-optical": "optical–optical", "sar-sar": "SAR–SAR"}
@@ -117,8 +117,7 @@ def pair_of(source: LevelPairs, name: str, kind: str) -> Pair:
             raise ValueError(f"{name} shows {sample.modality} beside optical; calibration needs optical–SAR pairs")
         images = {"optical": sample.optical, "sar": sample.other}
         other = images[second]
-        grey = other if other.ndim == 2 else np.asarray(cv2.cvtColor(other, cv2.COLOR_RGB2GRAY), np.uint8)
-        return replace(sample, optical=images[first], other=grey)
+        return replace(sample, optical=images[first], other=to_grey(other))
 
     return replace(source.pair(name, show), hints={"modality0": first, "modality1": second})
 

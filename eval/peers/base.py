@@ -14,6 +14,8 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
+from kornia_tar.conventions import LUMINANCE
+
 Image = NDArray[np.uint8]
 
 
@@ -94,7 +96,7 @@ def to_tensor(image: Image, channels: int | None = None) -> torch.Tensor:
     tensor = torch.from_numpy(np.ascontiguousarray(image)).float() / 255
     tensor = tensor[None] if tensor.ndim == 2 else tensor.permute(2, 0, 1)
     if channels == 1 and len(tensor) == 3:
-        tensor = torch.tensor([0.299, 0.587, 0.114]).view(3, 1, 1).mul(tensor).sum(0, keepdim=True)
+        tensor = torch.tensor(LUMINANCE).view(3, 1, 1).mul(tensor).sum(0, keepdim=True)
     elif channels == 3:
         tensor = tensor.expand(3, -1, -1)
     return tensor[None]

@@ -11,6 +11,7 @@ from numpy.typing import ArrayLike, NDArray
 from PIL import Image, ImageDraw, ImageFont
 
 from kornia_tar.outputs.drawing import GAP, GREY, INK, MARGIN, PAPER, Picture, fit, to_rgb
+from kornia_tar.raster.stretch import to_grey
 
 _TITLE = 30
 _PANEL = 420  # side of the box of each of the three panels of the upper row
@@ -159,7 +160,7 @@ def _draw_key(pen: ImageDraw.ImageDraw, right: int, top: int, graded: bool, outl
 
 def _overlay(optical: Picture, sar: Picture, shown: NDArray[np.bool_]) -> Picture:
     """Optical in green and blue, SAR in red; optical alone, paler, where there is no SAR."""
-    grey, radar = (cv2.cvtColor(image, cv2.COLOR_RGB2GRAY) for image in (optical, sar))
+    grey, radar = (to_grey(image) for image in (optical, sar))
     mean = cv2.addWeighted(grey, 0.5, radar, 0.5, 0)
     red, other = (cv2.addWeighted(band, 0.8, mean, 0.2, 0) for band in (radar, grey))  # pure red would shout
     alone = cv2.addWeighted(grey, 0.5, np.full_like(grey, 255), 0.35, 0)

@@ -19,7 +19,7 @@ import torch
 import torch.nn.functional as F
 from torch import Generator, Tensor
 
-from kornia_tar.conventions import CELL
+from kornia_tar.conventions import CELL, LUMINANCE
 from kornia_tar.training.data import Pairs
 from kornia_tar.training.draws import blur, grid_points, share_of, uniform
 from kornia_tar.training.graphics import covered_cells, draw_graphics
@@ -206,7 +206,7 @@ def make_batch(pairs: Pairs, index: Tensor, size: int, d: Deformation, generator
     nothing0, nothing1 = nothing & ~side, nothing & (side | chance(0.5))
     indices = index, torch.where(apart, index.roll(1), index)
 
-    luminance = torch.tensor([0.299, 0.587, 0.114], device=device).expand(B, 3)
+    luminance = torch.tensor(LUMINANCE, device=device).expand(B, 3)
     mix = -torch.log(torch.rand(B, 3, generator=generator, device=device).clamp_min(1e-6))
     mix = mix / mix.sum(1, keepdim=True)
     mix = torch.where(chance(0.5)[:, None], mix, luminance)

@@ -9,12 +9,12 @@ from importlib.metadata import version
 from typing import Any
 from unittest import mock
 
-import cv2
 import numpy as np
 
 from eval.peers.base import Image, Matches
 from eval.peers.classical import _grid as grid
 from eval.peers.store import Store, need
+from kornia_tar.raster import to_grey
 
 INSTALL = (
     "pip install -c constraints.txt --no-deps gefolki scipy scikit-image imagecodecs loguru lazy-loader imageio"
@@ -70,7 +70,7 @@ class GeFolki:
 
 
 def _padded(image: Image, height: int, width: int) -> np.ndarray:
-    grey = cv2.cvtColor(image, cv2.COLOR_RGB2GRAY) if image.ndim == 3 else image
+    grey = to_grey(image)
     below, right = height - grey.shape[0], width - grey.shape[1]
     return np.pad(grey, ((0, below), (0, right))).astype(np.float32)
 

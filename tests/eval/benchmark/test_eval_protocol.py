@@ -94,12 +94,3 @@ def test_without_a_warp_the_sets_own_truth_stands():
 def test_images_too_small_or_unequal_are_refused():
     with pytest.raises(ValueError, match=r"a: images are \(256, 256\) and \(200, 200\)"):
         protocol.make_pair(Sample("a", texture(0), texture(1, 200)), np.eye(3))
-
-
-def test_stretch_reaches_both_ends_and_leaves_a_constant_alone():
-    image = np.tile(np.arange(50, 150, dtype=np.uint8), (100, 1))
-    out = protocol.stretch(image)
-    assert (out.min(), out.max(), out.dtype) == (0, 255, np.uint8)
-    assert np.array_equal(np.argsort(out[0], kind="stable"), np.arange(100))
-    flat = np.full((4, 4, 3), 9, np.uint8)
-    assert np.array_equal(protocol.stretch(flat), flat)
