@@ -26,6 +26,7 @@ from eval.calibration.reliability import BINS, CROSS, Stated, figures, fit, held
 from eval.datasets import Dataset, Sample
 from eval.peers import Matches, to_tensor
 from eval.peers.ours.tar import TAR
+from eval.report.markdown import grid
 from kornia_tar import Registrar, RegistrarConfig, TARMatcher
 from kornia_tar.conventions import CELL
 from kornia_tar.files import replacing, write_json, write_text
@@ -214,20 +215,22 @@ def _tables(rows: Rows, calibration: Calibration) -> list[str]:
         "image and itself, warped. Without matches: tie points that the registrar's gates do not trust.", "",
         "Confidence, the probability of being within 3 px. ECE: mean distance of what is stated from what is true, "
         f"{BINS} bins of equally many matches.", "",
-        "| | pairs | without matches | matches | within 3 px | stated | ECE |", "|---|" + "---:|" * 6,
-        *(f"| {name} | {row['pairs']} | {row['pairs without matches']} | {row['matches']} "
-          f"| {row['before']['within 3 px']:.3f} | {both(row, 'stated confidence', 3)} | {both(row, 'ECE', 3)} |"
-          for name, row in named), "",
+        *grid(
+            ("", "pairs", "without matches", "matches", "within 3 px", "stated", "ECE"),
+            ([name, str(row["pairs"]), str(row["pairs without matches"]), str(row["matches"]),
+              f"{row['before']['within 3 px']:.3f}", both(row, "stated confidence", 3), both(row, "ECE", 3)]
+             for name, row in named)), "",
         f"`std`, of matches within {CELL} px (a coarse cell): root mean square of the stated one-sigma errors and of "
         "the true errors per axis, px. ENCE: mean of |true - stated| / stated over the bins. Fitted on optical–SAR "
         "pairs alone: no two images of one modality are as alike as one and itself.", "",
-        f"| | within {CELL} px | true | stated | true / stated | ENCE |", "|---|" + "---:|" * 5,
-        *(f"| {name} | {row['before']['within a cell']:.3f} | {row['before']['true std']:.2f} "
-          f"| {both(row, 'stated std', 2)} | {both(row, 'true over stated', 2)} | {both(row, 'ENCE', 2)} |"
-          for name, row in named), "",
+        *grid(
+            ("", f"within {CELL} px", "true", "stated", "true / stated", "ENCE"),
+            ([name, f"{row['before']['within a cell']:.3f}", f"{row['before']['true std']:.2f}",
+              *(both(row, key, 2) for key in ("stated std", "true over stated", "ENCE"))]
+             for name, row in named)), "",
         "The fit to all scenes:", "",
-        "| | optical–SAR | one modality |", "|---|---|---|",
-        *(f"| {OUTPUTS[output]} | {fit.cross} | {fit.same} |" for output, fit in fits),
+        *grid(("", "optical–SAR", "one modality"),
+              ([OUTPUTS[output], str(fit.cross), str(fit.same)] for output, fit in fits), text=3),
     ]  # fmt: skip
 
 

@@ -146,6 +146,17 @@ def test_landcover_takes_other_words_and_sizes(pair, worded, tmp_path, capsys):
     assert list(json.loads(told.read_text())["shares"]) == ["port", "river"]
 
 
+def test_auto_tells_the_network_what_the_stretch_assumed(pair, worded, tmp_path):
+    deep = np.asarray(Image.open(pair[1]).convert("L")).astype(np.uint16) * 200
+    Image.fromarray(deep).save(tmp_path / "deep.png")
+    told = tmp_path / "shares.json"
+    for images, modalities in (((pair[0], tmp_path / "deep.png"), ["optical", "sar"]),
+                               ((tmp_path / "deep.png", pair[0]), ["sar", "optical"])):  # fmt: skip
+        arguments = [*map(str, images), "--weights", str(worded), "-o", str(tmp_path / "c.png"), "--json", str(told)]
+        assert main(["landcover", *arguments, "--modality0", "auto", "--modality1", "auto"]) == 0
+        assert json.loads(told.read_text())["modalities"] == modalities
+
+
 def test_landcover_asks_remoteclip_for_any_words(pair, worded, tmp_path, monkeypatch):
     asked = []
 

@@ -22,9 +22,8 @@ def test_pairs_are_read_in_order_and_stretched(shards, scene):
     assert pairs.optical.dtype == pairs.sar.dtype == torch.uint8
     optical, sar = scene
     np.testing.assert_array_equal(pairs.optical[1].permute(1, 2, 0), percentile_stretch(optical[40 : 40 + SIDE, :SIDE]))
-    np.testing.assert_allclose(
-        pairs.sar[0, 0].float(), percentile_stretch(sar[:SIDE, :SIDE]).astype(float), atol=4
-    )  # YUV
+    radar = percentile_stretch(sar[:SIDE, :SIDE]).astype(float)
+    np.testing.assert_allclose(pairs.sar[0, 0].float(), radar, atol=4)  # YUV
     after = pairs.weights[pairs.names.index("ombria__7_after")]
     assert after < pairs.weights[pairs.names.index("ombria__7_before")] == 1
 
