@@ -40,7 +40,8 @@ def add_pair(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("image1", type=Path, help="image to bring onto it, usually SAR")
     for k, default in enumerate(("optical", "sar")):
         parser.add_argument(f"--modality{k}", choices=MODALITIES, default=default,
-                            help=f"of image{k}; auto: by its bands and depth, else inferred (default: {default})")  # fmt: skip
+                            help=f"of image{k}; auto: by its bands and depth, "
+                            f"else inferred by the network (default: {default})")  # fmt: skip
     add_matcher(parser)
 
 
