@@ -14,6 +14,7 @@ import numpy as np
 from eval import peers
 from eval.benchmark import metrics
 from eval.peers import Image, Matcher, Matches
+from kornia_tar.geometry import transform_points
 from kornia_tar.raster.view import MaskedImage
 
 TURNS = (4, 8)
@@ -58,7 +59,7 @@ class Turned:
             return self._matcher.match(image0, image1, **hints)
         turned, back = turn(image1, degrees)
         found = self._matcher.match(image0, turned, **hints)
-        upright = metrics.transform(back, found.points1).astype(np.float32)
+        upright = transform_points(back, found.points1).astype(np.float32)
         return Matches(found.points0, upright, found.confidence, found.std).inside(image0, image1)
 
     def _support(self, found: Matches, model: metrics.Model) -> float:

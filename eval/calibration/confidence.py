@@ -18,7 +18,6 @@ import numpy as np
 import torch
 
 from eval.benchmark.cache import Cache, Prediction, cache_path, read_predictions
-from eval.benchmark.metrics import transform
 from eval.benchmark.pairs import LevelPairs, subsample
 from eval.benchmark.protocol import Pair
 from eval.benchmark.provenance import provenance
@@ -30,6 +29,7 @@ from eval.report.markdown import grid
 from kornia_tar import Registrar, RegistrarConfig, TARMatcher
 from kornia_tar.conventions import CELL
 from kornia_tar.files import replacing, write_json, write_text
+from kornia_tar.geometry import transform_points
 from kornia_tar.network.calibration import Calibration
 from kornia_tar.network.checkpoint import load_checkpoint, save_checkpoint
 from kornia_tar.raster import to_grey
@@ -148,7 +148,7 @@ def halves(names: Iterable[str]) -> dict[str, int]:
 def stated(predictions: Sequence[Prediction], half: Sequence[int]) -> Stated:
     """What was said of the matches of several pairs, each of the half that ``half`` says; errors in px of image1."""
     matches = [prediction.matches for prediction in predictions]
-    errors = [transform(p.truth, p.matches.points0) - p.matches.points1 for p in predictions]
+    errors = [transform_points(p.truth, p.matches.points0) - p.matches.points1 for p in predictions]
     return Stated(
         np.repeat(np.asarray(half, np.intp), [len(m.points0) for m in matches]),
         np.concatenate([m.confidence for m in matches]).astype(np.float64),

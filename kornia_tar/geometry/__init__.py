@@ -6,9 +6,10 @@ Convention:
 """
 
 from kornia_tar.geometry.fit import Fit, fit_least_squares, fit_transform
-from kornia_tar.geometry.least_squares import MINIMAL_POINTS, FloatArray, TransformModel
+from kornia_tar.geometry.least_squares import MINIMAL_POINTS, TransformModel
 from kornia_tar.geometry.matrix import (
     Decomposition,
+    FloatArray,
     compose,
     corner_error,
     decompose,
