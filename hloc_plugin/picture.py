@@ -40,6 +40,6 @@ def draw_inliers(
     cv2.putText(sheet, title, (8, 23), cv2.FONT_HERSHEY_SIMPLEX, 0.55, INK, 1, cv2.LINE_AA)
     good = np.asarray(inliers, bool).reshape(-1)
     rows = np.concatenate([subsample(np.flatnonzero(which), _MOST) for which in (~good, good)])
-    ends = (np.asarray(points, np.float64).reshape(-1, 2)[rows] for points in (points0, points1))
+    start, end = (np.asarray(points, np.float64).reshape(-1, 2)[rows] for points in (points0, points1))
     colours = np.where(good[rows, None], _INLIER, _OUTLIER)
-    return draw_matches(sheet, on0, on1, *ends, colours, joined=good[rows])
+    return draw_matches(sheet, on0, on1, start, end, colours, joined=good[rows])

@@ -135,7 +135,7 @@ def registered(registrar: Registrar, pair: Pair) -> Matches:
     told = pair.hints["modality0"], pair.hints["modality1"]
     found = registrar(pair.image0, pair.image1, modality0=told[0], modality1=told[1])
     m, kept = found.matches, slice(None if found.registered else 0)
-    return Matches(*(part[kept].astype(np.float32) for part in (m.points0, m.points1, m.confidence, m.std)))
+    return Matches(*(part[kept].astype(np.float32) for part in (m.points0, m.points1, m.confidence, m.stated_std)))
 
 
 def halves(names: Iterable[str]) -> dict[str, int]:

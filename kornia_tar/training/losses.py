@@ -188,9 +188,8 @@ def step_loss(
 
     with torch.no_grad():
         matches = assemble(cells, in0, in1, columns, columns)
-        error = (transform_points(batch.matrix[cells.batch], matches.points0[:, None])[:, 0] - matches.points1).norm(
-            dim=-1
-        )
+        true = transform_points(batch.matrix[cells.batch], matches.points0[:, None])[:, 0]
+        error = (true - matches.points1).norm(dim=-1)
         right = ((error < 3) & covisible).float()
     # Of a negative no cell is covisible, so the network's own matches of it are wrong, whatever the matrix says.
     on_negative = batch.negative[cells.batch] & is_own

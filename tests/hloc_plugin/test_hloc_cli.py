@@ -9,8 +9,8 @@ import numpy as np
 import pytest
 
 from hloc_plugin import cli
-from hloc_plugin.formats import DenseMatches, write_features, write_matches
-from kornia_tar.geometry import corner_error, transform_points, warp_image
+from hloc_plugin.formats import write_features, write_matches
+from kornia_tar.geometry import PointMatches, corner_error, transform_points, warp_image
 from kornia_tar.raster import write_image
 from kornia_tar.raster.synthetic import draw_scene
 
@@ -37,7 +37,7 @@ def matched(tmp_path):
         },
     )
     every, ones = np.repeat(np.arange(200)[:, None], 2, axis=1), np.ones(200, np.float32)
-    dense = DenseMatches(points, points, ones)
+    dense = PointMatches(points, points, ones)
     pairs = [("optical.png", "sar.png"), ("optical.png", "other.png")]
     write_matches(tmp_path / "m.h5", {pair: (dense, every, ones) for pair in pairs})
     for name, chosen in (("both", pairs), ("wrong", pairs[1:])):

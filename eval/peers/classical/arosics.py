@@ -60,7 +60,7 @@ class Arosics:
             warnings.simplefilter("ignore")  # it talks of every window
             found = self._tie_points(arrays)
             if found is not None:
-                return found.inside(image0, image1)
+                return found.inside(image0.shape, image1.shape)
             shift = self._shift(arrays)
         if shift is None:
             return grid.none()

@@ -68,7 +68,9 @@ class Vismatch:
         confidence = found.get("matched_confidences")
         if confidence is None:
             confidence = np.ones(len(points[0]))
-        return Matches(points[0], points[1], np.asarray(confidence, np.float32).reshape(-1)).inside(image0, image1)
+        return Matches(points[0], points[1], np.asarray(confidence, np.float32).reshape(-1)).inside(
+            image0.shape, image1.shape
+        )
 
 
 def check(variant: str) -> None:

@@ -33,8 +33,8 @@ class TARRegistrar:
         modality0, modality1 = hints.get("modality0"), hints.get("modality1")
         found = Registrar(self._net, config)(image0, image1, modality0=modality0, modality1=modality1)
         m = found.matches
-        columns = (part.astype(np.float32) for part in (m.points0, m.points1, m.confidence))
-        return Matches(*columns, accepted=found.registered)
+        points0, points1, confidence = (part.astype(np.float32) for part in (m.points0, m.points1, m.confidence))
+        return Matches(points0, points1, confidence, accepted=found.registered)
 
 
 def create(store: Store) -> TARRegistrar:

@@ -132,8 +132,8 @@ def lines(image0: Picture, image1: Picture, points0: Any, points1: Any, errors: 
     on1 = paste(canvas, right, (left.shape[1] + _GAP, 0), image1.shape[1])
     chosen = subsample(np.arange(len(errors)), LINES)
     colours = np.array(COLOURS)[np.searchsorted(GRADES, errors[chosen], side="right")]
-    ends = (np.asarray(points)[chosen] for points in (points0, points1))
-    return draw_matches(canvas, on0, on1, *ends, colours, opacity=0.85)
+    start, end = (np.asarray(points)[chosen] for points in (points0, points1))
+    return draw_matches(canvas, on0, on1, start, end, colours, opacity=0.85)
 
 
 def data_uri(picture: Picture, quality: int) -> str:
