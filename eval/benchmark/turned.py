@@ -60,7 +60,7 @@ class Turned:
         turned, back = turn(image1, degrees)
         found = self._matcher.match(image0, turned, **hints)
         upright = transform_points(back, found.points1).astype(np.float32)
-        return Matches(found.points0, upright, found.confidence, found.std).inside(image0.shape, image1.shape)
+        return Matches(found.points0, upright, found.confidence, found.std).on_images(image0, image1)
 
     def _support(self, found: Matches, model: metrics.Model) -> float:
         if not len(found.points0):

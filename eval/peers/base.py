@@ -38,6 +38,10 @@ class Matches(PointMatches):
         parts = (points0, points1, confidence.reshape(-1), *(() if std is None else (std,)))
         return cls(*(part.detach().float().cpu().numpy() for part in parts))
 
+    def on_images(self, image0: Image, image1: Image) -> Matches:
+        """Keep the matches whose two ends lie on their images; those in padding, or on its edge, do not."""
+        return self.inside(image0.shape, image1.shape, border=False)
+
 
 class Matcher(Protocol):
     """What a peer offers.

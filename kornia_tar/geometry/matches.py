@@ -47,11 +47,18 @@ class PointMatches:
         """The same matches with the images' roles exchanged."""
         return replace(self, points0=self.points1, points1=self.points0)
 
-    def inside(self, size0: Sequence[int], size1: Sequence[int]) -> Self:
-        """Those whose two ends lie on images of these sizes (H, W); an array's shape (H, W, C) will do."""
+    def inside(self, size0: Sequence[int], size1: Sequence[int], *, border: bool = True) -> Self:
+        """Those whose two ends lie on images of these sizes.
+
+        Args:
+            size0: (H, W) of image0; an array's shape (H, W, C) will do.
+            size1: of image1.
+            border: whether the outer edge of the outermost pixels still belongs to an image.
+        """
         kept = np.ones(len(self), bool)
+        below = np.less_equal if border else np.less
         for points, size in ((self.points0, size0), (self.points1, size1)):
-            kept &= ((points > -0.5) & (points < np.array([size[1], size[0]]) - 0.5)).all(axis=1)
+            kept &= (below(-0.5, points) & below(points, np.array([size[1], size[0]]) - 0.5)).all(axis=1)
         return self.chosen(kept)
 
     def chosen(self, rows: ArrayLike) -> Self:

@@ -22,7 +22,9 @@ def some(**more):
 
 
 def test_inside_keeps_what_lies_on_a_pixel_of_both_images():
-    found = some(std=np.ones(5, np.float32), mark=True).inside((5, 10), (6, 10, 3))
+    given = some(std=np.ones(5, np.float32), mark=True)
+    assert given.inside((5, 10), (6, 10)).confidence.tolist() == [0, 1, 2, 3]
+    found = given.inside((5, 10), (6, 10, 3), border=False)
     assert found.confidence.tolist() == [0, 2] and len(found) == len(found.stated_std) == 2
     assert isinstance(found, Marked) and found.mark is True and found.points0.dtype == np.float32
 

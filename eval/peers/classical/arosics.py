@@ -60,7 +60,7 @@ class Arosics:
             warnings.simplefilter("ignore")  # it talks of every window
             found = self._tie_points(arrays)
             if found is not None:
-                return found.inside(image0.shape, image1.shape)
+                return found.on_images(image0, image1)
             shift = self._shift(arrays)
         if shift is None:
             return grid.none()

@@ -62,7 +62,7 @@ class GeFolki:
         x, y = points0.astype(int).T
         points1 = points0 + np.stack([part[y, x] for part in flow], axis=1)
         sure = np.ones(len(points0), np.float32)
-        return Matches(points0.astype(np.float32), points1.astype(np.float32), sure).inside(image0.shape, image1.shape)
+        return Matches(points0.astype(np.float32), points1.astype(np.float32), sure).on_images(image0, image1)
 
     def _whole(self, image: np.ndarray, *args: Any, **kwargs: Any) -> np.ndarray:
         """Rescale whole numbers to whole numbers, as the scikit-image that gefolki was written for did."""
