@@ -42,9 +42,8 @@ class PhaseCorrelation:
         points0 = grid.reshape(-1, 2).astype(np.float64)
         points1 = points0 @ matrix[:, :2].T + matrix[:, 2]
         confidence = np.full(len(points0), np.clip(peak, 0, 1), np.float32)
-        return Matches(points0.astype(np.float32), points1.astype(np.float32), confidence).inside(
-            image0.shape, image1.shape
-        )
+        found = Matches(points0.astype(np.float32), points1.astype(np.float32), confidence)
+        return found.on_images(image0, image1)
 
 
 def _edges(image: Image) -> Float:
