@@ -142,7 +142,10 @@ def run_match_dense(a: argparse.Namespace) -> int:
     from hloc_plugin.formats import read_pairs
     from kornia_tar.files import output_folder
 
-    conf = configured(a)
+    conf = configured(
+        a.conf, a.resize_max, weights=a.weights, text=a.text, rotations=a.rotations, nodata=a.nodata,
+        match_threshold=a.threshold, modality=a.modality,
+    )  # fmt: skip
     read_pairs(a.pairs)
     if not a.images.is_dir():
         raise FileNotFoundError(f"{a.images}: no such folder of images")
@@ -164,20 +167,22 @@ def run_match_dense(a: argparse.Namespace) -> int:
     return 0
 
 
-def configured(a: argparse.Namespace) -> dict[str, Any]:
-    """The chosen conf with what the command line says otherwise."""
-    conf = deepcopy(confs[a.conf])
-    told = {
-        "weights": a.weights, "text": a.text, "rotations": a.rotations, "nodata": a.nodata,
-        "match_threshold": a.threshold, "modality": a.modality,
-    }  # fmt: skip
-    conf["model"] |= {key: value for key, value in told.items() if value is not None}
-    if a.modality == "auto":
+def configured(name: str, resize_max: int | None = None, **model: Any) -> dict[str, Any]:
+    """Return the conf of that name with what is said otherwise.
+
+    Args:
+        name: of :data:`hloc_plugin.confs.confs`.
+        resize_max: longest side that the matcher sees, px; None: the conf's.
+        **model: keys of the conf's ``model``; None leaves the conf's own. The modality "auto" is hloc's None.
+    """
+    conf = deepcopy(confs[name])
+    conf["model"] |= {key: value for key, value in model.items() if value is not None}
+    if model.get("modality") == "auto":
         conf["model"]["modality"] = None
-    if a.resize_max is not None:
-        if a.resize_max < 32:
-            raise ValueError(f"--resize-max must be at least 32, got {a.resize_max}")
-        conf["preprocessing"]["resize_max"] = a.resize_max
+    if resize_max is not None:
+        if resize_max < 32:
+            raise ValueError(f"--resize-max must be at least 32, got {resize_max}")
+        conf["preprocessing"]["resize_max"] = resize_max
     return conf
 
 

@@ -12,13 +12,14 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from hloc_plugin.formats import DenseMatches, Floats, Pair, read_pairs, write_features, write_matches
+from hloc_plugin.formats import Floats, Pair, read_pairs, write_features, write_matches
 from hloc_plugin.model import DEFAULTS, load_matcher, match
 from kornia_tar.conventions import MIN_SIDE
 from kornia_tar.files import output_folder
-from kornia_tar.raster import read_image, to_grey8
+from kornia_tar.geometry import PointMatches
+from kornia_tar.raster import read_image, to_grey, to_grey8, told_modality
 
-Indexed = tuple[DenseMatches, NDArray[np.int64], Floats]
+Indexed = tuple[PointMatches, NDArray[np.int64], Floats]
 
 
 def match_dense(
@@ -52,7 +53,7 @@ def match_dense(
     settings = {**DEFAULTS, **conf["model"]}
     matcher = load_matcher(conf["model"]).to("cuda" if torch.cuda.is_available() else "cpu")
     out = output_folder(export_dir)
-    dense: dict[Pair, DenseMatches] = {}
+    dense: dict[Pair, PointMatches] = {}
     for number, (name0, name1) in enumerate(names, 1):
         started = time.perf_counter()
         data, scales = {}, []
@@ -64,7 +65,7 @@ def match_dense(
             scales.append(scale)
         found = {k: v.float().cpu().numpy() for k, v in match(matcher, data, settings).items()}
         points = [((found[f"keypoints{k}"] + 0.5) * scales[k] - 0.5).astype(np.float32) for k in (0, 1)]
-        dense[name0, name1] = DenseMatches(points[0], points[1], found["scores"])
+        dense[name0, name1] = PointMatches(points[0], points[1], found["scores"])
         seconds = time.perf_counter() - started
         progress(f"[{number}/{len(names)}] {name0} {name1}: {len(points[0])} matches, {seconds:.1f} s")
     features, matches = join_keypoints(dense, conf["max_error"], conf["cell_size"], max_kps)
@@ -79,11 +80,9 @@ def load_image(path: Path, resize_max: int | None) -> tuple[Floats, NDArray[np.b
     raster = read_image(path)
     pixels, mask = raster.pixels, raster.mask
     if pixels.dtype != np.uint8:
-        grey = to_grey8(raster, "sar" if pixels.ndim == 2 else "optical")
+        grey = to_grey8(raster, told_modality(raster, "auto"))
     else:  # finished pictures keep their values, as in hloc
-        colour = pixels.ndim == 3 and pixels.shape[-1] == 3
-        band = cv2.cvtColor(pixels, cv2.COLOR_RGB2GRAY) if colour else pixels.reshape(*raster.size, -1)[..., 0]
-        grey = np.where(mask, band, 0).astype(np.uint8)
+        grey = np.where(mask, to_grey(pixels), 0).astype(np.uint8)
     height, width = raster.size
     factor = min(1.0, (resize_max or max(height, width)) / max(height, width))
     size = max(MIN_SIDE, round(width * factor)), max(MIN_SIDE, round(height * factor))
@@ -94,7 +93,7 @@ def load_image(path: Path, resize_max: int | None) -> tuple[Floats, NDArray[np.b
 
 
 def join_keypoints(
-    dense: Mapping[Pair, DenseMatches], max_error: float, cell_size: float, max_kps: int | None
+    dense: Mapping[Pair, PointMatches], max_error: float, cell_size: float, max_kps: int | None
 ) -> tuple[dict[str, tuple[Floats, Floats]], dict[Pair, Indexed]]:
     """Turn matches of pairs into keypoints of images that the pairs share.
 
@@ -114,9 +113,9 @@ def join_keypoints(
     points: dict[str, list[Floats]] = {}
     scores: dict[str, list[Floats]] = {}
     for pair, found in dense.items():
-        for name, keypoints in zip(pair, (found.keypoints0, found.keypoints1), strict=True):
+        for name, keypoints in zip(pair, (found.points0, found.points1), strict=True):
             points.setdefault(name, []).append(keypoints)
-            scores.setdefault(name, []).append(found.scores)
+            scores.setdefault(name, []).append(found.confidence)
     features: dict[str, tuple[Floats, Floats]] = {}
     ids: dict[str, Iterable[NDArray[np.int64]]] = {}
     for name, parts in points.items():
@@ -128,11 +127,11 @@ def join_keypoints(
     matches: dict[Pair, Indexed] = {}
     for pair, found in dense.items():
         indices = np.stack([next(ids[name]) for name in pair], axis=-1)  # type: ignore[call-overload]
-        best = np.argsort(-found.scores, kind="stable")
+        best = np.argsort(-found.confidence, kind="stable")
         best = best[(indices[best] >= 0).all(1)]
         for column in (0, 1):
             best = best[np.sort(np.unique(indices[best, column], return_index=True)[1])]
-        matches[pair] = found, indices[best], found.scores[best]
+        matches[pair] = found, indices[best], found.confidence[best]
     return features, matches
 
 

@@ -15,24 +15,16 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
 from pathlib import Path
-from typing import NamedTuple
 
 import h5py
 import numpy as np
 from numpy.typing import NDArray
 
 from kornia_tar.files import one_line, replacing
+from kornia_tar.geometry import PointMatches
 
 Pair = tuple[str, str]
 Floats = NDArray[np.float32]
-
-
-class DenseMatches(NamedTuple):
-    """Matches of one pair, in pixels of both images."""
-
-    keypoints0: Floats  # (M, 2)
-    keypoints1: Floats  # (M, 2)
-    scores: Floats  # (M,)
 
 
 def names_to_pair(name0: str, name1: str) -> str:
@@ -71,12 +63,13 @@ def write_features(path: Path, keypoints: Mapping[str, tuple[Floats, Floats]]) -
             group["score"] = np.asarray(score, np.float32)
 
 
-def write_matches(path: Path, matches: Mapping[Pair, tuple[DenseMatches, NDArray[np.integer], Floats]]) -> None:
+def write_matches(path: Path, matches: Mapping[Pair, tuple[PointMatches, NDArray[np.integer], Floats]]) -> None:
     """Write pair → (dense matches, (K, 2) indices of keypoints, (K,) their scores)."""
     with replacing(path) as temporary, h5py.File(temporary, "w") as file:
         for pair, (dense, indices, scores) in matches.items():
             group = file.create_group(names_to_pair(*pair))
-            for name, array in dense._asdict().items():
+            arrays = {"keypoints0": dense.points0, "keypoints1": dense.points1, "scores": dense.confidence}
+            for name, array in arrays.items():
                 group[name] = np.asarray(array, np.float32)
             count = int(indices[:, 0].max()) + 1 if len(indices) else 0
             matches0 = np.full(count, -1, np.int32)

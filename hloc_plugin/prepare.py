@@ -13,7 +13,7 @@ from typing import Any, Literal
 import numpy as np
 
 from kornia_tar.files import output_folder, write_json
-from kornia_tar.raster import Raster, read_image, to_grey8, to_rgb8, write_image
+from kornia_tar.raster import Raster, read_image, to_grey8, to_rgb8, told_modality, write_image
 
 SUFFIXES = (".tif", ".tiff", ".vrt", ".img", ".jp2", ".png", ".jpg", ".jpeg", ".webp", ".bmp")
 
@@ -36,7 +36,8 @@ def prepare_images(
     Args:
         sources: image files, and folders whose images (:data:`SUFFIXES`) are taken.
         out: folder; made when missing.
-        modality: of all sources; None: one band of more than 8 bits is SAR, all else optical.
+        modality: of all sources; None: as :func:`kornia_tar.raster.told_modality` decides for "auto", which leaves
+            8-bit grey images open (null in ``prepare.json``).
         progress: told one line for each image.
 
     Returns:
@@ -55,15 +56,15 @@ def prepare_images(
     images, about = output_folder(out / "images"), []
     for number, (name, path) in enumerate(files.items(), 1):
         raster = read_image(path)
-        kind = modality or ("sar" if raster.pixels.ndim == 2 and raster.pixels.dtype != np.uint8 else "optical")
-        colour = kind == "optical" and raster.pixels.ndim == 3 and raster.pixels.shape[-1] >= 3
+        kind = told_modality(raster, modality or "auto")
+        colour = kind != "sar" and raster.pixels.ndim == 3 and raster.pixels.shape[-1] >= 3
         pixels = np.maximum(to_rgb8(raster) if colour else to_grey8(raster, kind), 1)
         mask = raster.mask[..., None] if pixels.ndim == 3 else raster.mask
         write_image(images / name, np.where(mask, pixels, 0).astype(np.uint8))
         if not raster.mask.all():
             write_image(output_folder(out / "masks") / f"{name}.png", raster.mask.astype(np.uint8) * 255)
         about.append({"image": name, "modality": kind, **_about(raster)})
-        progress(f"[{number}/{len(files)}] {path} → {images / name}, {kind}, {raster.mask.mean():.0%} valid")
+        progress(f"[{number}/{len(files)}] {path} → {images / name}, {kind or 'grey'}, {raster.mask.mean():.0%} valid")
     convention = "transform: GDAL's order a b c d e f, from the corner of pixel (0, 0)"
     write_json(out / "prepare.json", {"convention": convention, "images": about})
     return list(files)

@@ -12,6 +12,7 @@ from typing import Literal
 
 Modality = Literal["optical", "sar"]
 MODALITIES: tuple[Modality, ...] = ("optical", "sar")
+LUMINANCE = (0.299, 0.587, 0.114)  # of red, green and blue: ITU-R BT.601, as OpenCV and kornia have it
 CELL = 8  # pixels on a side of a coarse cell
 STRIDE = 16  # of the network's deepest stage, px; images are padded to a multiple of it
 MIN_SIDE = 2 * STRIDE  # of an image, px

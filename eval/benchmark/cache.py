@@ -157,9 +157,9 @@ def _read(group: h5py.Group) -> Prediction:
     height, width = (int(side) for side in group.attrs["shape0"])
     return Prediction(
         matches=Matches(
-            group["keypoints0"][()],
-            group["keypoints1"][()],
-            group["confidence"][()],
+            points0=group["keypoints0"][()],
+            points1=group["keypoints1"][()],
+            confidence=group["confidence"][()],
             std=group["std"][()] if "std" in group else None,
             accepted=bool(group.attrs["accepted"]) if "accepted" in group.attrs else None,
         ),

@@ -13,6 +13,8 @@ import cv2
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
+from kornia_tar.geometry import transform_points
+
 Array = NDArray[np.float64]
 Model = Literal["affine", "homography"]
 
@@ -48,17 +50,12 @@ class PairScore:
     accepted: bool | None = None
 
 
-def transform(matrix: ArrayLike, points: ArrayLike) -> Array:
-    """Map points (N, 2) by a 3x3 matrix; returns (N, 2)."""
-    points = np.asarray(points, dtype=np.float64).reshape(-1, 2)
-    homogeneous = np.column_stack([points, np.ones(len(points))]) @ np.asarray(matrix, dtype=np.float64).T
-    with np.errstate(divide="ignore", invalid="ignore"):
-        return np.asarray(homogeneous[:, :2] / homogeneous[:, 2:], dtype=np.float64)
-
-
 def match_errors(points0: ArrayLike, points1: ArrayLike, truth: ArrayLike) -> Array:
-    """Return the distance in px, in image1, of each match (N, 2), (N, 2) from where the truth puts it; (N,)."""
-    residual = transform(truth, points0) - np.asarray(points1, dtype=np.float64).reshape(-1, 2)
+    """Return the distance in px, in image1, of each match (N, 2), (N, 2) from where the truth puts it; (N,).
+
+    Infinite where the truth puts it on the horizon alone; behind it, the distance is to the point's projective image.
+    """
+    residual = transform_points(truth, points0, horizon=False) - np.asarray(points1, dtype=np.float64).reshape(-1, 2)
     errors = np.linalg.norm(residual, axis=1)
     return np.where(np.isnan(errors), np.inf, errors)
 
@@ -101,7 +98,7 @@ def corner_error(matrix: ArrayLike | None, truth: ArrayLike, shape0: Sequence[in
         return float("inf")
     bottom, right = shape0[0] - 1, shape0[1] - 1
     corners = [(0, 0), (right, 0), (right, bottom), (0, bottom)]
-    return float(match_errors(corners, transform(matrix, corners), truth).mean())
+    return float(match_errors(corners, transform_points(matrix, corners, horizon=False), truth).mean())
 
 
 def tie_errors(matrix: ArrayLike | None, tie_points: ArrayLike) -> Array:

@@ -21,6 +21,7 @@ from eval.benchmark.metrics import Model
 from eval.datasets import Dataset, Sample
 from kornia_tar.files import replacing
 from kornia_tar.geometry import fit_least_squares
+from kornia_tar.raster import percentile_stretch
 
 Image = NDArray[np.uint8]
 Matrix = NDArray[np.float64]
@@ -185,21 +186,6 @@ def read_warps(dataset: str, level: str, folder: Path = WARPS) -> dict[str, Matr
     return warps
 
 
-def stretch(image: Image) -> Image:
-    """Stretch the 2nd to 98th percentile of an image, all channels together, to 0..255.
-
-    Args:
-        image: (H, W) or (H, W, 3) uint8.
-
-    Returns:
-        The same shape, uint8; a constant image comes back as it is.
-    """
-    low, high = np.percentile(image, (2, 98))
-    if high <= low:
-        return image
-    return np.clip((image.astype(np.float32) - low) * (255 / (high - low)) + 0.5, 0, 255).astype(np.uint8)
-
-
 def levels_for(dataset: Dataset, wanted: Sequence[str]) -> list[str]:
     """Return the levels a set is run at: ``real`` for one that brings its own truth, else those wanted."""
     first = dataset.read(dataset.names[0])
@@ -232,7 +218,7 @@ def make_pair(sample: Sample, warp: Matrix | None) -> Pair:
         ValueError: when a warp is wanted of images that differ in size or are too small, or no truth is known.
     """
     # Stretched before it is warped: filled zeros must not move the percentiles.
-    image0, image1 = stretch(sample.optical), stretch(sample.other)
+    image0, image1 = percentile_stretch(sample.optical), percentile_stretch(sample.other)
     sides = (("modality0", "optical"), ("modality1", sample.modality))
     hints = {key: value for key, value in sides if value in ("optical", "sar")}
     if warp is None:

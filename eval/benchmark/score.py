@@ -14,6 +14,7 @@ from eval.benchmark.cache import Prediction, file_key, read_about, read_names, r
 from eval.benchmark.pairs import hash_warps, model_of, stored_warps
 from eval.benchmark.protocol import LEVELS, WARPS, Matrix
 from eval.benchmark.table import PairErrors, Table, motion
+from kornia_tar.geometry import transform_points
 
 
 def cached_names(dataset: str, level: str, folder: Path) -> list[str]:
@@ -99,4 +100,4 @@ def _perfect(prediction: Prediction, model: metrics.Model) -> metrics.PairScore:
     """Score a grid of true matches: what the shared estimator itself can reach."""
     height, width = prediction.shape0
     grid = np.stack(np.meshgrid(np.arange(4, width, 8), np.arange(4, height, 8)), -1).reshape(-1, 2)
-    return metrics.score_pair(grid, metrics.transform(prediction.truth, grid), prediction.truth, (height, width), model)
+    return metrics.score_pair(grid, transform_points(prediction.truth, grid), prediction.truth, (height, width), model)

@@ -15,6 +15,7 @@ import numpy as np
 from eval import peers
 from eval.benchmark import metrics
 from eval.peers import Image, Matcher, Matches
+from kornia_tar.geometry import transform_points
 from kornia_tar.raster.view import MaskedImage
 
 TURNS = (4, 8)
@@ -59,8 +60,8 @@ class Turned:
             return self._matcher.match(image0, image1, **hints)
         turned, back = turn(image1, degrees)
         found = self._matcher.match(image0, turned, **hints)
-        upright = metrics.transform(back, found.points1).astype(np.float32)
-        return replace(found, points1=upright).inside(image0, image1)
+        upright = transform_points(back, found.points1).astype(np.float32)
+        return replace(found, points1=upright).on_images(image0, image1)
 
     def _support(self, found: Matches, model: metrics.Model) -> float:
         if not len(found.points0):

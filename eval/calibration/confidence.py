@@ -14,12 +14,10 @@ from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any, NamedTuple
 
-import cv2
 import numpy as np
 import torch
 
 from eval.benchmark.cache import Cache, Prediction, cache_path, read_predictions
-from eval.benchmark.metrics import transform
 from eval.benchmark.pairs import LevelPairs, subsample
 from eval.benchmark.protocol import Pair
 from eval.benchmark.provenance import provenance
@@ -27,11 +25,14 @@ from eval.calibration.reliability import BINS, CROSS, Stated, figures, fit, held
 from eval.datasets import Dataset, Sample
 from eval.peers import Matches, to_tensor
 from eval.peers.ours.tar import TAR
+from eval.report.markdown import grid
 from kornia_tar import Registrar, RegistrarConfig, TARMatcher
 from kornia_tar.conventions import CELL
 from kornia_tar.files import replacing, write_json, write_text
+from kornia_tar.geometry import transform_points
 from kornia_tar.network.calibration import Calibration
 from kornia_tar.network.checkpoint import load_checkpoint, save_checkpoint
+from kornia_tar.raster import to_grey
 
 OUTPUTS = {"matches": "one pass", "tie_points": "Registrar's tie points"}
 PAIRS = {CROSS: "optical–SAR", "optical-optical": "optical–optical", "sar-sar": "SAR–SAR"}
@@ -117,8 +118,7 @@ def pair_of(source: LevelPairs, name: str, kind: str) -> Pair:
             raise ValueError(f"{name} shows {sample.modality} beside optical; calibration needs optical–SAR pairs")
         images = {"optical": sample.optical, "sar": sample.other}
         other = images[second]
-        grey = other if other.ndim == 2 else np.asarray(cv2.cvtColor(other, cv2.COLOR_RGB2GRAY), np.uint8)
-        return replace(sample, optical=images[first], other=grey)
+        return replace(sample, optical=images[first], other=to_grey(other))
 
     return replace(source.pair(name, show), hints={"modality0": first, "modality1": second})
 
@@ -136,7 +136,7 @@ def registered(registrar: Registrar, pair: Pair) -> Matches:
     found = registrar(pair.image0, pair.image1, modality0=told[0], modality1=told[1])
     m, kept = found.matches, slice(None if found.registered else 0)
     points0, points1, confidence, std = (
-        part[kept].astype(np.float32) for part in (m.points0, m.points1, m.confidence, m.std)
+        part[kept].astype(np.float32) for part in (m.points0, m.points1, m.confidence, m.stated_std)
     )
     return Matches(points0, points1, confidence, std)
 
@@ -151,7 +151,7 @@ def halves(names: Iterable[str]) -> dict[str, int]:
 def stated(predictions: Sequence[Prediction], half: Sequence[int]) -> Stated:
     """What was said of the matches of several pairs, each of the half that ``half`` says; errors in px of image1."""
     matches = [prediction.matches for prediction in predictions]
-    errors = [transform(p.truth, p.matches.points0) - p.matches.points1 for p in predictions]
+    errors = [transform_points(p.truth, p.matches.points0) - p.matches.points1 for p in predictions]
     return Stated(
         np.repeat(np.asarray(half, np.intp), [len(m.points0) for m in matches]),
         np.concatenate([m.confidence for m in matches]).astype(np.float64),
@@ -218,20 +218,22 @@ def _tables(rows: Rows, calibration: Calibration) -> list[str]:
         "image and itself, warped. Without matches: tie points that the registrar's gates do not trust.", "",
         "Confidence, the probability of being within 3 px. ECE: mean distance of what is stated from what is true, "
         f"{BINS} bins of equally many matches.", "",
-        "| | pairs | without matches | matches | within 3 px | stated | ECE |", "|---|" + "---:|" * 6,
-        *(f"| {name} | {row['pairs']} | {row['pairs without matches']} | {row['matches']} "
-          f"| {row['before']['within 3 px']:.3f} | {both(row, 'stated confidence', 3)} | {both(row, 'ECE', 3)} |"
-          for name, row in named), "",
+        *grid(
+            ("", "pairs", "without matches", "matches", "within 3 px", "stated", "ECE"),
+            ([name, str(row["pairs"]), str(row["pairs without matches"]), str(row["matches"]),
+              f"{row['before']['within 3 px']:.3f}", both(row, "stated confidence", 3), both(row, "ECE", 3)]
+             for name, row in named)), "",
         f"`std`, of matches within {CELL} px (a coarse cell): root mean square of the stated one-sigma errors and of "
         "the true errors per axis, px. ENCE: mean of |true - stated| / stated over the bins. Fitted on optical–SAR "
         "pairs alone: no two images of one modality are as alike as one and itself.", "",
-        f"| | within {CELL} px | true | stated | true / stated | ENCE |", "|---|" + "---:|" * 5,
-        *(f"| {name} | {row['before']['within a cell']:.3f} | {row['before']['true std']:.2f} "
-          f"| {both(row, 'stated std', 2)} | {both(row, 'true over stated', 2)} | {both(row, 'ENCE', 2)} |"
-          for name, row in named), "",
+        *grid(
+            ("", f"within {CELL} px", "true", "stated", "true / stated", "ENCE"),
+            ([name, f"{row['before']['within a cell']:.3f}", f"{row['before']['true std']:.2f}",
+              *(both(row, key, 2) for key in ("stated std", "true over stated", "ENCE"))]
+             for name, row in named)), "",
         "The fit to all scenes:", "",
-        "| | optical–SAR | one modality |", "|---|---|---|",
-        *(f"| {OUTPUTS[output]} | {fit.cross} | {fit.same} |" for output, fit in fits),
+        *grid(("", "optical–SAR", "one modality"),
+              ([OUTPUTS[output], str(fit.cross), str(fit.same)] for output, fit in fits), text=3),
     ]  # fmt: skip
 
 

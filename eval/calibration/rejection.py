@@ -18,6 +18,7 @@ from eval.benchmark.pairs import LevelPairs, subsample
 from eval.benchmark.provenance import provenance
 from eval.datasets import Dataset
 from eval.peers.ours.tar import TAR
+from eval.report.markdown import grid
 from kornia_tar import Registrar, RegistrarConfig
 from kornia_tar.files import replacing, write_json, write_text
 from kornia_tar.geometry import corner_error
@@ -165,6 +166,6 @@ def write(folder: Path, dataset: str, level: str, true: Sequence[Outcome], misma
     lines = [
         f"## Rejection, {dataset}, level {level}", "",
         "The Registrar's own transform on true pairs, all and those that it accepts, and on mismatched ones.", "",
-        "| figure | value |", "|---|---:|", *(f"| {name} | {value:.4g} |" for name, value in figures.items()),
+        *grid(("figure", "value"), ([name, f"{value:.4g}"] for name, value in figures.items())),
     ]  # fmt: skip
     return write_text(folder / f"{dataset}.{level}.rejection.md", "\n".join(lines) + "\n")

@@ -8,6 +8,8 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
+from kornia_tar.raster import to_grey
+
 _ANGLES = np.arange(91)  # degrees, as SRIF turned its images
 _COARSE, _FINE = 128, 256  # sides at which all angles, and the best one's neighbours, are tried
 _NEAR = 3  # degrees around the best angle looked at again
@@ -43,7 +45,7 @@ def recover_truth(optical: NDArray[np.uint8], sar: NDArray[np.uint8]) -> tuple[N
         (3, 3) matrix that maps optical to SAR (pixel centres at integers), and a confidence in [0, 1]: how far the
         best angle stands above the best of those 8 degrees or more away, as a part of its height above the median.
     """
-    grey = optical if optical.ndim == 2 else np.asarray(cv2.cvtColor(optical, cv2.COLOR_RGB2GRAY), dtype=np.uint8)
+    grey = to_grey(optical)
     scores = _scores(grey, sar, _COARSE, _ANGLES)
     best = int(scores.argmax())
     second = scores[np.abs(_ANGLES - best) >= _APART].max()

@@ -7,33 +7,28 @@ Convention: a peer takes and gives pixels whose centres are integers, x before y
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Protocol
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 
+from kornia_tar.conventions import LUMINANCE
+from kornia_tar.geometry import PointMatches
+
 Image = NDArray[np.uint8]
 
 
 @dataclass(frozen=True)
-class Matches:
-    """Point matches of one pair, in pixels with centres at integers.
+class Matches(PointMatches):
+    """Point matches of one pair; what their confidence means is the matcher's own.
 
     Args:
-        points0: (N, 2) x, y in image0.
-        points1: (N, 2) x, y in image1.
-        confidence: (N,), higher is better; what it means is the matcher's own.
-        std: (N,) stated one-sigma error per axis, px; None where it is not asked for.
         accepted: whether the matcher itself trusts this answer; None of a matcher that does not say.
     """
 
-    points0: NDArray[np.float32]
-    points1: NDArray[np.float32]
-    confidence: NDArray[np.float32]
-    std: NDArray[np.float32] | None = None
-    accepted: bool | None = None
+    accepted: bool | None = field(default=None, kw_only=True)
 
     @classmethod
     def of(
@@ -43,13 +38,9 @@ class Matches:
         parts = (points0, points1, confidence.reshape(-1), *(() if std is None else (std,)))
         return cls(*(part.detach().float().cpu().numpy() for part in parts))
 
-    def inside(self, image0: Image, image1: Image) -> Matches:
-        """Keep the matches whose two ends lie on their images; those in padding do not."""
-        kept = np.ones(len(self.points0), bool)
-        for points, image in ((self.points0, image0), (self.points1, image1)):
-            kept &= ((points > -0.5) & (points < np.array(image.shape[1::-1]) - 0.5)).all(axis=1)
-        std = None if self.std is None else self.std[kept]
-        return Matches(self.points0[kept], self.points1[kept], self.confidence[kept], std, self.accepted)
+    def on_images(self, image0: Image, image1: Image) -> Matches:
+        """Keep the matches whose two ends lie on their images; those in padding, or on its edge, do not."""
+        return self.inside(image0.shape, image1.shape, border=False)
 
 
 class Matcher(Protocol):
@@ -94,7 +85,7 @@ def to_tensor(image: Image, channels: int | None = None) -> torch.Tensor:
     tensor = torch.from_numpy(np.ascontiguousarray(image)).float() / 255
     tensor = tensor[None] if tensor.ndim == 2 else tensor.permute(2, 0, 1)
     if channels == 1 and len(tensor) == 3:
-        tensor = torch.tensor([0.299, 0.587, 0.114]).view(3, 1, 1).mul(tensor).sum(0, keepdim=True)
+        tensor = torch.tensor(LUMINANCE).view(3, 1, 1).mul(tensor).sum(0, keepdim=True)
     elif channels == 3:
         tensor = tensor.expand(3, -1, -1)
     return tensor[None]

@@ -23,9 +23,10 @@ from eval.benchmark.score import score_prediction
 from eval.benchmark.table import motion
 from eval.datasets import Dataset
 from eval.peers import Matches
-from eval.report.page.pictures import checkerboard, rgb
+from eval.report.page.pictures import checkerboard
 from kornia_tar.files import replacing
 from kornia_tar.geometry import transform_points
+from kornia_tar.outputs.drawing import to_rgb
 
 Array = NDArray[np.float64]
 
@@ -143,7 +144,7 @@ def draw_images(worst: Worst, path: Path) -> Path:
         for row, failure in enumerate(worst.failures):
             pair, top = failure.pair, _HEAD + row * (words + side + below)
             _caption(figure, failure, _MARGIN, top, wide=True)
-            image0, image1 = rgb(pair.image0), rgb(pair.image1)
+            image0, image1 = to_rgb(pair.image0), to_rgb(pair.image1)
             found = image0 if failure.matrix is None else checkerboard(image0, image1, failure.matrix)
             pictures = [
                 (_label(pair, 0), image0, None),

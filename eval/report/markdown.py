@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -124,20 +124,31 @@ def joined(tables: Sequence[Table], made: dict[str, Any]) -> str:
             f"{other.source}. Protocol: {other.protocol}.",
         ]
         lines += [other.note] if other.note else []
-        lines += ["", *_grid(["method", *other.columns], other.cells)]
+        lines += ["", *grid(["method", *other.columns], other.cells)]
     return "\n".join([*lines, "", "## Provenance", "", *made_by(made)]) + "\n"
 
 
 def _rows(table: Table, keys: Sequence[str] | None = None) -> list[str]:
     shown = columns(table, keys)
     cells = [[row["matcher"], *(cell(row, column) for column in shown)] for row in table.rows]
-    lines = _grid(["matcher", *(column.head for column in shown)], cells)
+    lines = grid(["matcher", *(column.head for column in shown)], cells)
     if table.ceiling:
         reach = ", ".join(f"SR@{limit} {percent(table.ceiling[f'SR@{limit}'])}" for limit in (1, 3, 5, 10))
         lines += ["", f"True matches through the same estimator: {reach}."]
     return [*lines, "", *(f"- {name}: not run: {reason}" for name, reason in table.not_run.items())]
 
 
-def _grid(heads: Sequence[str], rows: Sequence[Sequence[str]]) -> list[str]:
-    lines = ["| " + " | ".join(heads) + " |", "|---|" + "---:|" * (len(heads) - 1)]
-    return lines + ["| " + " | ".join(text.replace("|", "\\|") for text in row) + " |" for row in rows]
+def grid(heads: Sequence[str], rows: Iterable[Sequence[str]], text: int = 1) -> list[str]:
+    """Lay cells out as the lines of a Markdown table.
+
+    Args:
+        heads: of the columns.
+        rows: a cell for each column; a bar in a cell does not end it.
+        text: how many columns, from the left, hold text; the others hold numbers and are set flush right.
+    """
+    lines = [_line(heads), "|" + "---|" * text + "---:|" * (len(heads) - text)]
+    return lines + [_line([cell.replace("|", "\\|") for cell in row]) for row in rows]
+
+
+def _line(cells: Sequence[str]) -> str:
+    return f"| {' | '.join(cells)} |"

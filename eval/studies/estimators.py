@@ -17,6 +17,7 @@ from numpy.typing import NDArray
 from eval.benchmark import metrics, pairs
 from eval.benchmark.cache import Prediction, cache_path, read_about, read_names, read_predictions
 from eval.benchmark.protocol import LEVELS
+from eval.report.markdown import grid
 from hloc_plugin._pycolmap import load as pycolmap
 from kornia_tar.geometry import fit_least_squares, fit_transform
 
@@ -193,16 +194,14 @@ def markdown(comparisons: Sequence[Comparison]) -> str:
     for c in comparisons:
         ceiling = LEVELS[c.level].describe() if c.level in LEVELS else "the set's own truth"
         lines += ["", f"## {c.matcher} on {c.dataset}, level {c.level} ({c.pairs} pairs; {ceiling})", ""]
-        lines += [
-            "| estimator | SR@1 | SR@3 | SR@5 | SR@10 | median px | inlier precision | ms |",
-            "|---|" + "---:|" * 7,
-        ]
+        rows = []
         for row in c.rows:
             cells = ["–" if row[f"SR@{t}"] is None else f"{100 * row[f'SR@{t}']:.1f}" for t in metrics.SR_PIXELS]
             median = row["median corner error"]
             cells += ["–" if median is None else f"{median:.2f}", f"{100 * row['inlier precision@3']:.1f}"]
-            lines.append("| " + " | ".join([row["estimator"], *cells, f"{1000 * row['seconds']:.1f}"]) + " |")
-        lines += ["", *(f"- {name}: not run: {reason}" for name, reason in c.not_run.items())]
+            rows.append([row["estimator"], *cells, f"{1000 * row['seconds']:.1f}"])
+        heads = ["estimator", *(f"SR@{t}" for t in metrics.SR_PIXELS), "median px", "inlier precision", "ms"]
+        lines += [*grid(heads, rows), "", *(f"- {name}: not run: {reason}" for name, reason in c.not_run.items())]
     return "\n".join(lines).rstrip() + "\n"
 
 

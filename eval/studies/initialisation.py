@@ -153,13 +153,13 @@ def write(starts: Starts, folder: Path, limit: int | None = None) -> Path:
         f"{len(starts.names)} pairs; {drawn.describe()}. SR: % of pairs whose mean corner error, of the transform "
         "itself, is below so many px; no transform is an infinite error. CPU seconds of a pair: median and mean, "
         f"{made['threads']} thread(s).", "",
-        "| variant | starts | " + " | ".join(heads) + " |", "|---|---|" + "---:|" * len(heads),
     ]  # fmt: skip
+    shown = []
     for row in rows:
         cells = [markdown.percent(row[f"SR@{limit}"]) for limit in PIXELS]
         cells += [markdown.pixels(row["median px"]), f"{row['CPU seconds']:.2f}", f"{row['mean CPU seconds']:.2f}"]
-        lines.append("| " + " | ".join([row["matcher"], row["starts"], *cells]) + " |")
-    lines += ["", *made_by(made)]
+        shown.append([row["matcher"], row["starts"], *cells])
+    lines += [*markdown.grid(["variant", "starts", *heads], shown, text=2), "", *made_by(made)]
     write_text(path, "\n".join(lines) + "\n")
     pairs = {"names": starts.names, "motions": starts.motions, "errors": starts.errors, "seconds": starts.seconds}
     configs = {name: asdict(config) for name, config in VARIANTS.items()}

@@ -14,11 +14,11 @@ from pathlib import Path
 import numpy as np
 
 from eval.benchmark.cache import Prediction, cache_path, read_about, read_names, read_predictions
-from eval.benchmark.metrics import Array, corner_error, estimate, success_rate, transform
+from eval.benchmark.metrics import Array, corner_error, estimate, success_rate
 from eval.benchmark.pairs import model_of
 from eval.benchmark.provenance import provenance
 from eval.report import markdown
-from kornia_tar.geometry import TransformModel, fit_least_squares
+from kornia_tar.geometry import TransformModel, fit_least_squares, transform_points
 
 NEAR = 10.0  # px of the mean corner error, within which a result says something of the labels
 TRUTHS: tuple[TransformModel | None, ...] = (None, "similarity", "affine")
@@ -106,9 +106,7 @@ def describe(found: Labels, dataset: str, matcher: str) -> str:
             "",
             f"Success under `{second}`, all {len(found.errors[_name(None)])} pairs:",
             "",
-            "| truth | " + " | ".join(f"SR@{limit}" for limit in PIXELS) + " |",
-            "|---|" + "---:|" * len(PIXELS),
-            *(f"| {' | '.join(row)} |" for row in rows),
+            *markdown.grid(["truth", *(f"SR@{limit}" for limit in PIXELS)], rows),
             "",
             f"Made by `{made['command']}`, commit {made['commit']}, {made['hardware']}, {made['date']}.",
             "",
@@ -130,6 +128,6 @@ def _moved(matrix: Array | None, prediction: Prediction) -> tuple[Array, Array] 
     if matrix is None or corner_error(matrix, truth, prediction.shape0) >= NEAR:
         return None
     grid = np.stack(np.meshgrid(np.arange(4, width, 8), np.arange(4, height, 8)), -1).reshape(-1, 2).astype(float)
-    there = transform(truth, grid)
+    there = transform_points(truth, grid)
     grid = grid[((there >= 0) & (there <= (width - 1, height - 1))).all(axis=1)]  # warped images have image0's size
-    return (grid, transform(np.linalg.inv(truth), transform(matrix, grid))) if len(grid) >= 8 else None
+    return (grid, transform_points(np.linalg.inv(truth), transform_points(matrix, grid))) if len(grid) >= 8 else None

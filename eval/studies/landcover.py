@@ -30,6 +30,7 @@ from eval.benchmark.pairs import subsample
 from eval.benchmark.provenance import provenance
 from eval.datasets.files import safe_name
 from eval.datasets.webdataset import load_image
+from eval.report.markdown import grid
 from kornia_tar.files import write_json, write_text
 from kornia_tar.matching.landcover import LandCoverMap, read_landcover
 from kornia_tar.matching.matcher import TARMatcher
@@ -255,19 +256,19 @@ def write(folder: Path, path: Path, rows: Sequence[Row], same: Sameness) -> Path
         "what the training saw of these images: `eval/studies/landcover.py`. Even, largest, dealt: drawn evenly, the "
         f"largest class always, the same answers dealt out at random. Shuffled: mean and 95 % quantile of {SHUFFLES} "
         "shuffles of the text's names.", "",
-        "| images | score | n | right | ± | balanced | even | largest | dealt | shuffled | shuffled, 95 % |",
-        "|---|---|" + "---:|" * 9,
-        *(_line([row.modality, _kind(row), str(row.images), *(f"{100 * share:.1f}" for share in (
-            row.right, row.error, row.balanced, row.even, row.largest, row.dealt, row.shuffled, row.shuffled_95))])
-          for row in rows),
+        *grid(
+            ("images", "score", "n", "right", "±", "balanced", "even", "largest", "dealt", "shuffled",
+             "shuffled, 95 %"),
+            ([row.modality, _kind(row), str(row.images), *(f"{100 * share:.1f}" for share in (
+                row.right, row.error, row.balanced, row.even, row.largest, row.dealt, row.shuffled, row.shuffled_95))]
+             for row in rows), text=2),
     ]  # fmt: skip
     one = "" if same.one_place is None else f"in the two images of one place {100 * same.one_place:.1f} %, "
     other = f"in the images of two places {100 * same.two_places:.1f} %, by chance {100 * same.chance:.1f} %."
     lines += ["", f"Cells with the same word: {one}{other}"]
     for row in rows:
         lines += ["", f"{row.modality}, {_kind(row)}: the truth in rows, the answers in columns", ""]
-        lines += [_line(["", *row.confusion]), "|---|" + "---:|" * len(row.confusion)]
-        lines += [_line([true, *map(str, given.values())]) for true, given in row.confusion.items()]
+        lines += grid(["", *row.confusion], ([true, *map(str, n.values())] for true, n in row.confusion.items()))
     return write_text(folder / f"{stem}.md", "\n".join(lines) + "\n")
 
 
@@ -310,7 +311,3 @@ def _cover(
 
 def _kind(row: Row) -> str:
     return "prior-corrected" if row.corrected else "plain"
-
-
-def _line(cells: Sequence[str]) -> str:
-    return f"| {' | '.join(cells)} |"

@@ -8,7 +8,7 @@ from pathlib import Path
 
 from kornia_tar import __version__
 from kornia_tar.cli.command import AddCommand
-from kornia_tar.cli.options import add_pair, known_modality, make_matcher, to_greys
+from kornia_tar.cli.options import add_pair, make_matcher, stretched
 from kornia_tar.files import output_folder, write_json
 from kornia_tar.matching.landcover import compare_landcover, read_landcover
 from kornia_tar.outputs.landcover_sheet import LEAST, Side, draw_landcover
@@ -45,8 +45,8 @@ def _do(a: argparse.Namespace) -> int:
         matcher.set_text_prior("remoteclip", checkpoint=a.remoteclip, names=names)
     output_folder(a.out.parent)
     sides = []
-    for raster, grey, modality in zip(rasters, to_greys(*rasters, a), (a.modality0, a.modality1), strict=True):
-        cover = read_landcover(matcher, grey, raster.mask, known_modality(modality))
+    for raster, (grey, modality) in zip(rasters, stretched(*rasters, a.modality0, a.modality1), strict=True):
+        cover = read_landcover(matcher, grey, raster.mask, modality)
         kind = "SAR" if cover.modality == "sar" else cover.modality
         shown = to_rgb8(raster) if cover.modality == "optical" else grey
         sides.append(

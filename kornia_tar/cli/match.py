@@ -9,7 +9,7 @@ from typing import Any
 import torch
 
 from kornia_tar.cli.command import AddCommand
-from kornia_tar.cli.options import add_pair, add_threshold, make_matcher, to_greys
+from kornia_tar.cli.options import add_pair, add_threshold, make_matcher, stretched
 from kornia_tar.files import output_folder
 from kornia_tar.outputs.matches import write_matches
 from kornia_tar.raster import read_image
@@ -33,11 +33,13 @@ def _do(a: argparse.Namespace) -> int:
     output_folder(a.out.parent)
     device = next(matcher.parameters()).device
     data: dict[str, Any] = {}
-    for k, (raster, grey) in enumerate(zip((first, second), to_greys(first, second, a), strict=True)):
+    pair = stretched(first, second, a.modality0, a.modality1)
+    for k, (raster, (grey, modality)) in enumerate(zip((first, second), pair, strict=True)):
         data[f"image{k}"] = torch.from_numpy(grey).to(device)[None, None].float() / 255
         if not raster.mask.all():
             data[f"mask{k}"] = torch.from_numpy(raster.mask).to(device)[None]
-    data |= {f"modality{k}": m for k, m in enumerate((a.modality0, a.modality1)) if m != "auto"}
+        if modality is not None:
+            data[f"modality{k}"] = modality
     with torch.inference_mode():
         found = matcher(data)
     keep = ("keypoints0", "keypoints1", "confidence", "std")

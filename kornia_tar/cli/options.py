@@ -7,11 +7,13 @@ from pathlib import Path
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 
+from kornia_tar.conventions import Modality
 from kornia_tar.files import one_line
 from kornia_tar.geometry import TransformModel
 from kornia_tar.matching.matcher import TARMatcher
-from kornia_tar.raster import Raster, to_grey8
+from kornia_tar.raster import Raster, to_grey8, told_modality
 from kornia_tar.registration.config import RegistrarConfig, SearchConfig
 from kornia_tar.registration.registrar import Registrar
 
@@ -34,12 +36,13 @@ def add_matcher(parser: argparse.ArgumentParser) -> None:
 
 
 def add_pair(parser: argparse.ArgumentParser) -> None:
-    """Two images, and the matcher for them; see :func:`to_greys`."""
+    """Two images, and the matcher for them; see :func:`stretched`."""
     parser.add_argument("image0", type=Path, help="reference image, usually optical")
     parser.add_argument("image1", type=Path, help="image to bring onto it, usually SAR")
     for k, default in enumerate(("optical", "sar")):
         parser.add_argument(f"--modality{k}", choices=MODALITIES, default=default,
-                            help=f"of image{k}; auto: inferred from the image (default: {default})")  # fmt: skip
+                            help=f"of image{k}; auto: by its bands and depth, "
+                            f"else inferred by the network (default: {default})")  # fmt: skip
     add_matcher(parser)
 
 
@@ -90,19 +93,9 @@ def make_registrar(matcher: TARMatcher, model: TransformModel, rotations: int) -
     return Registrar(matcher, RegistrarConfig(model=model, search=SearchConfig(rotations=rotations)))
 
 
-def known_modality(name: str) -> str | None:
-    """None for "auto", which is told from the image."""
-    return None if name == "auto" else name
-
-
-def to_greys(first: Raster, second: Raster, a: argparse.Namespace) -> list[np.ndarray]:
-    """Both images in 8-bit grey, each stretched as its modality needs."""
-
-    def looks_like_sar(raster: Raster) -> bool:
-        # "auto" decides the network's stem later; here only the stretch, which is the same for 8-bit images.
-        return raster.pixels.ndim == 2 and raster.pixels.dtype != np.uint8
-
-    return [
-        to_grey8(r, "sar" if m == "sar" or (m == "auto" and looks_like_sar(r)) else "optical")
-        for r, m in ((first, a.modality0), (second, a.modality1))
-    ]
+def stretched(
+    first: Raster, second: Raster, modality0: str, modality1: str
+) -> list[tuple[NDArray[np.uint8], Modality | None]]:
+    """Both images in 8-bit grey, each stretched as its modality needs, and that modality as the network is told it."""
+    modalities = told_modality(first, modality0), told_modality(second, modality1)
+    return [(to_grey8(r, m), m) for r, m in zip((first, second), modalities, strict=True)]

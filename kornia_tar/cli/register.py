@@ -8,7 +8,7 @@ from pathlib import Path
 
 from kornia_tar import __version__
 from kornia_tar.cli.command import AddCommand
-from kornia_tar.cli.options import add_pair, add_registrar, known_modality, make_matcher, make_registrar, to_greys
+from kornia_tar.cli.options import add_pair, add_registrar, make_matcher, make_registrar, stretched
 from kornia_tar.cli.outcome import tell
 from kornia_tar.files import output_folder
 from kornia_tar.outputs.results import write_results
@@ -29,11 +29,9 @@ def add(command: AddCommand) -> None:
 def _do(a: argparse.Namespace) -> int:
     first, second = read_image(a.image0), read_image(a.image1)
     matcher, out = make_matcher(a.weights, a.device, a.threads, a.bank), output_folder(a.out)
-    grey0, grey1 = to_greys(first, second, a)
+    (grey0, modality0), (grey1, modality1) = stretched(first, second, a.modality0, a.modality1)
     started = time.perf_counter()
-    outcome = make_registrar(matcher, a.model, a.rotations)(
-        grey0, grey1, first.mask, second.mask, known_modality(a.modality0), known_modality(a.modality1)
-    )
+    outcome = make_registrar(matcher, a.model, a.rotations)(grey0, grey1, first.mask, second.mask, modality0, modality1)
     seconds = time.perf_counter() - started
     outcome = outcome.confident(a.threshold)
     report = {"image0": str(a.image0), "image1": str(a.image1), **outcome.report(), "seconds": round(seconds, 2),

@@ -6,9 +6,11 @@ Convention:
 """
 
 from kornia_tar.geometry.fit import Fit, fit_least_squares, fit_transform
-from kornia_tar.geometry.least_squares import MINIMAL_POINTS, FloatArray, TransformModel
+from kornia_tar.geometry.least_squares import MINIMAL_POINTS, TransformModel
+from kornia_tar.geometry.matches import PointMatches
 from kornia_tar.geometry.matrix import (
     Decomposition,
+    FloatArray,
     compose,
     corner_error,
     decompose,
@@ -20,7 +22,7 @@ from kornia_tar.geometry.matrix import (
 from kornia_tar.geometry.warp import valid_mask, warp_image
 
 __all__ = [
-    "MINIMAL_POINTS", "Decomposition", "Fit", "FloatArray", "TransformModel", "compose", "corner_error", "decompose",
-    "fit_least_squares", "fit_transform", "image_corners", "invert", "spread", "transform_points", "valid_mask",
-    "warp_image",
+    "MINIMAL_POINTS", "Decomposition", "Fit", "FloatArray", "PointMatches", "TransformModel", "compose", "corner_error",
+    "decompose", "fit_least_squares", "fit_transform", "image_corners", "invert", "spread", "transform_points",
+    "valid_mask", "warp_image",
 ]  # fmt: skip

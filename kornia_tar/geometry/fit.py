@@ -9,8 +9,8 @@ import cv2
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from kornia_tar.geometry.least_squares import MINIMAL_POINTS, FloatArray, TransformModel, least_squares
-from kornia_tar.geometry.matrix import as_matrix, transform_points
+from kornia_tar.geometry.least_squares import MINIMAL_POINTS, TransformModel, least_squares
+from kornia_tar.geometry.matrix import FloatArray, as_matrix, transform_points
 
 _MAX_ITERATIONS = 10_000
 

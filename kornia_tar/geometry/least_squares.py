@@ -5,9 +5,9 @@ from __future__ import annotations
 from typing import Literal, cast
 
 import numpy as np
-from numpy.typing import NDArray
 
-FloatArray = NDArray[np.float64]
+from kornia_tar.geometry.matrix import FloatArray, transform_points
+
 TransformModel = Literal["similarity", "affine", "homography"]
 
 #: Points that determine each model.
@@ -59,14 +59,14 @@ def least_squares(
     to0, to1 = _normaliser(xy0), _normaliser(xy1)
     if to0 is None or to1 is None:
         return None
-    source, target = _project(to0, xy0), _project(to1, xy1)
+    source, target = transform_points(to0, xy0), transform_points(to1, xy1)
     matrix, basis, w = to1 @ start @ np.linalg.inv(to0), _basis(model), weights / weights.max()
     for _ in range(5 if model == "homography" else 1):
         jacobian = _entry_jacobian(matrix, source) @ basis  # (N, 2, P)
         normal = np.einsum("n,nip,niq->pq", w, jacobian, jacobian)
         if not np.isfinite(normal).all() or np.linalg.cond(normal) > _MAX_CONDITION:
             return None
-        error = target - _project(matrix, source)
+        error = target - transform_points(matrix, source, horizon=False)
         step = np.linalg.solve(normal, np.einsum("n,nip,ni->p", w, jacobian, error))
         matrix = matrix + (basis @ step).reshape(3, 3)
 
@@ -74,8 +74,3 @@ def least_squares(
     if not np.isfinite(pixels).all() or pixels[2, 2] <= 0:
         return None
     return pixels / pixels[2, 2]
-
-
-def _project(matrix: FloatArray, xy: FloatArray) -> FloatArray:
-    xyw = xy @ matrix[:, :2].T + matrix[:, 2]
-    return cast(FloatArray, xyw[:, :2] / xyw[:, 2:])

@@ -5,9 +5,9 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 import numpy as np
-from numpy.typing import ArrayLike
+from numpy.typing import ArrayLike, NDArray
 
-from kornia_tar.geometry.least_squares import FloatArray
+FloatArray = NDArray[np.float64]
 
 
 @dataclass(frozen=True)
@@ -31,13 +31,27 @@ class Decomposition:
     mirrored: bool
 
 
-def transform_points(matrix: ArrayLike, points: ArrayLike) -> FloatArray:
-    """Send points (N, 2) through ``matrix``; points behind its horizon (w <= 0) become inf."""
-    m, xy = as_matrix(matrix), np.asarray(points, dtype=np.float64).reshape(-1, 2)
+def transform_points(matrix: ArrayLike, points: ArrayLike, *, horizon: bool = True) -> FloatArray:
+    """Send points through a matrix.
+
+    Args:
+        matrix: (3, 3).
+        points: (N, 2).
+        horizon: whether points behind the matrix's horizon (w <= 0), which no camera sees, become inf. Without it they
+            come out on the other side, as projective geometry has it, and only points on the horizon are not finite.
+
+    Returns:
+        (N, 2) float64.
+    """
+    m = np.asarray(matrix, dtype=np.float64)
+    if horizon or m.shape != (3, 3):
+        m = as_matrix(m)  # so that w > 0 is in front
+    xy = np.asarray(points, dtype=np.float64).reshape(-1, 2)
     xyw = xy @ m[:, :2].T + m[:, 2]
-    front = xyw[:, 2] > 1e-12
-    out = np.full_like(xy, np.inf)
-    out[front] = xyw[front, :2] / xyw[front, 2:]
+    with np.errstate(divide="ignore", invalid="ignore", over="ignore"):
+        out = xyw[:, :2] / xyw[:, 2:]
+    if horizon:
+        out[~(xyw[:, 2] > 1e-12)] = np.inf
     return out
 
 

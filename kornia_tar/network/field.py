@@ -15,6 +15,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from kornia_tar.conventions import CELL
+from kornia_tar.network.points import transform_affine
 
 VOTERS = 512  # most confident matches that judge proposals; all of them would cost memory
 
@@ -36,7 +37,7 @@ class Field(NamedTuple):
 
     def __call__(self, points: Tensor) -> Tensor:
         """Map (B, N, 2) px."""
-        return transform(self.matrix, points) + self.sample(self.residual, points)
+        return transform_affine(self.matrix, points) + self.sample(self.residual, points)
 
     def scale(self) -> Tensor:
         """(B,) px of the other image per px of this one."""
@@ -45,11 +46,6 @@ class Field(NamedTuple):
     def detach(self) -> Field:
         """The same field as a constant."""
         return Field(self.matrix.detach(), self.residual.detach(), self.trust.detach(), self.spacing)
-
-
-def transform(matrix: Tensor, points: Tensor) -> Tensor:
-    """Map points (B, N, 2) by affine matrices (B, 2, 3); no matrix product, which autocast would round."""
-    return (points[:, :, None] * matrix[:, None, :, :2]).sum(-1) + matrix[:, None, :, 2]
 
 
 def pad_matches(batch: Tensor, values: Sequence[Tensor], size: int, capacity: int) -> list[Tensor]:
@@ -143,7 +139,7 @@ def fit_field(
     matrix = start
     for sigma in (8.0, 6.0, 5.0, 4.0, 4.0):
         matrix = matrix.detach()
-        left = points1 - transform(matrix, points0)  # (B, N, 2)
+        left = points1 - transform_affine(matrix, points0)  # (B, N, 2)
         scale = matrix[:, :, :2].det().abs().clamp_min(0.04).sqrt()[:, None]
         inlier = weight * (-left.detach().square().sum(-1) / (2 * sigma**2 * scale)).exp()
         update = ridge_solve(design, left, inlier, 0.1 * torch.ones_like(design[0, 0]))  # (B, 3, 2)
@@ -156,7 +152,7 @@ def fit_field(
     kernel = (-offset.square().sum(-1) / 2).exp()  # (B, R·C, N)
     local = torch.cat([offset, torch.ones_like(offset[..., :1])], -1)
     pull = torch.full_like(local[0, 0, 0], ridge)
-    left = points1 - transform(matrix, points0)
+    left = points1 - transform_affine(matrix, points0)
     field = Field(matrix, left.new_zeros(B, 2, rows, columns), left.new_zeros(B, 1, rows, columns), spacing)
     for sigma in (10.0, 6.0):  # what one plane takes for wrong may be right where it stands
         astray = (points1 - field(points0)).detach().square().sum(-1)

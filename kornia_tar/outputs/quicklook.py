@@ -10,7 +10,20 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 from PIL import Image, ImageDraw, ImageFont
 
-from kornia_tar.outputs.drawing import GAP, GREY, INK, MARGIN, PAPER, Picture, fit, to_rgb
+from kornia_tar.outputs.drawing import (
+    GAP,
+    GREY,
+    INK,
+    MARGIN,
+    PAPER,
+    Picture,
+    draw_matches,
+    fit,
+    paste,
+    subsample,
+    to_rgb,
+)
+from kornia_tar.raster.stretch import to_grey
 
 _TITLE = 30
 _PANEL = 420  # side of the box of each of the three panels of the upper row
@@ -72,7 +85,7 @@ def draw_quicklook(
         ("Checkerboard", _checkerboard(image0, warped, shown)),
     ]
     upper = [(title, fit(panel, _PANEL, _PANEL)) for title, panel in panels]
-    lines, drawn = _draw_matches(image0, image1, xy0, xy1, good, trust)
+    lines, drawn = _match_panel(image0, image1, xy0, xy1, good, trust)
     legend = f"Matches · {good.sum()} inliers of {len(good)}" + (f", {drawn} drawn" if drawn < len(good) else "")
 
     head = MARGIN + (34 + 22 * (len(caption) - 1) + 14 if caption else 0)
@@ -93,7 +106,7 @@ def draw_quicklook(
     return np.asarray(sheet).copy()
 
 
-def _draw_matches(
+def _match_panel(
     image0: Picture, image1: Picture, xy0: Any, xy1: Any, good: NDArray[np.bool_], trust: NDArray[np.float64]
 ) -> tuple[Picture, int]:
     """Both images side by side at one height, and lines between them; outliers below, the surest on top."""
@@ -102,33 +115,20 @@ def _draw_matches(
     height = max(1, min(int((inner - 1) / ratio), 2 * _PANEL))
     left, right = fit(image0, inner, height), fit(image1, inner, height)
     canvas = np.full((height, inner + GAP, 3), PAPER, np.uint8)
-    offset0 = (inner - left.shape[1] - right.shape[1]) // 2
-    offset1 = offset0 + left.shape[1] + GAP
-    canvas[: left.shape[0], offset0 : offset0 + left.shape[1]] = left
-    canvas[: right.shape[0], offset1 : offset1 + right.shape[1]] = right
-
-    start = (xy0 + 0.5) * (left.shape[1] / image0.shape[1]) - 0.5 + (offset0, 0)
-    end = (xy1 + 0.5) * (right.shape[1] / image1.shape[1]) - 0.5 + (offset1, 0)
+    offset = (inner - left.shape[1] - right.shape[1]) // 2
+    on0 = paste(canvas, left, (offset, 0), image0.shape[1])
+    on1 = paste(canvas, right, (offset + left.shape[1] + GAP, 0), image1.shape[1])
     colours = _LOW + (_HIGH - _LOW) * np.clip(trust, 0, 1)[:, None]
     colours[~good] = _OUTLIER
-    inlying, outlying = (_thin(np.flatnonzero(which), trust) for which in (good, ~good))
-    chosen = [*outlying[: _MAX_LINES // 4], *inlying]
-    layer = canvas.copy()
-    for i in chosen:
-        a, b = (tuple(int(v) for v in np.rint(p * 16)) for p in (start[i], end[i]))
-        colour = tuple(float(v) for v in colours[i])
-        cv2.line(layer, a, b, colour, 1, cv2.LINE_AA, 4)
-        for point in (a, b):
-            cv2.circle(layer, point, 40, colour, -1, cv2.LINE_AA, 4)
-    return np.asarray(cv2.addWeighted(layer, 0.8, canvas, 0.2, 0), np.uint8), len(chosen)
+    inlying, outlying = (_choose(np.flatnonzero(which), trust) for which in (good, ~good))
+    chosen = np.concatenate([outlying[: _MAX_LINES // 4], inlying])
+    picture = draw_matches(canvas, on0, on1, xy0[chosen], xy1[chosen], colours[chosen], radius=2.5, opacity=0.8)
+    return picture, len(chosen)
 
 
-def _thin(which: NDArray[np.intp], trust: NDArray[np.float64]) -> NDArray[np.intp]:
+def _choose(which: NDArray[np.intp], trust: NDArray[np.float64]) -> NDArray[np.intp]:
     """At most ``_MAX_LINES``, evenly over the range of confidence, in rising order of it."""
-    ranked = which[np.argsort(trust[which], kind="stable")]
-    if len(ranked) <= _MAX_LINES:
-        return ranked
-    return ranked[np.linspace(0, len(ranked) - 1, _MAX_LINES).astype(int)]
+    return subsample(which[np.argsort(trust[which], kind="stable")], _MAX_LINES)
 
 
 def _draw_key(pen: ImageDraw.ImageDraw, right: int, top: int, graded: bool, outliers: bool) -> None:
@@ -159,7 +159,7 @@ def _draw_key(pen: ImageDraw.ImageDraw, right: int, top: int, graded: bool, outl
 
 def _overlay(optical: Picture, sar: Picture, shown: NDArray[np.bool_]) -> Picture:
     """Optical in green and blue, SAR in red; optical alone, paler, where there is no SAR."""
-    grey, radar = (cv2.cvtColor(image, cv2.COLOR_RGB2GRAY) for image in (optical, sar))
+    grey, radar = (to_grey(image) for image in (optical, sar))
     mean = cv2.addWeighted(grey, 0.5, radar, 0.5, 0)
     red, other = (cv2.addWeighted(band, 0.8, mean, 0.2, 0) for band in (radar, grey))  # pure red would shout
     alone = cv2.addWeighted(grey, 0.5, np.full_like(grey, 255), 0.35, 0)

@@ -56,7 +56,7 @@ def write_results(
             write_registered(aside, matrix, valid, first, second, grey1)
         m = outcome.matches
         arrays: dict[str, Any] = {
-            "keypoints0": m.points0, "keypoints1": m.points1, "confidence": m.confidence, "std": m.std,
+            "keypoints0": m.points0, "keypoints1": m.points1, "confidence": m.confidence, "std": m.stated_std,
             "inliers": outcome.inliers,
         }  # fmt: skip
         if outcome.matrix is not None:

@@ -7,7 +7,10 @@ Convention:
 
 from kornia_tar.raster.image import MAX_PIXELS, GeoProfile, Raster
 from kornia_tar.raster.read import read_image
-from kornia_tar.raster.stretch import to_grey8, to_rgb8
+from kornia_tar.raster.stretch import percentile_stretch, to_grey, to_grey8, to_rgb8, told_modality
 from kornia_tar.raster.write import write_image
 
-__all__ = ["MAX_PIXELS", "GeoProfile", "Raster", "read_image", "to_grey8", "to_rgb8", "write_image"]
+__all__ = [
+    "MAX_PIXELS", "GeoProfile", "Raster", "percentile_stretch", "read_image", "to_grey", "to_grey8", "to_rgb8",
+    "told_modality", "write_image",
+]  # fmt: skip

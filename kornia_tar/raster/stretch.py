@@ -1,17 +1,46 @@
-"""The percentile stretch and the conversion to grey: what a matcher and a person see of any raster."""
+"""The percentile stretch, the conversion to grey and the modality: what a matcher and a person see of any raster."""
 
 from __future__ import annotations
 
 import math
-from typing import Literal, cast
+from typing import Any, TypeVar, cast, get_args
 
+import cv2
 import numpy as np
 from numpy.typing import NDArray
 
+from kornia_tar.conventions import Modality
 from kornia_tar.raster.image import Raster
 
+Value = TypeVar("Value", np.uint8, np.float32)
 
-def to_grey8(raster: Raster, modality: Literal["optical", "sar"]) -> NDArray[np.uint8]:
+PERCENTILES = (2, 98)
+
+
+def told_modality(raster: Raster, told: str) -> Modality | None:
+    """Decide the modality of an image whose modality may be left to us: the one rule for "auto".
+
+    Args:
+        raster: the image.
+        told: "optical", "sar" or "auto".
+
+    Returns:
+        ``told``, unless it is "auto". Then "sar" for one or two bands of more than 8 bits (two are polarisations) and
+        "optical" for three or more; None for 8-bit images of one or two bands, or of bands that are all alike, as a
+        grey picture saved as RGB has them. Those get the same stretch either way, and the network may infer the rest.
+
+    Raises:
+        ValueError: when ``told`` is none of the three.
+    """
+    if told != "auto":
+        return _checked(told)
+    pixels, deep = raster.pixels, raster.pixels.dtype != np.uint8
+    if pixels.ndim == 2 or pixels.shape[-1] < 3:
+        return "sar" if deep else None
+    return None if not deep and (pixels[..., 1:] == pixels[..., :1]).all() else "optical"
+
+
+def to_grey8(raster: Raster, modality: Modality | None) -> NDArray[np.uint8]:
     """The 8-bit grey image the matcher takes: 2-98 percentile of the valid pixels stretched to 0-255.
 
     Three 8-bit bands, and three or more of an optical image, become luminance (ITU-R BT.601 on the first three);
@@ -22,31 +51,89 @@ def to_grey8(raster: Raster, modality: Literal["optical", "sar"]) -> NDArray[np.
 
     Args:
         raster: the image.
-        modality: "optical" or "sar".
+        modality: "optical" or "sar"; None, as :func:`told_modality` gives it, where both get the same stretch.
 
     Returns:
         (H, W) uint8; 0 at invalid pixels, and everywhere for a constant image.
     """
-    if modality not in ("optical", "sar"):
-        raise ValueError(f"modality is {modality!r}; it must be optical or sar")
+    optical = modality is None or _checked(modality) == "optical"
     pixels = raster.pixels
     if pixels.ndim == 3:
-        colour = pixels.shape[-1] >= 3 and (modality == "optical" or pixels.dtype == np.uint8)
-        pixels = pixels[..., :3] @ np.array([0.299, 0.587, 0.114], np.float32) if colour else pixels[..., 0]
+        colour = pixels.shape[-1] >= 3 and (optical or pixels.dtype == np.uint8)
+        pixels = to_grey(pixels[..., :3].astype(np.float32)) if colour else pixels[..., 0]
     grey = np.where(raster.mask, pixels, np.nan).astype(np.float32)
-    if modality == "sar" and raster.pixels.dtype != np.uint8 and np.median(_sample(grey)) >= 0:
+    if not optical and raster.pixels.dtype != np.uint8 and np.median(_sample(grey)) >= 0:
         positive = _sample(np.where(grey > 0, grey, np.nan))
         if positive.size:
             grey = np.log10(np.maximum(grey, np.percentile(positive, 0.1)))
-    return _stretch(grey, grey)
+    return percentile_stretch(grey)
 
 
 def to_rgb8(raster: Raster) -> NDArray[np.uint8]:
     """(H, W, 3) uint8 to look at: the first three bands under one common 2-98 percentile stretch; grey thrice."""
     pixels = raster.pixels if raster.pixels.ndim == 3 else raster.pixels[..., None]
     bands = pixels[..., :3] if pixels.shape[-1] >= 3 else np.repeat(pixels[..., :1], 3, axis=-1)
-    values = np.where(raster.mask[..., None], bands, np.nan).astype(np.float32)
-    return _stretch(values, values)
+    return percentile_stretch(np.where(raster.mask[..., None], bands, np.nan).astype(np.float32))
+
+
+def to_grey(image: NDArray[Value]) -> NDArray[Value]:
+    """Luminance (ITU-R BT.601) of an RGB image, in its own dtype; a grey image stays as it is.
+
+    Args:
+        image: (H, W) or (H, W, C), uint8 or float32; of more than three bands the first three count, of two the first.
+
+    Returns:
+        (H, W), the same dtype; uint8 is rounded.
+    """
+    if image.ndim == 2:
+        return image
+    if image.shape[-1] < 3:
+        return image[..., 0]
+    return cast(NDArray[Value], cv2.cvtColor(np.ascontiguousarray(image[..., :3]), cv2.COLOR_RGB2GRAY))
+
+
+def percentile_stretch(image: NDArray[Any]) -> NDArray[np.uint8]:
+    """Stretch the 2nd to 98th percentile of an image, all bands together, to 0-255.
+
+    Whatever a matcher is trained on, shown or judged by has passed here. With the percentiles a and b a value v becomes
+    ⌊255 (v - a) / (b - a) + 0.5⌋, cut at 0 and 255.
+
+    Args:
+        image: (H, W) or (H, W, C), uint8, uint16 or float. NaN and infinite values do not count; percentiles of more
+            than a few million pixels are those of an even sample.
+
+    Returns:
+        The same shape, uint8; 0 for NaN. Where both percentiles are equal a uint8 image comes back as it is, and of
+        another the smallest and largest value take their place; it is 0 everywhere where those are equal, too.
+    """
+    if image.dtype == np.uint8:
+        low, high = _percentiles_of_uint8(image)
+        return _scaled(np.arange(256, dtype=np.float64), low, high)[image] if high > low else image
+    values = image.astype(np.float32, copy=False)
+    finite = _sample(values)
+    if not finite.size:
+        return np.zeros(image.shape, np.uint8)
+    low, high = (float(v) for v in np.percentile(finite, PERCENTILES))
+    if not high > low:  # almost all pixels are equal: let the few others be seen
+        finite = values[np.isfinite(values)]
+        low, high = float(finite.min()), float(finite.max())
+    return _scaled(values, low, high) if high > low else np.zeros(image.shape, np.uint8)
+
+
+def _scaled(values: NDArray[np.floating[Any]], low: float, high: float) -> NDArray[np.uint8]:
+    scaled = (values - low) * (255 / (high - low)) + 0.5
+    return np.asarray(np.nan_to_num(scaled).clip(0, 255), np.uint8)
+
+
+def _percentiles_of_uint8(image: NDArray[np.uint8]) -> tuple[float, float]:
+    """``np.percentile(image, PERCENTILES)`` to the last bit, by counting instead of sorting."""
+    up_to = np.bincount(image.ravel(), minlength=256).cumsum()  # pixels of at most each value
+    rank = (image.size - 1) * (np.array(PERCENTILES) / 100)
+    below = np.floor(rank)
+    share = rank - below
+    a, b = (np.searchsorted(up_to, np.minimum(below + k, image.size - 1), side="right") for k in (0, 1))
+    low, high = np.where(share < 0.5, a + (b - a) * share, b - (b - a) * (1 - share))  # as NumPy interpolates
+    return float(low), float(high)
 
 
 def _sample(values: NDArray[np.float32]) -> NDArray[np.float32]:
@@ -57,10 +144,7 @@ def _sample(values: NDArray[np.float32]) -> NDArray[np.float32]:
     return finite if finite.size else values[np.isfinite(values)]
 
 
-def _stretch(values: NDArray[np.float32], reference: NDArray[np.float32]) -> NDArray[np.uint8]:
-    """2-98 percentile of the finite reference values to 0-255; not finite to 0."""
-    low, high = np.percentile(_sample(reference), (2, 98))
-    if not high > low:  # almost all pixels are equal: let the few others be seen
-        low, high = float(np.nanmin(values)), float(np.nanmax(values))
-    scaled = (values - low) / (high - low if high > low else 1.0)
-    return cast(NDArray[np.uint8], np.rint(np.nan_to_num(scaled).clip(0, 1) * 255).astype(np.uint8))
+def _checked(modality: str) -> Modality:
+    if modality not in get_args(Modality):
+        raise ValueError(f"modality is {modality!r}; it must be optical or sar")
+    return cast(Modality, modality)

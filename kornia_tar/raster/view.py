@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 
 from kornia_tar.conventions import MIN_SIDE
 from kornia_tar.geometry import FloatArray, decompose, invert, valid_mask, warp_image
+from kornia_tar.raster.stretch import to_grey
 
 Mask = NDArray[np.bool_] | None
 
@@ -33,7 +34,7 @@ class MaskedImage:
         elif pixels.dtype.kind != "f":
             raise TypeError(f"{name} must be uint8 or float in [0, 1], got {pixels.dtype}")
         if pixels.ndim == 3 and pixels.shape[2] == 3:
-            pixels = cv2.cvtColor(pixels.astype(np.float32), cv2.COLOR_RGB2GRAY)
+            pixels = to_grey(pixels.astype(np.float32))
         if pixels.ndim != 2 or min(pixels.shape) < MIN_SIDE:
             raise ValueError(
                 f"{name} has shape {np.shape(image)}, need (H, W) or (H, W, 3) with sides of {MIN_SIDE} px"

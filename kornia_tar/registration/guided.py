@@ -15,11 +15,11 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from kornia_tar.conventions import MODALITIES
+from kornia_tar.geometry import PointMatches
 from kornia_tar.matching.matcher import Side, TARMatcher
 from kornia_tar.network.net import Matches, TARConfig
 from kornia_tar.registration.config import RegistrarConfig
 from kornia_tar.registration.registrar import Registrar
-from kornia_tar.registration.result import PointMatches
 
 
 class GuidedMatcher(TARMatcher):
@@ -70,8 +70,8 @@ class GuidedMatcher(TARMatcher):
             return found._replace(points0=found.points1, points1=found.points0)
         (image0, mask0, name0), (image1, mask1, name1) = _plain(first), _plain(second)
         outcome = Registrar(self, self.registrar)(image0, image1, mask0, mask1, name0, name1)
-        m = outcome.matches if outcome.registered else PointMatches.none()
-        columns = (m.points0, m.points1, m.confidence, m.std, np.zeros(len(m)))
+        m = outcome.matches if outcome.registered else PointMatches.empty()
+        columns = (m.points0, m.points1, m.confidence, m.stated_std, np.zeros(len(m)))
         return Matches(*(torch.from_numpy(c).float() for c in columns))
 
 

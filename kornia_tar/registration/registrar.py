@@ -23,6 +23,7 @@ from numpy.typing import NDArray
 from kornia_tar.conventions import CELL
 from kornia_tar.geometry import (
     FloatArray,
+    PointMatches,
     compose,
     fit_least_squares,
     image_corners,
@@ -35,7 +36,7 @@ from kornia_tar.registration.alignment.evidence import DisplacementMaps, tie_poi
 from kornia_tar.registration.alignment.fit import Alignment, align
 from kornia_tar.registration.alignment.tiled import FeatureCache, TileEncoder
 from kornia_tar.registration.config import RegistrarConfig
-from kornia_tar.registration.result import PointMatches, Registration, estimated_error
+from kornia_tar.registration.result import Registration, estimated_error
 from kornia_tar.registration.search import PoseCandidate, find_pose
 
 FINER = 1.25  # image1's pixels for one of image0's, from which image1's frame is the one to align in
@@ -134,7 +135,9 @@ class Registrar:
             matrix, first.size, found.log_likelihood_gain, found.cells, error, scale_at(matrix, first.size)
         )
         fit = self.matcher.calibration.tie_points.of(first.modality, second.modality)
-        matches = replace(matches, confidence=fit.confidence(matches.confidence), std=fit.std(matches.std * unit))
+        matches = replace(
+            matches, confidence=fit.confidence(matches.confidence), std=fit.std(matches.stated_std * unit)
+        )
         return Registration(
             not reasons, reasons, matrix, self.config.model, matches, inliers,
             start.rotation, start.scale, found.log_likelihood_gain, rmse, std, disagreement,
@@ -212,7 +215,7 @@ class Registrar:
 
     def _failed(self, start: PoseCandidate | None, reason: str) -> Registration:
         rotation, scale = (0, 1.0) if start is None else (start.rotation, start.scale)
-        inf, nothing = math.inf, PointMatches.none()
+        inf, nothing = math.inf, PointMatches.empty()
         return Registration(
             False, (reason,), start and start.matrix, self.config.model, nothing, np.zeros(0, bool), rotation, scale,
             -inf, inf, inf, inf,

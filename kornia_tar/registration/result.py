@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 
 from kornia_tar.geometry import (
     FloatArray,
+    PointMatches,
     TransformModel,
     decompose,
 )
@@ -19,39 +20,6 @@ ERROR_SCALE = 3.0  # see estimated_error
 
 
 MAX_RATIO = 50  # likewise
-
-
-@dataclass(frozen=True)
-class PointMatches:
-    """N tie points in full-resolution pixels of both images, one for each cell of either that both show."""
-
-    points0: FloatArray  # (N, 2)
-    points1: FloatArray  # (N, 2)
-    confidence: FloatArray  # (N,)
-    std: FloatArray  # (N,) px
-
-    def __len__(self) -> int:
-        return len(self.points0)
-
-    def swapped(self) -> PointMatches:
-        """With the images' roles exchanged."""
-        return replace(self, points0=self.points1, points1=self.points0)
-
-    def inside(self, size0: tuple[int, int], size1: tuple[int, int]) -> PointMatches:
-        """Those whose two ends lie on images of these sizes (H, W)."""
-        kept = np.ones(len(self), bool)
-        for points, (height, width) in ((self.points0, size0), (self.points1, size1)):
-            kept &= ((points >= -0.5) & (points <= (width - 0.5, height - 0.5))).all(axis=1)
-        return self.rows(kept)
-
-    def rows(self, kept: NDArray[np.bool_]) -> PointMatches:
-        """Some of them, (N,) bool."""
-        return PointMatches(self.points0[kept], self.points1[kept], self.confidence[kept], self.std[kept])
-
-    @classmethod
-    def none(cls) -> PointMatches:
-        """No tie points."""
-        return cls(np.zeros((0, 2)), np.zeros((0, 2)), np.zeros(0), np.zeros(0))
 
 
 @dataclass(frozen=True)
@@ -65,7 +33,7 @@ class Registration:
     reasons: tuple[str, ...]  # what failed, in words; empty when registered
     matrix: FloatArray | None  # (3, 3), image0 → image1
     model: TransformModel
-    matches: PointMatches
+    matches: PointMatches  # tie points with std, in full-resolution pixels: one for each cell that both images show
     inliers: NDArray[np.bool_]  # (N,)
     rotation_start: int  # degrees, of the overview's winner
     scale_start: float
@@ -86,7 +54,7 @@ class Registration:
         if not 0 <= threshold <= 1:
             raise ValueError(f"threshold must be in [0, 1], got {threshold}")
         kept = self.matches.confidence >= threshold
-        return replace(self, matches=self.matches.rows(kept), inliers=self.inliers[kept])
+        return replace(self, matches=self.matches.chosen(kept), inliers=self.inliers[kept])
 
     def report(self) -> dict[str, Any]:
         """The outcome as plain values for JSON; lengths in pixels of image1."""

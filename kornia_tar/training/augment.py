@@ -19,7 +19,8 @@ import torch
 import torch.nn.functional as F
 from torch import Generator, Tensor
 
-from kornia_tar.conventions import CELL
+from kornia_tar.conventions import CELL, LUMINANCE
+from kornia_tar.network.points import transform_points
 from kornia_tar.training.data import Pairs
 from kornia_tar.training.draws import blur, grid_points, share_of, uniform
 from kornia_tar.training.graphics import covered_cells, draw_graphics
@@ -133,18 +134,10 @@ def draw_warps(
     return torch.stack(warps), framed
 
 
-def apply(matrix: Tensor, points: Tensor) -> Tensor:
-    """Map (…, N, 2) points by (…, 3, 3) matrices; always in fp32, also under autocast: this is the truth."""
-    with torch.autocast(points.device.type, enabled=False):
-        points = points.float()
-        mapped = torch.cat([points, torch.ones_like(points[..., :1])], -1) @ matrix.float().transpose(-1, -2)
-        return mapped[..., :2] / mapped[..., 2:].clamp_min(1e-6)
-
-
 def warp(source: Tensor, matrix: Tensor, size: int) -> Tensor:
     """Cut crops: (B, C, S, S) source, (B, 3, 3) crop → source, to (B, C, size, size); zero outside the source."""
     side = source.shape[-1]
-    points = apply(matrix, grid_points(size, size, 1.0, 0.0, source.device).expand(len(source), -1, -1))
+    points = transform_points(matrix, grid_points(size, size, 1.0, 0.0, source.device).expand(len(source), -1, -1))
     grid = (points * 2 / (side - 1) - 1).view(len(source), size, size, 2)
     return F.grid_sample(source, grid, mode="bilinear", padding_mode="zeros", align_corners=True)
 
@@ -206,7 +199,7 @@ def make_batch(pairs: Pairs, index: Tensor, size: int, d: Deformation, generator
     nothing0, nothing1 = nothing & ~side, nothing & (side | chance(0.5))
     indices = index, torch.where(apart, index.roll(1), index)
 
-    luminance = torch.tensor([0.299, 0.587, 0.114], device=device).expand(B, 3)
+    luminance = torch.tensor(LUMINANCE, device=device).expand(B, 3)
     mix = -torch.log(torch.rand(B, 3, generator=generator, device=device).clamp_min(1e-6))
     mix = mix / mix.sum(1, keepdim=True)
     mix = torch.where(chance(0.5)[:, None], mix, luminance)
@@ -236,7 +229,7 @@ def make_batch(pairs: Pairs, index: Tensor, size: int, d: Deformation, generator
         image, shown = crop[:, :1], (crop[:, 1:] > 0.999).float()
         inside = shown
         if k:
-            back = apply(torch.linalg.inv(to1), pixels)
+            back = transform_points(torch.linalg.inv(to1), pixels)
             in_frame = ((back >= 0) & (back <= size - 1)).all(-1).view(B, 1, size, size)
             inside = inside * (in_frame | ~cut)
         inside = inside * (turned_square(pixels, size, generator) | ~wide(chance(d.cropped)))
@@ -257,7 +250,7 @@ def make_batch(pairs: Pairs, index: Tensor, size: int, d: Deformation, generator
         # Half of the images are told their nodata, half show it as black, as a user without a mask has it.
         images.append(image * inside)
         masks.append(torch.where(wide(chance(0.5)), inside, torch.ones_like(inside)))
-        at = apply(matrix, cells.expand(B, -1, -1))
+        at = transform_points(matrix, cells.expand(B, -1, -1))
         mostly = F.avg_pool2d(inside, CELL).flatten(1) >= 0.5  # as TARNet.describe decides from a mask
         valids.append(((at >= 0) & (at <= source - 1)).all(-1) & mostly & ~negative[:, None])
 

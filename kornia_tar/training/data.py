@@ -21,6 +21,8 @@ from PIL import Image, UnidentifiedImageError
 from torch import Tensor
 from tqdm import tqdm
 
+from kornia_tar.raster.stretch import percentile_stretch
+
 MAX_MEMBER_BYTES = 32 * 2**20
 
 # SEN1-2's folders and RSSCN7's classes as file names carry them, and the class name that they stand for.
@@ -212,12 +214,4 @@ def _decode(tar: tarfile.TarFile, member: tarfile.TarInfo, shard: Path, size: in
         raise ValueError(f"{shard}: {member.name} is not a readable image ({error})") from None
     if size is not None and image.shape[:2] != (size, size):
         raise ValueError(f"{shard}: {member.name} is {image.shape[1]}×{image.shape[0]}, need {size}×{size}")
-    return stretch(image)
-
-
-def stretch(image: np.ndarray, low: float = 2, high: float = 98) -> np.ndarray:
-    """Map the 2nd and 98th percentile of all values to 0 and 255: uint8 in, uint8 out."""
-    histogram = np.bincount(image.ravel(), minlength=256).cumsum()
-    a, b = (int(np.searchsorted(histogram, q / 100 * histogram[-1])) for q in (low, high))
-    table = np.clip((np.arange(256) - a) * (255.0 / max(b - a, 1)), 0, 255).astype(np.uint8)
-    return table[image]
+    return percentile_stretch(image)

@@ -107,6 +107,18 @@ def update_ema(average: nn.Module, net: nn.Module, decay: float) -> None:
         a.copy_(b)
 
 
+def descend(
+    net: nn.Module, average: nn.Module, optimiser: torch.optim.Optimizer, loss: Tensor, step: int, config: TrainConfig
+) -> None:
+    """Follow a loss's gradient by one step, not where it is not finite, and let the average follow the network."""
+    optimiser.zero_grad(set_to_none=True)
+    loss.backward()
+    norm = nn.utils.clip_grad_norm_(net.parameters(), config.clip)
+    if torch.isfinite(norm):
+        optimiser.step()
+    update_ema(average, net, min(config.ema, (step + 1) / (step + 10)))
+
+
 def schedule(progress: float, step: int, config: TrainConfig) -> tuple[float, float, int, int]:
     """Learning rate, ease (1 easy … 0 full), crop side and batch size at ``progress`` in [0, 1]."""
     rate = config.learning_rate * min(1.0, (step + 1) / config.warmup)
@@ -240,12 +252,7 @@ def train(
             batch = make_batch(pairs, index, size, strength, generator)
             with torch.autocast(where.type, torch.bfloat16, enabled=bf16):
                 total_loss, terms = forward(net, batch, features, weights, config.per_pair, generator)
-            optimiser.zero_grad(set_to_none=True)
-            total_loss.backward()
-            norm = nn.utils.clip_grad_norm_(net.parameters(), config.clip)
-            if torch.isfinite(norm):
-                optimiser.step()
-            update_ema(average, net, min(config.ema, (step + 1) / (step + 10)))
+            descend(net, average, optimiser, total_loss, step, config)
             step += 1
             seconds += time.perf_counter() - started
             log.add(

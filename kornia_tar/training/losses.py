@@ -14,7 +14,8 @@ from kornia_tar.network.cfdm import Cells, Coarse, cell_centres, mutual_nearest
 from kornia_tar.network.fine import Offset
 from kornia_tar.network.msfl import standardise
 from kornia_tar.network.net import TARNet, assemble
-from kornia_tar.training.augment import Batch, apply
+from kornia_tar.network.points import transform_points
+from kornia_tar.training.augment import Batch
 
 
 @dataclass(frozen=True)
@@ -50,7 +51,7 @@ def ground_truth(batch: Batch) -> Truth:
         (batch.matrix, batch.valid0, batch.valid1),
         (torch.linalg.inv(batch.matrix), batch.valid1, batch.valid0),
     ):
-        there = apply(matrix, centres)
+        there = transform_points(matrix, centres)
         cell = ((there + 0.5) / CELL).floor().long()
         inside = ((cell >= 0) & (cell < columns)).all(-1) & own
         index = (cell[..., 1] * columns + cell[..., 0]).clamp(0, columns**2 - 1)
@@ -187,7 +188,8 @@ def step_loss(
 
     with torch.no_grad():
         matches = assemble(cells, in0, in1, columns, columns)
-        error = (apply(batch.matrix[cells.batch], matches.points0[:, None])[:, 0] - matches.points1).norm(dim=-1)
+        true = transform_points(batch.matrix[cells.batch], matches.points0[:, None])[:, 0]
+        error = (true - matches.points1).norm(dim=-1)
         right = ((error < 3) & covisible).float()
     # Of a negative no cell is covisible, so the network's own matches of it are wrong, whatever the matrix says.
     on_negative = batch.negative[cells.batch] & is_own

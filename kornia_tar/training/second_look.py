@@ -15,10 +15,11 @@ from torch import Generator, Tensor
 
 from kornia_tar.conventions import CELL
 from kornia_tar.network.cfdm import cell_centres
-from kornia_tar.network.field import Field, ridge_solve, transform
+from kornia_tar.network.field import Field, ridge_solve
 from kornia_tar.network.net import Frame, TARNet, join_looks
+from kornia_tar.network.points import transform_affine, transform_points
 from kornia_tar.network.second_look import DisplacementPosterior, match_cells
-from kornia_tar.training.augment import Batch, apply, grid_points, uniform
+from kornia_tar.training.augment import Batch, grid_points, uniform
 from kornia_tar.training.losses import LossWeights, ground_truth, step_loss
 
 REACH = 9.0  # px, displacements that the maps can tell
@@ -49,13 +50,13 @@ def true_field(matrix: Tensor, size: int, spacing: int, generator: Generator, sc
     bends = F.interpolate(normal(2, 3, 3), (count, count), mode="bicubic", align_corners=True)
     error = unit @ (2.0 * normal(3, 2)) + bends.flatten(2).transpose(1, 2)
     strength = scale * uniform((B, 1, 1), 0.0, 2.0, generator, device)
-    targets = apply(matrix, nodes + strength * error)  # (B, R·C, 2)
+    targets = transform_points(matrix, nodes + strength * error)  # (B, R·C, 2)
     ones = torch.ones_like(unit[..., 0])
     solution = ridge_solve(unit, targets, ones, 1e-4 * torch.ones_like(unit[0, 0]))  # (B, 3, 2)
     half, middle = size / 2, (size - 1) / 2
     linear = solution[:, :2].transpose(1, 2) / half
     affine = torch.cat([linear, solution[:, 2:].transpose(1, 2) - linear.sum(2, keepdim=True) * middle], 2)
-    residual = (targets - transform(affine, nodes)).transpose(1, 2).reshape(B, 2, count, count)
+    residual = (targets - transform_affine(affine, nodes)).transpose(1, 2).reshape(B, 2, count, count)
     trust = uniform((B, 1, 1, 1), 5.0, 60.0, generator, device).expand(B, 1, count, count)
     return Field(affine, residual, trust, spacing)
 

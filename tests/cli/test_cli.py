@@ -75,9 +75,10 @@ def test_an_untrained_net_is_honestly_not_registered(pair, untrained, tmp_path, 
 
 def test_geotiff_lies_on_the_optical_grid(untrained, tmp_path):
     rasterio = pytest.importorskip("rasterio", reason="the geo extra is not installed")
+    from kornia_tar.geometry import PointMatches
     from kornia_tar.outputs.results import write_results
     from kornia_tar.raster import read_image
-    from kornia_tar.registration.result import PointMatches, Registration
+    from kornia_tar.registration.result import Registration
 
     optical, sar, truth = demo_pair(2)
     grid = rasterio.transform.from_origin(500_000, 4_600_000, 10, 10)
@@ -88,7 +89,7 @@ def test_geotiff_lies_on_the_optical_grid(untrained, tmp_path):
                        nodata=-9999) as file:  # fmt: skip
         file.write(sar.astype(np.float32)[None])
     first, second = read_image(tmp_path / "o.tif"), read_image(tmp_path / "s.tif")
-    none = PointMatches(np.zeros((0, 2)), np.zeros((0, 2)), np.zeros(0), np.zeros(0))
+    none = PointMatches.empty()
     outcome = Registration(True, (), truth, "affine", none, np.zeros(0, bool), 0, 1.0, 0.2, 0.5, 0.5, 0.5)
     write_results(tmp_path, outcome, outcome.report(), first, second, sar)
     with rasterio.open(tmp_path / "registered.tif") as file:
@@ -144,6 +145,17 @@ def test_landcover_takes_other_words_and_sizes(pair, worded, tmp_path, capsys):
     assert "differ in size" in capsys.readouterr().out
     assert main(["landcover", *common, "--names", "port,river", "--modality1", "auto"]) == 0
     assert list(json.loads(told.read_text())["shares"]) == ["port", "river"]
+
+
+def test_auto_tells_the_network_what_the_stretch_assumed(pair, worded, tmp_path):
+    deep = np.asarray(Image.open(pair[1]).convert("L")).astype(np.uint16) * 200
+    Image.fromarray(deep).save(tmp_path / "deep.png")
+    told = tmp_path / "shares.json"
+    for images, modalities in (((pair[0], tmp_path / "deep.png"), ["optical", "sar"]),
+                               ((tmp_path / "deep.png", pair[0]), ["sar", "optical"])):  # fmt: skip
+        arguments = [*map(str, images), "--weights", str(worded), "-o", str(tmp_path / "c.png"), "--json", str(told)]
+        assert main(["landcover", *arguments, "--modality0", "auto", "--modality1", "auto"]) == 0
+        assert json.loads(told.read_text())["modalities"] == modalities
 
 
 def test_landcover_asks_remoteclip_for_any_words(pair, worded, tmp_path, monkeypatch):

@@ -211,3 +211,15 @@ def test_least_squares_without_a_search(model):
     assert g.fit_least_squares(points[:1], points[:1], model) is None
     line = np.column_stack([np.arange(9.0), np.arange(9.0)])
     assert model == "similarity" or g.fit_least_squares(line, line, model) is None
+
+
+def test_points_behind_the_horizon_come_out_on_the_other_side_where_asked_for():
+    beyond = np.array([[1, 0, 0], [0, 1, 0], [-0.01, 0, 1]])
+    points = [[50.0, 0], [150, 10], [100, 0]]
+    np.testing.assert_allclose(g.transform_points(beyond, points)[:2], [[100, 0], [np.inf, np.inf]])
+    found = g.transform_points(beyond, points, horizon=False)
+    np.testing.assert_allclose(found[:2], [[100, 0], [-300, -20]])
+    assert not np.isfinite(found[2]).all()
+    np.testing.assert_allclose(g.transform_points(-3 * beyond, points[:2], horizon=False), found[:2])
+    with pytest.raises(ValueError, match=r"must be \(3, 3\)"):
+        g.transform_points(np.eye(2), points, horizon=False)

@@ -9,8 +9,8 @@ import numpy as np
 import pytest
 
 from hloc_plugin import cli
-from hloc_plugin.formats import DenseMatches, write_features, write_matches
-from kornia_tar.geometry import corner_error, transform_points, warp_image
+from hloc_plugin.formats import write_features, write_matches
+from kornia_tar.geometry import PointMatches, corner_error, transform_points, warp_image
 from kornia_tar.raster import write_image
 from kornia_tar.raster.synthetic import draw_scene
 
@@ -37,7 +37,7 @@ def matched(tmp_path):
         },
     )
     every, ones = np.repeat(np.arange(200)[:, None], 2, axis=1), np.ones(200, np.float32)
-    dense = DenseMatches(points, points, ones)
+    dense = PointMatches(points, points, ones)
     pairs = [("optical.png", "sar.png"), ("optical.png", "other.png")]
     write_matches(tmp_path / "m.h5", {pair: (dense, every, ones) for pair in pairs})
     for name, chosen in (("both", pairs), ("wrong", pairs[1:])):
@@ -82,22 +82,15 @@ def test_match_dense_by_our_own_writer(views, weights, tmp_path, capsys):
 
 
 def test_options_enter_a_copy_of_the_conf():
-    arguments = cli.build_parser().parse_args(
-        ["match-dense", "--pairs", "p", "--images", "i", "-o", "o", "--conf", "tar_sfm", "--text", "none",
-         "--modality", "sar", "--nodata", "0", "--resize-max", "640"]
-    )  # fmt: skip
-    conf = cli.configured(arguments)
+    conf = cli.configured("tar_sfm", 640, text="none", modality="sar", nodata=0.0, weights=None)
     assert conf["model"] == {**cli.confs["tar_sfm"]["model"], "text": "none", "modality": "sar", "nodata": 0}
     assert conf["preprocessing"]["resize_max"] == 640
     assert cli.confs["tar_sfm"]["preprocessing"]["resize_max"] == 1024 and "text" not in cli.confs["tar_sfm"]["model"]
 
 
-@pytest.mark.parametrize(
-    ("told", "modality"), [([], "cross"), (["--modality", "auto"], None), (["--modality", "optical"], "optical")]
-)
+@pytest.mark.parametrize(("told", "modality"), [(None, "cross"), ("auto", None), ("optical", "optical")])
 def test_modality_is_the_confs_unless_told(told, modality):
-    arguments = cli.build_parser().parse_args(["match-dense", "--pairs", "p", "--images", "i", "-o", "o", *told])
-    assert cli.configured(arguments)["model"]["modality"] == modality
+    assert cli.configured("tar", modality=told)["model"]["modality"] == modality
 
 
 @pytest.mark.parametrize(

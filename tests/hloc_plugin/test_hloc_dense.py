@@ -12,7 +12,8 @@ from hypothesis import strategies as st
 
 import hloc_plugin
 from hloc_plugin.dense import join_keypoints, load_image, match_dense
-from hloc_plugin.formats import DenseMatches, read_keypoints, read_matches, read_pairs
+from hloc_plugin.formats import read_keypoints, read_matches, read_pairs
+from kornia_tar.geometry import PointMatches
 from kornia_tar.raster import write_image
 
 NAMES = ("a.png", "sub/b.png", "c.png")
@@ -98,7 +99,7 @@ def test_joined_keypoints_are_near_and_one_to_one(seed, sizes, max_kps):
     rng = np.random.default_rng(seed)
     pairs = [("a", "b"), ("c", "a"), ("b", "c")]
     dense = {
-        pair: DenseMatches(*(rng.uniform(0, 12, (n, 2)).astype(np.float32) for _ in pair), rng.random(n, np.float32))
+        pair: PointMatches(*(rng.uniform(0, 12, (n, 2)).astype(np.float32) for _ in pair), rng.random(n, np.float32))
         for pair, n in zip(pairs, rng.integers(0, 40, 3), strict=True)
     }
     features, matches = join_keypoints(dense, *sizes, max_kps)
@@ -108,6 +109,6 @@ def test_joined_keypoints_are_near_and_one_to_one(seed, sizes, max_kps):
             keypoints, total = features[name]
             assert len(keypoints) == len(total) <= (max_kps or len(keypoints))
             assert len(np.unique(indices[:, k])) == len(indices)
-            points = (found.keypoints0, found.keypoints1)[k]
+            points = (found.points0, found.points1)[k]
             near = np.linalg.norm(points[None] - keypoints[indices[:, k]][:, None], axis=-1).min(1, initial=np.inf)
             assert (near <= sizes[0] + 1e-6).all()

@@ -9,7 +9,6 @@ import numpy as np
 import pytest
 
 from hloc_plugin.formats import (
-    DenseMatches,
     names_to_pair,
     read_keypoints,
     read_matches,
@@ -17,6 +16,7 @@ from hloc_plugin.formats import (
     write_features,
     write_matches,
 )
+from kornia_tar.geometry import PointMatches
 
 PAIR = ("day/a.png", "b.png")
 
@@ -27,10 +27,10 @@ def files(tmp_path):
     points = {name: rng.uniform(0, 90, (6, 2)).astype(np.float32) for name in PAIR}
     write_features(tmp_path / "f.h5", {n: (p, np.ones(6, np.float32)) for n, p in points.items()})
     indices = np.array([[4, 0], [1, 5]])
-    dense = DenseMatches(*(points[n][indices[:, k]] for k, n in enumerate(PAIR)), np.array([0.9, 0.5], np.float32))
-    none = DenseMatches(np.zeros((0, 2), np.float32), np.zeros((0, 2), np.float32), np.zeros(0, np.float32))
+    dense = PointMatches(*(points[n][indices[:, k]] for k, n in enumerate(PAIR)), np.array([0.9, 0.5], np.float32))
+    none = PointMatches(np.zeros((0, 2), np.float32), np.zeros((0, 2), np.float32), np.zeros(0, np.float32))
     empty = (none, np.zeros((0, 2), int), np.zeros(0, np.float32))
-    write_matches(tmp_path / "m.h5", {PAIR: (dense, indices, dense.scores), ("b.png", "c.png"): empty})
+    write_matches(tmp_path / "m.h5", {PAIR: (dense, indices, dense.confidence), ("b.png", "c.png"): empty})
     return tmp_path / "f.h5", tmp_path / "m.h5", points, indices
 
 

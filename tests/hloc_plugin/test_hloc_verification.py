@@ -8,7 +8,7 @@ import pytest
 from hloc_plugin.database import write_database
 from hloc_plugin.pipeline import verify_files
 from hloc_plugin.verification import sampson, verify
-from kornia_tar.geometry import corner_error, transform_points
+from kornia_tar.geometry import PointMatches, corner_error, transform_points
 from kornia_tar.raster import write_image
 from kornia_tar.registration import VerificationConfig
 
@@ -173,9 +173,9 @@ def test_what_colmap_cannot_read_is_named(images, tmp_path):
 
 
 def test_files_that_do_not_belong_together_are_named(images, tmp_path):
-    from hloc_plugin.formats import DenseMatches, write_features, write_matches
+    from hloc_plugin.formats import write_features, write_matches
 
-    none = DenseMatches(*(np.zeros((1, 2), np.float32),) * 2, np.ones(1, np.float32))
+    none = PointMatches(*(np.zeros((1, 2), np.float32),) * 2, np.ones(1, np.float32))
     write_features(tmp_path / "f.h5", {n: (np.zeros((1, 2)), np.ones(1)) for n in ("a.png", "b.png")})
     write_matches(tmp_path / "m.h5", {("a.png", "b.png"): (none, np.array([[3, 0]]), np.ones(1, np.float32))})
     (tmp_path / "pairs.txt").write_text("a.png b.png\n")

@@ -12,8 +12,9 @@ from torch import Tensor
 
 from kornia_tar import TARMatcher
 from kornia_tar.network.checkpoint import load_checkpoint, save_checkpoint
-from kornia_tar.network.field import Field, fit_field, pad_matches, propose_similarity, resample, transform
+from kornia_tar.network.field import Field, fit_field, pad_matches, propose_similarity, resample
 from kornia_tar.network.net import TARConfig, TARNet, with_second_look
+from kornia_tar.network.points import transform_affine
 from kornia_tar.network.second_look import SecondLookConfig, correlate, log_likelihood_gain
 from kornia_tar.training.augment import Deformation, make_batch
 from kornia_tar.training.data import Pairs
@@ -54,7 +55,7 @@ def wrong_and_right(count: int = 200, wrong: float = 0.5) -> tuple[Tensor, Tenso
     right = torch.rand(1, count, generator=generator) > wrong
     noise = 2 * torch.randn(1, count, 2, generator=generator)
     p1 = torch.where(
-        right[..., None], transform(AFFINE, p0) + noise, 255 * torch.rand(1, count, 2, generator=generator)
+        right[..., None], transform_affine(AFFINE, p0) + noise, 255 * torch.rand(1, count, 2, generator=generator)
     )
     return p0, p1, 0.3 + 0.4 * torch.rand(1, count, generator=generator), right
 
@@ -71,18 +72,18 @@ def grid(size: int = 256, step: int = 16) -> Tensor:
 def test_field_finds_an_affine_map_among_wrong_matches():
     p0, p1, weight, _ = wrong_and_right()
     field = fit(p0, p1, weight)
-    error = (field(grid()) - transform(AFFINE, grid())).norm(dim=-1)
+    error = (field(grid()) - transform_affine(AFFINE, grid())).norm(dim=-1)
     assert error.mean() < 1.0 and error.max() < 3.0
 
 
 def test_field_follows_parallax_that_one_plane_cannot():
     p0 = grid(256, 10)
     bend = lambda p: torch.stack([6 * torch.sin(p[..., 1] / 50), 4 * torch.cos(p[..., 0] / 60)], -1)  # noqa: E731
-    field = fit(p0, transform(AFFINE, p0) + bend(p0), torch.ones(p0.shape[:2]))
-    left = (field(grid()) - transform(AFFINE, grid()) - bend(grid())).norm(dim=-1)
+    field = fit(p0, transform_affine(AFFINE, p0) + bend(p0), torch.ones(p0.shape[:2]))
+    left = (field(grid()) - transform_affine(AFFINE, grid()) - bend(grid())).norm(dim=-1)
     plane = field._replace(residual=torch.zeros_like(field.residual))
     assert left.mean() < 1.2
-    assert (plane(grid()) - transform(AFFINE, grid()) - bend(grid())).norm(dim=-1).mean() > 2 * left.mean()
+    assert (plane(grid()) - transform_affine(AFFINE, grid()) - bend(grid())).norm(dim=-1).mean() > 2 * left.mean()
 
 
 @pytest.mark.parametrize("count", [0, 1, 2])
@@ -246,7 +247,7 @@ def test_second_look_is_nearer_to_a_known_affine_map():
     medians = []
     for looks in (1, 2):
         found = net(image, moved, optical, optical, None, mask, looks=looks)
-        medians.append((transform(truth, found.points0[None])[0] - found.points1).norm(dim=-1).median())
+        medians.append((transform_affine(truth, found.points0[None])[0] - found.points1).norm(dim=-1).median())
     assert medians[1] < 0.5 * medians[0] and medians[1] < 1.0
 
 

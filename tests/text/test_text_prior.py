@@ -175,7 +175,7 @@ def test_embed_classes_takes_the_rows_of_a_bank(tmp_path):
     prior = load_text_prior("bank", path=path)
     bank = embed_classes(prior, ["b"])
     assert (bank.names, bank.features.tolist(), bank.templates) == (("b",), [[0.0, 1.0]], ("my {}",))
-    with pytest.raises(ValueError, match="no templates"):
+    with pytest.raises(ValueError, match="pass names only"):
         embed_classes(prior, ["b"], ["a {}"])
 
 

@@ -10,9 +10,9 @@ import torch
 from torch import Generator
 
 from kornia_tar.conventions import CELL
+from kornia_tar.network.points import transform_points
 from kornia_tar.training.augment import (
     Deformation,
-    apply,
     blur,
     draw_warps,
     grid_points,
@@ -44,7 +44,7 @@ def sample(image: torch.Tensor, points: torch.Tensor) -> torch.Tensor:
 
 def test_apply_by_hand():
     matrix = torch.tensor([[[2.0, 0, 1], [0, 3, -1], [0.1, 0, 1]]])
-    torch.testing.assert_close(apply(matrix, torch.tensor([[[10.0, 4]]])), torch.tensor([[[10.5, 5.5]]]))
+    torch.testing.assert_close(transform_points(matrix, torch.tensor([[[10.0, 4]]])), torch.tensor([[[10.5, 5.5]]]))
 
 
 def test_warp_by_hand():
@@ -62,7 +62,7 @@ def test_two_crops_of_a_source_agree_under_the_matrix():
     (w0, w1), _ = draw_warps(8, SIZE, 128, Deformation(), seeded(), CPU)
     ones = torch.ones_like(source)
     crop0, crop1 = (warp(torch.cat([source, ones], 1), w, SIZE) for w in (w0, w1))
-    there = apply(torch.linalg.inv(w1) @ w0, grid_points(SIZE, SIZE, 1.0, 0.0, CPU).expand(8, -1, -1))
+    there = transform_points(torch.linalg.inv(w1) @ w0, grid_points(SIZE, SIZE, 1.0, 0.0, CPU).expand(8, -1, -1))
     inside = ((there >= 0) & (there <= SIZE - 1)).all(-1)
     both = inside & (crop0[:, 1].flatten(1) > 0.999) & (sample(crop1[:, 1:], there) > 0.999)
     assert both.float().mean() > 0.2
@@ -80,7 +80,7 @@ def structure(image: torch.Tensor) -> torch.Tensor:
 def agreement(batch, move: torch.Tensor) -> float:
     """Mean correlation of the pictures' structure under the matrix, image1 looked at ``move`` px away."""
     points = grid_points(SIZE - 16, SIZE - 16, 1.0, 8.0, CPU).expand(len(batch.image0), -1, -1)
-    there = apply(batch.matrix, points) + move
+    there = transform_points(batch.matrix, points) + move
     usable = (there > 4).all(-1) & (there < SIZE - 5).all(-1)
     a, b = sample(structure(batch.image0), points), sample(structure(batch.image1), there)
     found = [np.corrcoef(a[k][usable[k]], b[k][usable[k]])[0, 1] for k in range(len(a)) if usable[k].sum() > 200]
@@ -259,7 +259,7 @@ def test_near_pairs_are_nearly_registered():
     for near in (0.0, 1.0):
         strength = dataclasses.replace(Deformation().finished(), near=near)
         (w0, w1), _ = draw_warps(64, SIZE, 128, strength, seeded(), CPU)
-        there = apply(torch.linalg.inv(w1) @ w0, corners.expand(64, -1, -1))
+        there = transform_points(torch.linalg.inv(w1) @ w0, corners.expand(64, -1, -1))
         moved[near] = float((there - corners).norm(dim=-1).mean())
     assert moved[1.0] < 0.35 * moved[0.0] and moved[1.0] < 0.15 * SIZE
 

@@ -10,30 +10,9 @@ import numpy as np
 import pytest
 import torch
 from helpers import ERROR_SCALE, SIDE, encode, write_shard
-from hypothesis import given, settings
-from hypothesis import strategies as st
 
-from kornia_tar.training.data import find_shards, label_held_out, read_optical, read_pairs, stretch
-
-
-@given(seed=st.integers(0, 999), low=st.integers(0, 120), width=st.integers(1, 130))
-@settings(deadline=None, max_examples=50)
-def test_stretch_is_monotone_and_uses_the_whole_range(seed, low, width):
-    image = (low + width * np.random.default_rng(seed).random((40, 50))).astype(np.uint8)
-    out = stretch(image)
-    assert out.dtype == np.uint8 and out.shape == image.shape
-    order = np.argsort(image.ravel(), kind="stable")
-    assert (np.diff(out.ravel()[order].astype(int)) >= 0).all()
-    if len(np.unique(image)) > 30:
-        assert out.min() == 0 and out.max() >= 254
-        assert 0.005 < (out >= 254).mean() < 0.2 and 0.005 < (out == 0).mean() < 0.2
-
-
-def test_stretch_by_hand():
-    image = np.arange(101, dtype=np.uint8).reshape(1, -1)
-    out = stretch(image)
-    assert out[0, 2] == 0 and out[0, 98] == 255 and abs(int(out[0, 50]) - 127) <= 2
-    assert not stretch(np.full((8, 8), 200, np.uint8)).any() or stretch(np.full((8, 8), 200, np.uint8)).std() == 0
+from kornia_tar.raster import percentile_stretch
+from kornia_tar.training.data import find_shards, label_held_out, read_optical, read_pairs
 
 
 def test_pairs_are_read_in_order_and_stretched(shards, scene):
@@ -42,8 +21,9 @@ def test_pairs_are_read_in_order_and_stretched(shards, scene):
     assert pairs.optical.shape == (6, 3, SIDE, SIDE) and pairs.sar.shape == (6, 1, SIDE, SIDE)
     assert pairs.optical.dtype == pairs.sar.dtype == torch.uint8
     optical, sar = scene
-    np.testing.assert_array_equal(pairs.optical[1].permute(1, 2, 0), stretch(optical[40 : 40 + SIDE, :SIDE]))
-    np.testing.assert_allclose(pairs.sar[0, 0].float(), stretch(sar[:SIDE, :SIDE]).astype(float), atol=4)  # YUV
+    np.testing.assert_array_equal(pairs.optical[1].permute(1, 2, 0), percentile_stretch(optical[40 : 40 + SIDE, :SIDE]))
+    radar = percentile_stretch(sar[:SIDE, :SIDE]).astype(float)
+    np.testing.assert_allclose(pairs.sar[0, 0].float(), radar, atol=4)  # YUV
     after = pairs.weights[pairs.names.index("ombria__7_after")]
     assert after < pairs.weights[pairs.names.index("ombria__7_before")] == 1
 
@@ -88,9 +68,9 @@ def test_optical_images_are_read_whole_and_at_their_own_resolution(tmp_path, sce
     write_shard(tmp_path / "optical_only-000.tar", {"a__1.optical.webp": encode(image)})
     pairs = read_optical(find_shards(tmp_path, "optical_only-*.tar"), 100, progress=False)
     top, left = 50, 60
-    native = stretch(image)[top : top + 100, left : left + 100]
+    native = percentile_stretch(image)[top : top + 100, left : left + 100]
     assert np.abs(pairs.optical[1].permute(1, 2, 0).float().numpy() - native).mean() < 6  # WebP
-    whole = stretch(image)[:, 10:210].reshape(100, 2, 100, 2, 3).mean((1, 3))
+    whole = percentile_stretch(image)[:, 10:210].reshape(100, 2, 100, 2, 3).mean((1, 3))
     assert np.abs(pairs.optical[0].permute(1, 2, 0).float().numpy() - whole).mean() < 6
     assert len(read_optical(find_shards(tmp_path, "optical_only-*.tar"), 190, progress=False)) == 1
 

@@ -14,8 +14,9 @@ from kornia_tar.conventions import CELL
 from kornia_tar.network.cfdm import Coarse
 from kornia_tar.network.fine import Offset
 from kornia_tar.network.net import TARNet
+from kornia_tar.network.points import transform_points
 from kornia_tar.network.tafe import TAFEConfig
-from kornia_tar.training.augment import Deformation, apply, make_batch
+from kornia_tar.training.augment import Deformation, make_batch
 from kornia_tar.training.losses import (
     LossWeights,
     Truth,
@@ -49,7 +50,7 @@ def test_truth_against_brute_force(batch):
         for b in range(len(matrix)):
             for cell in range(columns**2):
                 centre = torch.tensor([[8.0 * (cell % columns) + 3.5, 8.0 * (cell // columns) + 3.5]])
-                x, y = apply(matrix[b], centre)[0].tolist()
+                x, y = transform_points(matrix[b], centre)[0].tolist()
                 assert there[b, cell].tolist() == pytest.approx([x, y], abs=1e-3)
                 # Cell k covers the pixels 8k to 8k + 7, each half a pixel wide on either side.
                 holds = [j for j in range(columns**2)

@@ -31,7 +31,7 @@ def matches(matrix: NDArray[np.float64], confidence: float, image0: Image, image
     points0 = points(image0)
     points1 = points0 @ matrix[:2, :2].T + matrix[:2, 2]
     sure = np.full(len(points0), confidence, np.float32)
-    return Matches(points0.astype(np.float32), points1.astype(np.float32), sure).inside(image0, image1)
+    return Matches(points0.astype(np.float32), points1.astype(np.float32), sure).on_images(image0, image1)
 
 
 def none() -> Matches:

@@ -8,13 +8,13 @@ from importlib.metadata import version
 from io import StringIO
 from typing import Any
 
-import cv2
 import numpy as np
 import torch
 
 from eval.peers.base import Image, Matches
 from eval.peers.classical import _grid as grid
 from eval.peers.store import Store, need
+from kornia_tar.raster import to_grey
 
 INSTALL = (
     "in an environment of its own, because it needs GDAL and an older NumPy: apt install python3-gdal, then"
@@ -60,7 +60,7 @@ class Arosics:
             warnings.simplefilter("ignore")  # it talks of every window
             found = self._tie_points(arrays)
             if found is not None:
-                return found.inside(image0, image1)
+                return found.on_images(image0, image1)
             shift = self._shift(arrays)
         if shift is None:
             return grid.none()
@@ -107,7 +107,7 @@ def _outline(array: Any) -> str:
 
 
 def _grey(image: Image) -> np.ndarray:
-    return cv2.cvtColor(image, cv2.COLOR_RGB2GRAY) if image.ndim == 3 else np.ascontiguousarray(image)
+    return np.ascontiguousarray(to_grey(image))
 
 
 def create(store: Store) -> Arosics:

@@ -11,6 +11,7 @@ import torch
 from eval.peers.base import Image, Matches
 from eval.peers.classical import _grid as grid
 from eval.peers.store import Store, need
+from kornia_tar.raster import to_grey
 
 INSTALL = "pip install -c constraints.txt itk-elastix"
 RESOLUTIONS = 4
@@ -64,8 +65,7 @@ class Elastix:
 
 
 def _grey(image: Image) -> np.ndarray:
-    grey = cv2.cvtColor(image, cv2.COLOR_RGB2GRAY) if image.ndim == 3 else image
-    return np.ascontiguousarray(grey, np.float32)
+    return np.ascontiguousarray(to_grey(image), np.float32)
 
 
 def _information(fixed: np.ndarray, moving: np.ndarray, matrix: np.ndarray, bins: int = 32) -> float:

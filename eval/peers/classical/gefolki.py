@@ -9,12 +9,12 @@ from importlib.metadata import version
 from typing import Any
 from unittest import mock
 
-import cv2
 import numpy as np
 
 from eval.peers.base import Image, Matches
 from eval.peers.classical import _grid as grid
 from eval.peers.store import Store, need
+from kornia_tar.raster import to_grey
 
 INSTALL = (
     "pip install -c constraints.txt --no-deps gefolki scipy scikit-image imagecodecs loguru lazy-loader imageio"
@@ -62,7 +62,7 @@ class GeFolki:
         x, y = points0.astype(int).T
         points1 = points0 + np.stack([part[y, x] for part in flow], axis=1)
         sure = np.ones(len(points0), np.float32)
-        return Matches(points0.astype(np.float32), points1.astype(np.float32), sure).inside(image0, image1)
+        return Matches(points0.astype(np.float32), points1.astype(np.float32), sure).on_images(image0, image1)
 
     def _whole(self, image: np.ndarray, *args: Any, **kwargs: Any) -> np.ndarray:
         """Rescale whole numbers to whole numbers, as the scikit-image that gefolki was written for did."""
@@ -70,7 +70,7 @@ class GeFolki:
 
 
 def _padded(image: Image, height: int, width: int) -> np.ndarray:
-    grey = cv2.cvtColor(image, cv2.COLOR_RGB2GRAY) if image.ndim == 3 else image
+    grey = to_grey(image)
     below, right = height - grey.shape[0], width - grey.shape[1]
     return np.pad(grey, ((0, below), (0, right))).astype(np.float32)
 

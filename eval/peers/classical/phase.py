@@ -8,6 +8,7 @@ from numpy.typing import NDArray
 
 from eval.peers.base import Image, Matches
 from eval.peers.store import Store
+from kornia_tar.raster import to_grey
 
 Float = NDArray[np.float64]
 
@@ -41,12 +42,13 @@ class PhaseCorrelation:
         points0 = grid.reshape(-1, 2).astype(np.float64)
         points1 = points0 @ matrix[:, :2].T + matrix[:, 2]
         confidence = np.full(len(points0), np.clip(peak, 0, 1), np.float32)
-        return Matches(points0.astype(np.float32), points1.astype(np.float32), confidence).inside(image0, image1)
+        found = Matches(points0.astype(np.float32), points1.astype(np.float32), confidence)
+        return found.on_images(image0, image1)
 
 
 def _edges(image: Image) -> Float:
     """Gradient magnitudes (H, W), zero mean, faded out towards the border."""
-    grey = cv2.cvtColor(image, cv2.COLOR_RGB2GRAY) if image.ndim == 3 else image
+    grey = to_grey(image)
     smooth = cv2.GaussianBlur(grey.astype(np.float64), (0, 0), 1.0)
     edges = np.hypot(cv2.Scharr(smooth, cv2.CV_64F, 1, 0), cv2.Scharr(smooth, cv2.CV_64F, 0, 1))
     window = np.outer(np.hanning(edges.shape[0] + 2)[1:-1], np.hanning(edges.shape[1] + 2)[1:-1])

@@ -9,6 +9,7 @@ from kornia.feature import match_smnn
 
 from eval.peers.base import Image, Matches
 from eval.peers.store import Store
+from kornia_tar.raster import to_grey
 
 RATIO = 0.9
 FEATURES = 4096
@@ -36,7 +37,7 @@ class RootSIFT:
         return Matches.of(points0[pairs[:, 0]], points1[pairs[:, 1]], 1 - ratios)
 
     def _extract(self, image: Image) -> tuple[torch.Tensor, torch.Tensor]:
-        grey = cv2.cvtColor(image, cv2.COLOR_RGB2GRAY) if image.ndim == 3 else image
+        grey = to_grey(image)
         keypoints, descriptors = self._sift.detectAndCompute(grey, None)
         if descriptors is None:
             return torch.zeros(0, 2), torch.zeros(0, 128)

@@ -64,7 +64,7 @@ class EfficientLoFTR:
         points = out.keypoints[0, :, kept] * torch.tensor([width, height])
         scales = [np.divide(i.shape[1::-1], r.shape[1::-1]) for i, r in zip((image0, image1), resized, strict=True)]
         points0, points1 = (p * torch.tensor(scale) - 0.5 for p, scale in zip(points, scales, strict=True))
-        return Matches.of(points0, points1, out.matching_scores[0, 0, kept]).inside(image0, image1)
+        return Matches.of(points0, points1, out.matching_scores[0, 0, kept]).on_images(image0, image1)
 
     def _resize(self, image: Image) -> Image:
         scale = self._side / max(image.shape[:2])

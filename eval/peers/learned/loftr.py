@@ -45,7 +45,7 @@ class LoFTR:
         padded = [torch.nn.functional.pad(t, (0, -t.shape[-1] % 8, 0, -t.shape[-2] % 8)) for t in tensors]
         out = self._net({"image0": padded[0], "image1": padded[1]})
         points0, points1 = (out[key] - self.offset for key in ("keypoints0", "keypoints1"))
-        return Matches.of(points0, points1, out["confidence"]).inside(image0, image1)
+        return Matches.of(points0, points1, out["confidence"]).on_images(image0, image1)
 
 
 def build(threshold: float = 0.2) -> KorniaLoFTR:

@@ -51,7 +51,7 @@ class RoMa:
             found, certainty = self._net.sample(*self._net.match(*pictures, device="cpu"), num=SAMPLES)
         sides = [*image0.shape[:2], *image1.shape[:2]]
         points0, points1 = self._net.to_pixel_coordinates(found, *sides)
-        return Matches.of(points0 - 0.5, points1 - 0.5, certainty).inside(image0, image1)
+        return Matches.of(points0 - 0.5, points1 - 0.5, certainty).on_images(image0, image1)
 
 
 def create(store: Store) -> RoMa:

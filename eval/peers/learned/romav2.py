@@ -59,7 +59,7 @@ class RoMaV2:
             torch.manual_seed(0)
             found, confidence, *_ = self._net.sample(self._net.match(*tensors), SAMPLES)
         points0, points1 = self._net.to_pixel_coordinates(found, *image0.shape[:2], *image1.shape[:2])
-        return Matches.of(points0 - 0.5, points1 - 0.5, confidence).inside(image0, image1)
+        return Matches.of(points0 - 0.5, points1 - 0.5, confidence).on_images(image0, image1)
 
 
 def create(store: Store) -> RoMaV2:

@@ -68,7 +68,8 @@ class Vismatch:
         confidence = found.get("matched_confidences")
         if confidence is None:
             confidence = np.ones(len(points[0]))
-        return Matches(points[0], points[1], np.asarray(confidence, np.float32).reshape(-1)).inside(image0, image1)
+        found = Matches(points[0], points[1], np.asarray(confidence, np.float32).reshape(-1))
+        return found.on_images(image0, image1)
 
 
 def check(variant: str) -> None:

@@ -19,8 +19,7 @@ from eval.benchmark.cache import Prediction, cache_path, read_predictions
 from eval.benchmark.protocol import REAL, make_pair
 from eval.benchmark.table import Table
 from eval.datasets import Dataset
-
-Picture = NDArray[np.uint8]
+from kornia_tar.outputs.drawing import Picture, draw_matches, fit, paste, subsample, to_rgb
 
 GRADES = (3.0, 10.0)  # px: a match is right, near or wrong
 COLOURS = ((64, 190, 255), (255, 214, 64), (255, 92, 56))  # right, near, wrong; in the page's CSS too
@@ -103,7 +102,7 @@ def examples(table: Table, dataset: Dataset, cache: Path) -> list[Example]:
         # A stored truth is the drawn warp itself; a set with its own truth is read as it is.
         truth = said[0][place].truth
         pair = make_pair(dataset.read(names[place]), None if table.level == REAL else truth)
-        image0, image1 = rgb(pair.image0), rgb(pair.image1)
+        image0, image1 = to_rgb(pair.image0), to_rgb(pair.image1)
         answers = [
             _answer(row, detail.errors[row["key"]][index], predictions[place], image0, image1, table.model)
             for row, predictions in zip(rows, said, strict=True)
@@ -129,19 +128,12 @@ def lines(image0: Picture, image1: Picture, points0: Any, points1: Any, errors: 
     """Draw both images side by side and an even sample of at most ``LINES`` matches, coloured by their error."""
     left, right = _fit(image0), _fit(image1)
     canvas = np.full((max(left.shape[0], right.shape[0]), left.shape[1] + _GAP + right.shape[1], 3), 128, np.uint8)
-    canvas[: left.shape[0], : left.shape[1]] = left
-    canvas[: right.shape[0], left.shape[1] + _GAP :] = right
-    # Pixel centres at integers: the corner of the first pixel stays where it is, its centre moves.
-    start = (np.asarray(points0) + 0.5) * (left.shape[1] / image0.shape[1]) - 0.5
-    end = (np.asarray(points1) + 0.5) * (right.shape[1] / image1.shape[1]) - 0.5 + (left.shape[1] + _GAP, 0)
-    layer = canvas.copy()
-    for index in np.unique(np.linspace(0, len(errors) - 1, min(LINES, len(errors))).astype(int)):
-        colour = COLOURS[int(np.searchsorted(GRADES, errors[index], side="right"))]
-        a, b = (tuple(int(v) for v in np.rint(point[index] * 16)) for point in (start, end))
-        cv2.line(layer, a, b, colour, 1, cv2.LINE_AA, 4)
-        for point in (a, b):
-            cv2.circle(layer, point, 32, colour, -1, cv2.LINE_AA, 4)
-    return np.asarray(cv2.addWeighted(layer, 0.85, canvas, 0.15, 0), np.uint8)
+    on0 = paste(canvas, left, (0, 0), image0.shape[1])
+    on1 = paste(canvas, right, (left.shape[1] + _GAP, 0), image1.shape[1])
+    chosen = subsample(np.arange(len(errors)), LINES)
+    colours = np.array(COLOURS)[np.searchsorted(GRADES, errors[chosen], side="right")]
+    start, end = (np.asarray(points)[chosen] for points in (points0, points1))
+    return draw_matches(canvas, on0, on1, start, end, colours, opacity=0.85)
 
 
 def data_uri(picture: Picture, quality: int) -> str:
@@ -170,11 +162,4 @@ def _answer(
 
 
 def _fit(image: Picture) -> Picture:
-    scale = _SIDE / max(image.shape[:2])
-    size = max(1, round(image.shape[1] * scale)), max(1, round(image.shape[0] * scale))
-    return np.asarray(cv2.resize(image, size, interpolation=cv2.INTER_AREA if scale < 1 else cv2.INTER_CUBIC), np.uint8)
-
-
-def rgb(image: Picture) -> Picture:
-    """Give a grey image (H, W) three channels; (H, W, 3) stays as it is."""
-    return np.repeat(image[..., None], 3, axis=-1) if image.ndim == 2 else image
+    return fit(image, _SIDE, _SIDE)

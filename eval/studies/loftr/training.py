@@ -23,7 +23,7 @@ from typing import Any
 import torch
 from kornia.feature import LoFTR
 from safetensors.torch import save_file
-from torch import Tensor, nn
+from torch import Tensor
 
 from eval.peers.learned.loftr import build
 from eval.studies.loftr.matcher import FILE, FORMAT
@@ -32,7 +32,7 @@ from kornia_tar.files import one_line, replacing
 from kornia_tar.network.cfdm import cell_centres
 from kornia_tar.training.augment import Batch, Deformation, make_batch
 from kornia_tar.training.data import Pairs
-from kornia_tar.training.loop import TrainConfig, choose_bf16, parameter_groups, schedule, update_ema
+from kornia_tar.training.loop import TrainConfig, choose_bf16, descend, parameter_groups, schedule
 from kornia_tar.training.losses import Truth, focal, ground_truth
 from kornia_tar.training.progress import Progress
 
@@ -193,12 +193,7 @@ def train(
             batch = make_batch(pairs, index, size, strength, generator)
             with torch.autocast(where.type, torch.bfloat16, enabled=bf16):
                 loss, terms = step_loss(net, batch)
-            optimiser.zero_grad(set_to_none=True)
-            loss.backward()
-            norm = nn.utils.clip_grad_norm_(net.parameters(), config.clip)
-            if torch.isfinite(norm):
-                optimiser.step()
-            update_ema(average, net, min(config.ema, (step + 1) / (step + 10)))
+            descend(net, average, optimiser, loss, step, config)
             step, drawn = step + 1, drawn + batch_size
             seconds += time.perf_counter() - started
             log.add(

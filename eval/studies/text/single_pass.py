@@ -17,12 +17,13 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from eval.benchmark.metrics import Model, corner_error, estimate, match_errors, transform
+from eval.benchmark.metrics import Model, corner_error, estimate, match_errors
 from eval.benchmark.pairs import LevelPairs, subsample
 from eval.benchmark.protocol import Matrix
 from eval.datasets import Dataset
 from eval.peers import to_tensor
 from kornia_tar.conventions import CELL
+from kornia_tar.geometry import transform_points
 from kornia_tar.network.cfdm import Coarse, cell_centres, mutual_nearest
 from kornia_tar.network.net import Matches, TARNet, assemble, modality_weights
 
@@ -151,7 +152,7 @@ def _loss(scores: Tensor, columns: tuple[int, int], question: Question) -> float
     """Mean of minus the log probability of the true partner of each cell of image0 that has one; (N, M) scores."""
     size0, size1 = (np.array(image.shape[:0:-1]) for image in (question.image0, question.image1))  # width, height
     centres = cell_centres(torch.arange(len(scores)), columns[0]).numpy()
-    there = transform(question.truth, centres)
+    there = transform_points(question.truth, centres)
     seen = ((centres < size0) & (there > -0.5) & (there < size1 - 0.5)).all(axis=1)
     cell = np.floor((there[seen] + 0.5) / CELL).astype(int)
     target = torch.from_numpy(cell[:, 1] * columns[1] + cell[:, 0])

@@ -11,6 +11,7 @@ import torch
 from tqdm import tqdm
 
 from eval.benchmark.provenance import provenance
+from eval.report.markdown import grid
 from eval.studies.text.ablation import PER_PROMPT, REMOTECLIP, fit_width
 from eval.studies.text.single_pass import FIGURES, Answers, Question, examine
 from eval.studies.text.uses import ShuffledTAFE
@@ -71,8 +72,8 @@ def write(folder: Path, name: str, answers: dict[str, Answers]) -> Path:
         f"## Other words for a finished checkpoint: {name}, {pairs} pairs, a single pass", "",
         f"The figure, and its difference to \"{SHIPPED}\" ± standard error over the pairs.", "",
         *(f"- {key}: {meaning}" for key, meaning in FIGURES.items()), "",
-        "| text | " + " | ".join(FIGURES) + " |", "|---|" + "---:|" * len(FIGURES),
     ]  # fmt: skip
+    rows = []
     for label, found in answers.items():
         cells = []
         for key, value in found.figures().items():
@@ -83,9 +84,14 @@ def write(folder: Path, name: str, answers: dict[str, Answers]) -> Path:
                 error = change.std(ddof=1) / np.sqrt(pairs) if pairs > 1 else np.nan
                 cell += f" ({change.mean():+.{digits}f} ± {error:.{digits}f})"
             cells.append(cell)
-        lines.append(f"| {label} | " + " | ".join(cells) + " |")
+        rows.append([label, *cells])
     made = provenance()
-    lines += ["", f"Made by `{made['command']}`, commit {made['commit']}, {made['hardware']}, {made['date']}.", ""]
+    lines += [
+        *grid(["text", *FIGURES], rows),
+        "",
+        f"Made by `{made['command']}`, commit {made['commit']}, {made['hardware']}, {made['date']}.",
+        "",
+    ]
     folder.mkdir(parents=True, exist_ok=True)
     figures = {label: found.figures() for label, found in answers.items()}
     write_json(folder / "text-substitution.json", {"asked": name, "pairs": pairs, "figures": figures, "made": made})

@@ -10,6 +10,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from eval.benchmark.provenance import provenance
+from eval.report.markdown import grid
 from eval.studies.text.single_pass import FIGURES
 from kornia_tar.files import replacing, write_json, write_text
 
@@ -112,12 +113,12 @@ def _by_seed(results: Sequence[Mapping[str, Any]], row: str, exam: str, figure: 
 
 
 def _grid(rows: Sequence[str], labels: Mapping[str, str], results: Any, value: Any, signed: bool) -> list[str]:
-    lines = ["| text | seeds | " + " | ".join(FIGURES) + " |", "|---|---:|" + "---:|" * len(FIGURES)]
+    cells = []
     for row in rows:
         found = [value(row, key) for key in FIGURES]
-        cells = [_cell(s, 3 if key == "loss" else 1, signed) for s, key in zip(found, FIGURES, strict=True)]
-        lines.append(f"| {labels[row]} | {len(found[0].values)} | " + " | ".join(cells) + " |")
-    return lines
+        figures = [_cell(s, 3 if key == "loss" else 1, signed) for s, key in zip(found, FIGURES, strict=True)]
+        cells.append([labels[row], str(len(found[0].values)), *figures])
+    return grid(["text", "seeds", *FIGURES], cells)
 
 
 def _cell(found: Spread, digits: int, signed: bool) -> str:

@@ -10,9 +10,10 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from kornia_tar.geometry.least_squares import FloatArray
+from kornia_tar.geometry import FloatArray
 from kornia_tar.network.fine import PLACE_STEP
 from kornia_tar.network.net import ImageFeatures, TARNet
+from kornia_tar.network.points import transform_points
 
 OUTLIER_RATIO = 0.1  # ε
 
@@ -99,9 +100,7 @@ def tie_points(
         the place is right to ``within`` px and the cell no outlier. A cell that tells nothing lies on the transform
         with a confidence of a half: the prior's own.
     """
-    T = torch.from_numpy(np.asarray(matrix)).float()
-    with torch.autocast("cpu", enabled=False):
-        expected = _transform(T, evidence.points)  # (K, 2)
+    expected = transform_points(torch.from_numpy(np.asarray(matrix)), evidence.points)  # (K, 2)
     side = evidence.probability.shape[-1]
     y, x = torch.meshgrid(torch.arange(side), torch.arange(side), indexing="ij")
     places = evidence.corner[:, None] + evidence.step * torch.stack([x, y], -1).view(1, -1, 2)  # (K, S², 2)
@@ -114,9 +113,3 @@ def tie_points(
     close = (weight * (offset.norm(dim=-1) < within)).sum(1)
     known = (1 - OUTLIER_RATIO) * total * evidence.area
     return mean, std, close * known / (known + OUTLIER_RATIO)
-
-
-def _transform(matrix: Tensor, points: Tensor) -> Tensor:
-    """(K, 2) points through (3, 3); points behind the horizon land far away."""
-    mapped = torch.cat([points, torch.ones_like(points[:, :1])], -1) @ matrix.T
-    return mapped[:, :2] / mapped[:, 2:].clamp_min(1e-6)

@@ -23,8 +23,9 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from kornia_tar.geometry.least_squares import FloatArray, TransformModel
-from kornia_tar.registration.alignment.evidence import DisplacementMaps, _transform, join
+from kornia_tar.geometry import FloatArray, TransformModel
+from kornia_tar.network.points import transform_points
+from kornia_tar.registration.alignment.evidence import DisplacementMaps, join
 
 BLOCKS = 4  # on a side: cells of one block share what they see, so their errors count as one
 
@@ -74,7 +75,7 @@ def align(
             stds = (_std(frame, theta, both, ahead, points, width) for width in CHECK_WIDTHS)
             std = next((std for std in stds if math.isfinite(std)), math.inf)
             alone = [_climb(frame, theta, in1, ahead), _climb(frame, theta, in0, 0)]
-            places = [_transform(frame.matrix(one), points) for one in alone]
+            places = [transform_points(frame.matrix(one), points) for one in alone]
             disagreement = float((places[0] - places[1]).norm(dim=1).mean())
         matrix = frame.matrix(theta).double().numpy()
     return Alignment(matrix / matrix[2, 2], float(gains.mean()), len(gains), std, disagreement)
@@ -102,8 +103,8 @@ class _Frame:
 
 def _gains(matrix: Tensor, evidence: DisplacementMaps, ahead: int, width: float = 1.0) -> Tensor:
     """All cells' gains; the first ``ahead`` cells are image0's, the others image1's."""
-    there = _transform(matrix, evidence.points[:ahead])
-    back = _transform(torch.linalg.inv(matrix), evidence.points[ahead:])
+    there = transform_points(matrix, evidence.points[:ahead])
+    back = transform_points(torch.linalg.inv(matrix), evidence.points[ahead:])
     return evidence.log_likelihood_gain(torch.cat([there, back]), width)
 
 
@@ -152,6 +153,6 @@ def _std(frame: _Frame, theta: Tensor, evidence: DisplacementMaps, ahead: int, p
     centred = (scores - scores.mean(0)).double()
     spread = centred.T @ centred * len(seen) / (len(seen) - 1)
     covariance = inverse @ spread @ inverse
-    place = lambda values: _transform(frame.matrix(values), points)  # noqa: E731
+    place = lambda values: transform_points(frame.matrix(values), points)  # noqa: E731
     jacobian = torch.autograd.functional.jacobian(place, theta.detach()).double()  # (points, 2, P)
     return float(torch.einsum("nip,pq,niq->n", jacobian, covariance, jacobian).clamp_min(0).sqrt().mean())

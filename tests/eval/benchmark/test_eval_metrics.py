@@ -5,6 +5,7 @@ from hypothesis import strategies as st
 
 from eval.benchmark import metrics
 from eval.benchmark.protocol import LEVELS, translation
+from kornia_tar.geometry import transform_points
 
 GRID = np.stack(np.meshgrid(np.arange(4, 256, 8), np.arange(4, 256, 8)), -1).reshape(-1, 2).astype(float)
 SHAPE = (256, 256)
@@ -18,7 +19,7 @@ def rung_matrix(seed: int, level: str = "tar") -> np.ndarray:
 @given(st.integers(0, 2**32 - 1), st.sampled_from(sorted(LEVELS)))
 def test_true_matches_score_perfectly(seed, level):
     truth = rung_matrix(seed, level)
-    score = metrics.score_pair(GRID, metrics.transform(truth, GRID), truth, SHAPE, LEVELS[level].model)
+    score = metrics.score_pair(GRID, transform_points(truth, GRID), truth, SHAPE, LEVELS[level].model)
     assert score.ncm == score.matches == len(GRID)
     assert score.precision == (1.0, 1.0, 1.0)
     assert score.rmse < 1e-9
@@ -63,7 +64,7 @@ def test_matches_on_one_point_are_a_failure(model):
 def test_estimator_bears_two_thirds_outliers_and_repeats_itself(seed):
     rng = np.random.default_rng(seed)
     truth = rung_matrix(seed)
-    target = metrics.transform(truth, GRID) + rng.normal(0, 0.3, GRID.shape)
+    target = transform_points(truth, GRID) + rng.normal(0, 0.3, GRID.shape)
     wrong = rng.random(len(GRID)) < 2 / 3
     target[wrong] = rng.uniform(0, 256, (int(wrong.sum()), 2))
     first, second = (metrics.estimate(GRID, target) for _ in range(2))
@@ -121,3 +122,32 @@ def test_tie_points_judge_the_model_not_the_matches():
     rows = metrics.aggregate([score, failed, failed])
     assert rows["tie RMSE"] == rows["CE90"] == np.inf
     assert "CE90" not in metrics.aggregate([metrics.score_pair(GRID, GRID, np.eye(3), SHAPE)])
+
+
+def test_errors_behind_the_horizon_are_those_of_the_projective_map():
+    """Tables were made with a finite error there: a corner behind the horizon is far off, but not "without model"."""
+
+    def by_hand(matrix, points):
+        homogeneous = np.column_stack([points, np.ones(len(points))]) @ matrix.T
+        with np.errstate(divide="ignore", invalid="ignore"):
+            return homogeneous[:, :2] / homogeneous[:, 2:]
+
+    def distance(a, b):
+        return np.nan_to_num(np.linalg.norm(a - b, axis=1), nan=np.inf)
+
+    rng = np.random.default_rng(0)
+    bottom, right = np.array(SHAPE) - 1
+    corners = np.array([(0, 0), (right, 0), (right, bottom), (0, bottom)], float)
+    behind = 0
+    for k in range(300):
+        matrix = np.eye(3) + rng.normal(0, [[0.3, 0.3, 20], [0.3, 0.3, 20], [4e-3, 4e-3, 0.2]])
+        truth = np.eye(3) + rng.normal(0, [[0.1, 0.1, 9], [0.1, 0.1, 9], [1e-4, 1e-4, 0]])
+        if k == 0:  # a corner on the horizon itself
+            matrix = np.array([[1, 0, 0], [0, 1, 0], [-1 / right, 0, 1.0]])
+        behind += bool((np.column_stack([corners, np.ones(4)]) @ (matrix / matrix[2, 2])[2] <= 0).any())
+        expected = distance(by_hand(truth, corners), by_hand(matrix, corners)).mean()
+        found = metrics.corner_error(matrix, truth, SHAPE)
+        assert found == pytest.approx(expected, rel=1e-9), k
+        errors = metrics.match_errors(GRID, GRID, matrix)
+        np.testing.assert_allclose(errors, distance(by_hand(matrix, GRID), GRID), rtol=1e-9)
+    assert behind > 50

@@ -4,8 +4,8 @@ import pytest
 from toys import texture
 
 from eval.benchmark import protocol
-from eval.benchmark.metrics import transform
 from eval.datasets import Sample
+from kornia_tar.geometry import transform_points
 
 
 @pytest.mark.parametrize("name", protocol.LEVELS)
@@ -13,7 +13,7 @@ def test_draws_stay_in_range(name):
     level, centre = protocol.LEVELS[name], (protocol.SIZE - 1) / 2
     for seed in range(200):
         matrix = level.draw(np.random.default_rng(seed))
-        shift = transform(matrix, [[centre, centre]])[0] - centre
+        shift = transform_points(matrix, [[centre, centre]])[0] - centre
         assert np.abs(shift).max() <= level.translation * protocol.SIZE + 1e-9
         # At the centre the projective part is gone to first order but for its translation, which is undone here.
         jacobian = matrix[:2, :2] - np.outer(shift + centre, matrix[2, :2])
@@ -66,7 +66,7 @@ def test_truth_says_where_a_point_of_image0_went(level):
         y, x = np.indices(pair.image1.shape)
         weight = pair.image1 / pair.image1.sum()
         centroid = [(x * weight).sum(), (y * weight).sum()]
-        assert np.allclose(centroid, transform(pair.truth, point)[0], atol=0.3)
+        assert np.allclose(centroid, transform_points(pair.truth, point)[0], atol=0.3)
 
 
 def test_a_larger_image_is_cropped_a_small_one_filled():
@@ -94,12 +94,3 @@ def test_without_a_warp_the_sets_own_truth_stands():
 def test_images_too_small_or_unequal_are_refused():
     with pytest.raises(ValueError, match=r"a: images are \(256, 256\) and \(200, 200\)"):
         protocol.make_pair(Sample("a", texture(0), texture(1, 200)), np.eye(3))
-
-
-def test_stretch_reaches_both_ends_and_leaves_a_constant_alone():
-    image = np.tile(np.arange(50, 150, dtype=np.uint8), (100, 1))
-    out = protocol.stretch(image)
-    assert (out.min(), out.max(), out.dtype) == (0, 255, np.uint8)
-    assert np.array_equal(np.argsort(out[0], kind="stable"), np.arange(100))
-    flat = np.full((4, 4, 3), 9, np.uint8)
-    assert np.array_equal(protocol.stretch(flat), flat)

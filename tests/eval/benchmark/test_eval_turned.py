@@ -10,6 +10,7 @@ from toys import ROOT, texture
 from eval import peers
 from eval.benchmark import metrics, turned
 from eval.peers import Matches
+from kornia_tar.geometry import transform_points
 
 
 class Upright:
@@ -103,7 +104,7 @@ def test_turning_cuts_nothing_off_and_keeps_colours():
     image = texture(1, 64, 3)[:40]
     image1, back = turned.turn(image, 90)
     assert image1.dtype == np.uint8 and image1.shape == (64, 40, 3)
-    x, y = metrics.transform(back, [[3, 5]])[0].round().astype(int)
+    x, y = transform_points(back, [[3, 5]])[0].round().astype(int)
     assert np.array_equal(image1[5, 3], image[y, x])
     diagonal, _ = turned.turn(np.full((40, 64), 255, np.uint8), 45)
     assert min(diagonal.shape) >= 73 and diagonal[0, 0] == 0 and diagonal[37, 37] == 255

@@ -8,9 +8,9 @@ from toys import ROOT, texture
 
 import kornia_tar
 from eval import peers
-from eval.benchmark import metrics
 from eval.datasets import open_dataset
 from eval.peers.ours.tar import TAR
+from kornia_tar.geometry import transform_points
 
 
 def build(name):
@@ -56,7 +56,7 @@ def test_pixel_centres_are_integers(name, bound, shared):
     image1 = cv2.resize(image0, (384, 384), interpolation=cv2.INTER_LINEAR)
     matches = build(name).match(image0, image1)
     truth = np.array([[2, 0, 0.5], [0, 2, 0.5], [0, 0, 1]])
-    residual = metrics.transform(truth, matches.points0) - matches.points1
+    residual = transform_points(truth, matches.points0) - matches.points1
     near = residual[np.abs(residual).max(axis=1) < 2]
     assert len(near) > 30
     assert np.abs(np.median(near, axis=0)).max() < bound

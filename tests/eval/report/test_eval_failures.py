@@ -8,11 +8,11 @@ from PIL import Image
 from toys import texture, write_tar
 
 from eval.benchmark.cache import Cache, Prediction, cache_path
-from eval.benchmark.metrics import transform
 from eval.cli import main
 from eval.datasets import open_dataset
 from eval.peers import Matches
 from eval.report import failures
+from kornia_tar.geometry import transform_points
 
 TRUTH = np.array([[0.9, -0.3, 40.0], [0.3, 0.9, -20.0], [0, 0, 1]])
 GRID = np.stack(np.meshgrid(np.arange(8, 256, 16.0), np.arange(8, 256, 16.0)), -1).reshape(-1, 2)
@@ -21,7 +21,7 @@ OFF = {"fake__0": 0.0, "fake__1": 60.0, "fake__2": None}  # px by which each mat
 
 def said(off: float | None) -> Prediction:
     points0 = (GRID if off is not None else GRID[:0]).astype(np.float32)
-    points1 = (transform(TRUTH, points0) + np.array([off or 0, 0])).astype(np.float32)
+    points1 = (transform_points(TRUTH, points0) + np.array([off or 0, 0])).astype(np.float32)
     confidence = np.linspace(0, 1, len(points0), dtype=np.float32)
     return Prediction(Matches(points0, points1, confidence), TRUTH, (256, 256), "fill", 0.1, "")
 

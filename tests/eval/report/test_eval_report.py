@@ -14,6 +14,7 @@ from eval.datasets import open_dataset
 from eval.peers import Matches
 from eval.peers.classical.identity import Identity
 from eval.report import deformation, published, write
+from eval.report.markdown import grid
 
 NAME = 'a<b>"|&$x$ matcher'
 
@@ -145,3 +146,9 @@ def test_published_figures_are_whole_and_cited():
         assert "arXiv" in table.source
         assert [len(row) for row in table.cells] == [1 + len(table.columns)] * len(table.rows)
     assert published.TABLES[0].cells[0] == ["CRFT", "0.65", "99.0", "95.1", "89.9"]
+
+
+def test_grid_sets_numbers_flush_right_and_keeps_bars():
+    lines = grid(["variant", "of", "n"], [["a|b", "c", "1"]], text=2)
+    assert lines == ["| variant | of | n |", "|---|---|---:|", "| a\\|b | c | 1 |"]
+    assert grid(["x"], []) == ["| x |", "|---|"]

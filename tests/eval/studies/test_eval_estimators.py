@@ -7,6 +7,7 @@ from eval import cli
 from eval.benchmark import metrics
 from eval.benchmark.protocol import LEVELS
 from eval.studies import estimators
+from kornia_tar.geometry import transform_points
 
 GRID = np.stack(np.meshgrid(np.arange(4, 256, 12), np.arange(4, 256, 12)), -1).reshape(-1, 2).astype(float)
 SHAPE = (256, 256)
@@ -23,7 +24,7 @@ def estimator(request):
 def test_half_of_the_matches_are_wrong(estimator):
     rng = np.random.default_rng(3)
     truth = LEVELS["tar"].draw(rng)
-    target = metrics.transform(truth, GRID) + rng.normal(0, 0.5, GRID.shape)
+    target = transform_points(truth, GRID) + rng.normal(0, 0.5, GRID.shape)
     wrong = rng.random(len(GRID)) < 0.5
     target[wrong] = rng.uniform(0, 256, (int(wrong.sum()), 2))
     found = estimator(GRID, target, SHAPE)

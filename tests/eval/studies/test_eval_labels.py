@@ -6,10 +6,10 @@ import numpy as np
 import pytest
 
 from eval.benchmark.cache import Cache, Prediction, cache_path
-from eval.benchmark.metrics import transform
 from eval.benchmark.protocol import LEVELS
 from eval.peers import Matches
 from eval.studies import label_noise
+from kornia_tar.geometry import transform_points
 
 PAIRS = 16
 RNG = np.random.default_rng(0)
@@ -22,7 +22,7 @@ def stored(folder, level: str, label_errors: np.ndarray, own_errors: np.ndarray,
     with Cache(cache_path(folder, "made", level, "tar"), {"key": "k", "settings": settings}) as cache:
         for k, (label, own) in enumerate(zip(label_errors, own_errors, strict=True)):
             truth = LEVELS[level].draw(rng)
-            points1 = transform(truth, GRID + label + own)
+            points1 = transform_points(truth, GRID + label + own)
             inside = ((points1 >= 0) & (points1 <= 255)).all(axis=1)
             matches = Matches(GRID[inside], points1[inside], np.ones(inside.sum()))
             cache.add(f"pair{k:02}", Prediction(matches, truth, (256, 256), "fill", 0.1, ""))

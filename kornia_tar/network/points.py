@@ -1,0 +1,26 @@
+"""Points as tensors through matrices.
+
+Convention:
+    Points are (x, y) pixels, pixel centres at integers; see :mod:`kornia_tar.conventions`.
+"""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+
+def transform_points(matrix: Tensor, points: Tensor) -> Tensor:
+    """Map points (…, N, 2) by homographies (…, 3, 3); those behind the horizon land far away, where gradients end.
+
+    Always in fp32, also under autocast: this is the truth in training and the model in registration.
+    """
+    with torch.autocast(points.device.type, enabled=False):
+        points = points.float()
+        mapped = torch.cat([points, torch.ones_like(points[..., :1])], -1) @ matrix.float().transpose(-1, -2)
+        return mapped[..., :2] / mapped[..., 2:].clamp_min(1e-6)
+
+
+def transform_affine(matrix: Tensor, points: Tensor) -> Tensor:
+    """Map points (B, N, 2) by affine matrices (B, 2, 3); no matrix product, which autocast would round."""
+    return (points[:, :, None] * matrix[:, None, :, :2]).sum(-1) + matrix[:, None, :, 2]
