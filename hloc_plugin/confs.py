@@ -31,7 +31,7 @@ confs: dict[str, dict[str, Any]] = {
     },
     "tar_aachen": {
         "output": "matches-tar-aachen",
-        "model": {"name": "tar", "weights": "optical-sar"},
+        "model": {"name": "tar", "weights": "optical-sar", "looks": 1},
         "preprocessing": dict(_PREPROCESSING),
         "max_error": 2,
         "cell_size": 8,

@@ -27,7 +27,9 @@ from kornia_tar.conventions import MODALITIES
 #:   is refused; for overhead pairs, which one plane transform joins. Takes seconds on a CPU.
 #: - ``rotations``: 4 tries one image in four quarter turns, for pairs turned by any angle; 8 the diagonals too, where
 #:   those leave doubt, guided only; 1 is faster.
-#: - ``repeatable``: see :func:`to_cells`.
+#: - ``repeatable``: see :func:`to_cells`; of one look.
+#: - ``looks``: of TARMatcher; None: what the weights were trained for. Views with parallax want 1: a second look lets
+#:   neighbouring cells agree on a smooth field.
 #: - ``nodata``: grey value in 0-255 that marks missing pixels (0 after ``tar-hloc prepare``), or None.
 DEFAULTS: dict[str, Any] = {
     "weights": "optical-sar",
@@ -38,6 +40,7 @@ DEFAULTS: dict[str, Any] = {
     "guided": False,
     "rotations": 1,
     "repeatable": False,
+    "looks": None,
     "nodata": None,
 }
 
@@ -61,13 +64,16 @@ def load_matcher(conf: Mapping[str, Any]) -> TARMatcher:
         raise ValueError(f"modality is {conf['modality']!r}; it must be cross, optical, sar or None")
     if conf["guided"] and conf["repeatable"]:
         raise ValueError("guided matches are tie points of one pair: they cannot be repeatable")
+    if conf["repeatable"] and conf["looks"] not in (None, 1):
+        raise ValueError(f"looks is {conf['looks']}: repeatable matches are made of one look")
+    looks = 1 if conf["repeatable"] else conf["looks"]
     options = {"threshold": conf["match_threshold"], "max_keypoints": conf["max_num_matches"]}
     matcher = (
         GuidedMatcher(
             conf["weights"], registrar=RegistrarConfig(search=SearchConfig(rotations=conf["rotations"])), **options
         )
         if conf["guided"]
-        else TARMatcher(conf["weights"], **options)
+        else TARMatcher(conf["weights"], looks=looks, **options)
     )
     text = conf["text"]
     if isinstance(text, Mapping):
