@@ -51,5 +51,5 @@ def _do(args: argparse.Namespace) -> None:
     for name in places:
         not_run = {job.matcher: reason for job, reason in reasons.items() if job.dataset == name}
         for level in levels[name]:
-            tables.append(write_table(name, level, planned[name], not_run, warps=args.warps, **written))
+            tables.append(write_table(name, level, planned[name], not_run, warps=args.warps, keep=args.keep, **written))
     write_report(tables, [dataset for dataset, _ in places.values()], **written)

@@ -25,5 +25,5 @@ def _do(args: argparse.Namespace) -> None:
     for dataset in args.sets:
         for level in args.level:
             names = pairs.subsample(score.cached_names(dataset, level, args.cache), args.limit)
-            tables.append(write_table(dataset, level, names, {}, warps=args.warps, **places))
+            tables.append(write_table(dataset, level, names, {}, warps=args.warps, keep=args.keep, **places))
     write_report(tables, [d for path in args.data for d in open_dataset(path, args.split)], **places)

@@ -20,16 +20,19 @@ def table_options() -> argparse.ArgumentParser:
     tables.add_argument("--cache", type=Path, default=Path("runs/eval"), help="folder of cached matches (%(default)s)")
     tables.add_argument("--warps", type=Path, default=protocol.WARPS, help="folder of the stored warps (eval/warps)")
     tables.add_argument("--limit", type=positive, help="only this many pairs, spread evenly over the set")
+    tables.add_argument(
+        "--keep", action="store_true", help="keep the rows of the table in --out whose matchers are not cached here"
+    )
     return tables
 
 
 def write_table(
     dataset: str, level: str, names: list[str], not_run: dict[str, str], *, cache: Path, warps: Path, out: Path,
-    limit: int | None,
+    limit: int | None, keep: bool,
 ) -> Table:  # fmt: skip
-    """Score what is cached of these pairs, write it and print it."""
+    """Score what is cached of these pairs, write it and print it; what is written may keep earlier rows."""
     table = score.score(dataset, level, cache, names, not_run, warps)
-    path = write.write(table, out, limit)
+    path = write.write(write.with_earlier_rows(table, out, limit) if keep else table, out, limit)
     written = f"{path} and {path.with_suffix('.json').name}"
     if level in protocol.LEVELS:
         from eval.report import deformation  # it needs matplotlib, which no table needs

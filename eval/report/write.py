@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import math
 from collections.abc import Sequence
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
@@ -26,6 +26,32 @@ def write(table: Table, folder: Path, limit: int | None = None) -> Path:
     write_text(folder / f"{stem}.json", json.dumps(content | {"scored": made}, indent=1) + "\n")
     write_text(folder / f"{stem}.md", markdown(table, made))
     return folder / f"{stem}.md"
+
+
+def with_earlier_rows(table: Table, folder: Path, limit: int | None = None) -> Table:
+    """Add the rows of the table that ``folder`` holds whose matchers are not in this one; each names its own commit.
+
+    A cache of matches does not last as long as the table made of it, and a matcher that nobody changed need not run
+    again for every new one beside it.
+
+    Raises:
+        ValueError: the file in the folder is no table, or one of other pairs.
+    """
+    path = folder / f"{table.dataset}.{table.level}{part(limit)}.json"
+    if not path.is_file():
+        return table
+    try:
+        earlier = json.loads(path.read_text("utf-8"))
+        pairs, rows = int(earlier["pairs"]), list(earlier["rows"])
+        known = {row["key"] for row in table.rows}
+        kept = [{k: math.inf if v is None else v for k, v in row.items()} for row in rows if row["key"] not in known]
+        if pairs != table.pairs:
+            raise ValueError(f"it has {pairs} pairs, this one {table.pairs}")
+        rows = sorted([*table.rows, *kept], key=lambda row: (row["AUC@10"], row["AUC@5"], row["NCM"]), reverse=True)
+    except (KeyError, TypeError, ValueError) as error:
+        raise ValueError(f"{path}: its rows cannot be kept ({error}); write the table elsewhere") from error
+    return replace(table, rows=rows, not_run={name: why for name, why in table.not_run.items() if name not in
+                                              {row["key"] for row in kept}})  # fmt: skip
 
 
 def write_report(

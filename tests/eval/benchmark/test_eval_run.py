@@ -180,3 +180,14 @@ def test_real_pairs(shared, tmp_path, capsys):
     assert cli.main(["run", "--matchers", "sift", *real]) == 0
     table = rows(tmp_path / "srif-opt-opt.real.limit2.json")
     assert table["RootSIFT"]["NCM"] > table["identity"]["NCM"]
+
+
+def test_rows_of_an_earlier_table_are_kept_when_asked_for(command, tmp_path):
+    assert command("run", "--matchers", "sift") == 0
+    for file in (tmp_path / "runs" / "eval").glob("*.sift.h5"):
+        file.unlink()
+    table = tmp_path / "tables" / "toy-000.tar.json"
+    assert command("run", "--matchers", "phase", "--keep") == 0
+    assert set(rows(table)) == {"RootSIFT", "phase correlation", "identity"}
+    assert command("score", "--set", "toy-000") == 0
+    assert set(rows(table)) == {"phase correlation", "identity"}
