@@ -36,7 +36,8 @@ from kornia_tar.raster import to_grey
 
 OUTPUTS = {"matches": "one pass", "tie_points": "Registrar's tie points"}
 PAIRS = {CROSS: "optical–SAR", "optical-optical": "optical–optical", "sar-sar": "SAR–SAR"}
-SAME_SHARE = 4  # one modality is matched on a fourth of the pairs: there is less to see
+ELSEWHERE = "optical-sar-elsewhere"  # one place's optical image, another's SAR image: every match is wrong
+SAME_SHARE = 4  # those of one modality, and of two places, are a fourth of the pairs: there is less to see
 
 Rows = dict[str, dict[str, dict[str, Any]]]  # by output and pair
 
@@ -58,11 +59,16 @@ class Found(NamedTuple):
 
 
 def plans(names: Sequence[str], limit: int, registrations: int) -> list[Plan]:
-    """Pairs to match: ``limit`` in one pass, ``registrations`` by the registrar, a fourth of each of one modality."""
+    """Pairs to match: ``limit`` in one pass, ``registrations`` by the registrar, a fourth of each of one modality.
+
+    In one pass likewise a fourth of two places: confidence must mean the same where there is nothing to find. The
+    registrar refuses those.
+    """
+    few = lambda number: tuple(subsample(names, -(-number // SAME_SHARE)))  # noqa: E731
     return [
-        Plan(output, pair, tuple(subsample(names, number if pair == CROSS else -(-number // SAME_SHARE))))
+        Plan(output, pair, tuple(subsample(names, number)) if pair == CROSS else few(number))
         for output, number in (("matches", limit), ("tie_points", registrations)) for pair in PAIRS
-    ]  # fmt: skip
+    ] + [Plan("matches", ELSEWHERE, few(limit))]  # fmt: skip
 
 
 def collect(
@@ -105,13 +111,19 @@ def collect(
         predictions = read_predictions(path, plan.names)
         counts = [len(prediction.matches.points0) for prediction in predictions]
         said = stated(predictions, [half[name] for name in plan.names])
+        if plan.pair == ELSEWHERE:
+            said = replace(said, error=np.full_like(said.error, np.inf))
         found[plan] = Found(said, len(plan.names), counts.count(0))
     return found
 
 
 def pair_of(source: LevelPairs, name: str, kind: str) -> Pair:
     """Read a pair as the level has it, of the modalities ``kind``; of one modality: of one of its images and itself."""
-    first, second = kind.split("-")
+    first, second = kind.split("-")[:2]
+    if kind == ELSEWHERE:
+        names = sorted(source.dataset.names)
+        other = source.pair(names[(names.index(name) + len(names) // 2) % len(names)])
+        return replace(source.pair(name), image1=other.image1, hints={"modality0": first, "modality1": second})
 
     def show(sample: Sample) -> Sample:
         if sample.modality != "sar":
@@ -169,9 +181,10 @@ def judge(found: Mapping[Plan, Found]) -> tuple[Rows, Calibration]:
     rows, fits = {}, {}
     for output in OUTPUTS:
         parts = {plan.pair: part for plan, part in found.items() if plan.output == output}
+        elsewhere = parts.pop(ELSEWHERE).stated if ELSEWHERE in parts else None
         samples = {pair: part.stated for pair, part in parts.items()}
         try:
-            after, fits[output] = held_out(samples), fit(samples)
+            after, fits[output] = held_out(samples, elsewhere), fit(samples, elsewhere)
         except ValueError as error:
             raise ValueError(f"{OUTPUTS[output]}: {error}; take more pairs, of several scenes") from None
         rows[output] = {

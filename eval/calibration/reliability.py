@@ -128,19 +128,26 @@ def std_factor(found: Stated) -> float:
     return _rms(near.error) / _rms(near.std)
 
 
-def fit(found: Mapping[str, Stated]) -> PairScalings:
-    """Fit to all matches, by pair of modalities; errors of :func:`scale_logits` and :func:`std_factor`."""
+def fit(found: Mapping[str, Stated], elsewhere: Stated | None = None) -> PairScalings:
+    """Fit to all matches, by pair of modalities; errors of :func:`scale_logits` and :func:`std_factor`.
+
+    Args:
+        found: matches by pair of modalities.
+        elsewhere: those of images of different places, all wrong, which count with the optical–SAR pairs'.
+    """
     cross, same = found[CROSS], join([part for pair, part in found.items() if pair != CROSS])
     factor = std_factor(cross)
+    cross = cross if elsewhere is None else join([cross, elsewhere])
     fits = (PlattScaling(*scale_logits(part.confidence, part.right), factor) for part in (cross, same))
     return PairScalings(*fits)
 
 
-def held_out(found: Mapping[str, Stated]) -> dict[str, Stated]:
-    """Correct the matches of each half of the scenes by the fit to the other half."""
+def held_out(found: Mapping[str, Stated], elsewhere: Stated | None = None) -> dict[str, Stated]:
+    """Correct the matches of each half of the scenes by the fit to the other half; arguments as of :func:`fit`."""
     parts: dict[str, list[Stated]] = {pair: [] for pair in found}
     for own in (0, 1):
-        fits = fit({pair: part.rows(part.half != own) for pair, part in found.items()})
+        others = None if elsewhere is None else elsewhere.rows(elsewhere.half != own)
+        fits = fit({pair: part.rows(part.half != own) for pair, part in found.items()}, others)
         for pair, part in found.items():
             parts[pair].append(part.rows(part.half == own).corrected(fits.of(*pair.split("-"))))
     return {pair: join(both) for pair, both in parts.items()}

@@ -9,12 +9,15 @@ from eval.studies.commands import (
     label_noise,
     landcover,
     loftr,
+    negatives,
     text_ablation,
     text_substitution,
 )
 
 # As --help lists them.
-STUDIES = (text_ablation, text_substitution, landcover, label_noise, initialisation, estimators, loftr)
+STUDIES = (
+    text_ablation, text_substitution, landcover, negatives, label_noise, initialisation, estimators, loftr,
+)  # fmt: skip
 
 
 def add(add_parser: AddParser) -> None:
