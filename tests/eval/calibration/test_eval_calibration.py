@@ -173,7 +173,7 @@ def test_the_command_writes_tables_and_a_plot_and_stores_the_fit(command, capsys
     assert command.run("--checkpoint", str(command.checkpoint)) == 0
     assert load_checkpoint(command.checkpoint)[1] == {"seed": 3} and len(command.calls) == 2 * 3 * 4 + 4
     assert command.run("--store", str(command.checkpoint)) == 0
-    assert len(command.calls) == 24  # cached
+    assert len(command.calls) == 28  # cached
     assert "optical–SAR" in capsys.readouterr().out
     content = json.loads((command.out / "toy-000.tar.calibration.json").read_text())
     for output in ("matches", "tie_points"):
