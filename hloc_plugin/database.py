@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from pathlib import Path
 
 import numpy as np
@@ -64,18 +64,6 @@ def write_database(
             for pair, outcome in verified.items():
                 geometry = _two_view(pycolmap, outcome, matches[pair][outcome.inliers])
                 database.write_two_view_geometry(ids[pair[0]], ids[pair[1]], geometry)
-
-
-def read_inliers(path: Path, pairs: Iterable[Pair]) -> dict[Pair, int]:
-    """Number of verified matches of each pair in a database; 0 where it has none."""
-    pycolmap = _pycolmap.load()
-    with pycolmap.Database.open(path) as database:
-        ids = {image.name: image.image_id for image in database.read_all_images()}
-        return {
-            (a, b): len(database.read_two_view_geometry(ids[a], ids[b]).inlier_matches)
-            if database.exists_two_view_geometry(ids[a], ids[b]) else 0
-            for a, b in pairs
-        }  # fmt: skip
 
 
 def _two_view(pycolmap, outcome: Verification, inliers: NDArray[np.int64]):  # type: ignore[no-untyped-def]

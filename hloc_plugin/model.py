@@ -16,7 +16,7 @@ from kornia_tar.conventions import MODALITIES
 #: Keys of ``conf["model"]``:
 #:
 #: - ``weights``: name of shipped weights, or the path of a checkpoint.
-#: - ``match_threshold``: least confidence, in [0, 1].
+#: - ``match_threshold``: least confidence, in [0, 1]; with other ``looks`` than the weights' own it is uncalibrated.
 #: - ``max_num_matches``: of a pair, or None.
 #: - ``modality``: "cross" where each pair has an optical image and a SAR one: which is which is told from the two
 #:   together, surer than from each alone; "optical" or "sar" where all images are of that kind; None: told from each

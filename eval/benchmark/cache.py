@@ -62,7 +62,7 @@ class Cache:
         self._pending: dict[str, Prediction] = {}
         self._written = time.monotonic()
         self._fresh = not path.is_file() or read_about(path).get("key") != about["key"]
-        self._digests: dict[str, str] = {} if self._fresh else _read_digests(path)
+        self._digests: dict[str, str] = {} if self._fresh else read_digests(path)
 
     def __enter__(self) -> Cache:
         return self
@@ -125,7 +125,8 @@ def read_names(path: Path) -> list[str]:
         return sorted(file)
 
 
-def _read_digests(path: Path) -> dict[str, str]:
+def read_digests(path: Path) -> dict[str, str]:
+    """Read the digest of the pair that each entry answers, by name."""
     with h5py.File(path, "r") as file:
         return {name: str(group.attrs.get("digest", "")) for name, group in file.items()}
 

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import inspect
+import sys
 import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
+from typing import Any
 
 import cv2
 import torch
@@ -52,7 +54,6 @@ def predict(
         "matcher": matcher.name,
         "settings": matcher.settings,
         "parameters": matcher.parameters,
-        "fits": getattr(matcher, "fits", None),
         "predicted": provenance(),
     }
     with Cache(cache_path(folder, dataset.name, level, key), about) as cache:
@@ -81,9 +82,22 @@ def predict(
 
 
 def _code(matcher: Matcher) -> str:
-    """Hash the file that a matcher's class stands in: matches of a changed adapter are made anew."""
-    file = inspect.getsourcefile(type(matcher))
-    return digest(Path(file)) if file else "unknown"
+    """Hash the files that a matcher's classes stand in, and ours that they use: a changed adapter runs anew."""
+    files: set[str] = set()
+    one: Any = matcher
+    while one is not None:  # a matcher from a rotation search holds the one that it asks
+        for kind in type(one).__mro__:
+            module = sys.modules.get(kind.__module__)
+            users = [] if module is None else vars(module).values()
+            parts = [module, *(value if inspect.ismodule(value) else inspect.getmodule(value) for value in users)]
+            files |= {str(part.__file__) for part in parts if part is module or _is_adapter(part)
+                      if getattr(part, "__file__", None)}  # fmt: skip
+        one = getattr(one, "_matcher", None)
+    return digest(*(Path(file) for file in sorted(files) if Path(file).is_file()))
+
+
+def _is_adapter(module: Any) -> bool:
+    return getattr(module, "__name__", "").startswith("eval.peers.")
 
 
 def _sizes(pair: Pair) -> str:

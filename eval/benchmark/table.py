@@ -58,6 +58,11 @@ class Table:
     detail: PairErrors | None = None
 
     @property
+    def plotted(self) -> list[dict[str, Any]]:
+        """The rows whose pairs are at hand; those kept of an earlier table have none."""
+        return [row for row in self.rows if self.detail is None or row["key"] in self.detail.errors]
+
+    @property
     def title(self) -> str:
         """The set and level in words."""
         return f"{self.dataset}, level {self.level}"

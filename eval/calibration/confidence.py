@@ -121,7 +121,10 @@ def pair_of(source: LevelPairs, name: str, kind: str) -> Pair:
     """Read a pair as the level has it, of the modalities ``kind``; of one modality: of one of its images and itself."""
     first, second = kind.split("-")[:2]
     if kind == ELSEWHERE:
-        names = sorted(source.dataset.names)
+        half = halves(source.dataset.names)
+        names = [
+            one for one in sorted(source.dataset.names) if half[one] == half[name]
+        ]  # a fit must not see the others
         other = source.pair(names[(names.index(name) + len(names) // 2) % len(names)])
         return replace(source.pair(name), image1=other.image1, hints={"modality0": first, "modality1": second})
 
@@ -228,7 +231,7 @@ def _tables(rows: Rows, calibration: Calibration) -> list[str]:
     fits = (("matches", calibration.matches), ("tie_points", calibration.tie_points))
     return [
         "Before → after the correction, which was fitted on the other half of the scenes. Pairs of one modality are an "
-        "image and itself, warped. Without matches: tie points that the registrar's gates do not trust.", "",
+        "image and itself, warped. Without matches: tie points of pairs that the registrar refuses.", "",
         "Confidence, the probability of being within 3 px. ECE: mean distance of what is stated from what is true, "
         f"{BINS} bins of equally many matches.", "",
         *grid(

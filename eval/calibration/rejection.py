@@ -1,4 +1,4 @@
-"""How often the registrar trusts what it must not: images of different places, and what its gates cost on true pairs.
+"""How often the registrar trusts what it must not: images of different places, and what its checks cost on true pairs.
 
 A mismatched pair is one place's image0 and the image1 of another, half of the sorted set away, each as the level shows
 it. Hundreds of them take an hour: every outcome is kept as it comes, and no pair is registered twice.

@@ -32,7 +32,9 @@ def write_table(
 ) -> Table:  # fmt: skip
     """Score what is cached of these pairs, write it and print it; what is written may keep earlier rows."""
     table = score.score(dataset, level, cache, names, not_run, warps)
-    path = write.write(write.with_earlier_rows(table, out, limit) if keep else table, out, limit)
+    if keep:
+        table = write.with_earlier_rows(table, out, limit)
+    path = write.write(table, out, limit)
     written = f"{path} and {path.with_suffix('.json').name}"
     if level in protocol.LEVELS:
         from eval.report import deformation  # it needs matplotlib, which no table needs

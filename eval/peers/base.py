@@ -49,8 +49,6 @@ class Matcher(Protocol):
     Attributes:
         name: how the table calls it.
         parameters: number of learned numbers, 0 for a hand-crafted one.
-        fits: optional; the transform that it fits to the whole image by itself, such as "affine", beside the one that
-            the shared estimator fits to its points; absent of a matcher that gives points alone.
         settings: all that its matches depend on beside the images, in words and hashes; cached matches are used again
             only where it is the same.
 

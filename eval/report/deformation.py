@@ -30,7 +30,7 @@ def draw(table: Table, path: Path) -> Path:
         (right, scales, scale_edges(scales), "{:.2f}", "scale of image1 against image0"),
     ):
         place = bins(values, edges)
-        for row, marker in zip(table.rows, "oDs^vPX<>pdhH*" * 2, strict=False):
+        for row, marker in zip(table.plotted, "oDs^vPX<>pdhH*" * 2, strict=False):
             errors = table.detail.errors[row["key"]]
             rates = [100 * success_rate(errors[place == k], THRESHOLD) if (place == k).any() else np.nan
                      for k in range(len(edges) - 1)]  # fmt: skip

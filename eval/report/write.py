@@ -42,16 +42,22 @@ def with_earlier_rows(table: Table, folder: Path, limit: int | None = None) -> T
         return table
     try:
         earlier = json.loads(path.read_text("utf-8"))
-        pairs, rows = int(earlier["pairs"]), list(earlier["rows"])
-        known = {row["key"] for row in table.rows}
-        kept = [{k: math.inf if v is None else v for k, v in row.items()} for row in rows if row["key"] not in known]
-        if pairs != table.pairs:
-            raise ValueError(f"it has {pairs} pairs, this one {table.pairs}")
+        told = {name: (earlier[name], getattr(table, name)) for name in ("pairs", "drawn", "model")}
+        if other := [f"{name} {before!r}, not {now!r}" for name, (before, now) in told.items() if before != now]:
+            raise ValueError(f"it is of {'; '.join(other)}")
+        known = {row["key"] for row in table.rows} | {name.replace(":", "-") for name in table.not_run}
+        names = {row["matcher"] for row in table.rows} | set(table.not_run)
+        kept = [
+            {k: math.inf if v is None and k in ("tie RMSE", "CE90") else v for k, v in row.items()}
+            for row in earlier["rows"] if row["key"] not in known and row["matcher"] not in names
+        ]  # fmt: skip
         rows = sorted([*table.rows, *kept], key=lambda row: (row["AUC@10"], row["AUC@5"], row["NCM"]), reverse=True)
+        have = {row["key"] for row in rows} | {row["matcher"] for row in rows}
+        not_run = {**earlier["not_run"], **table.not_run}
     except (KeyError, TypeError, ValueError) as error:
         raise ValueError(f"{path}: its rows cannot be kept ({error}); write the table elsewhere") from error
-    return replace(table, rows=rows, not_run={name: why for name, why in table.not_run.items() if name not in
-                                              {row["key"] for row in kept}})  # fmt: skip
+    left = {name: why for name, why in not_run.items() if name not in have and name.replace(":", "-") not in have}
+    return replace(table, rows=rows, not_run=left)
 
 
 def write_report(

@@ -1,6 +1,6 @@
 """Accuracy and time of the registrar by where it starts: how many rotations and scales are worth it.
 
-Scored is the registrar's own transform, whether its gates trust it or not. Time is the process's own on the CPU: with
+Scored is the registrar's own transform, whether it is accepted or not. Time is the process's own on the CPU: with
 one thread that of the clock on an idle machine, and hardly more where others want the machine too.
 """
 

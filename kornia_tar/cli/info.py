@@ -41,7 +41,10 @@ def _do(a: argparse.Namespace) -> int:
     fitted = matcher.info.get("calibration", {}).get("fitted", "none: confidence and std are the network's own")
     print(f"  calibration: {fitted}")
     if "calibration" in matcher.info:
-        for name, fits in (("a pass", matcher.calibration.matches), ("tie points", matcher.calibration.tie_points)):
+        for name, fits in (
+            (f"a forward of {matcher.looks} looks", matcher.calibration.matches),
+            ("tie points", matcher.calibration.tie_points),
+        ):
             print(f"    {name}: optical with SAR {fits.cross}; one modality {fits.same}")
     for key in ("step", "minutes", "pairs", "data", "device", "torch"):
         if key in matcher.info:

@@ -19,7 +19,7 @@ from kornia_tar.network.net import ImageFeatures, Matches, TARConfig, TARNet, mo
 from kornia_tar.text import TextBank, TextPrior, choose_bank
 
 
-class Side(NamedTuple):
+class BatchImage(NamedTuple):
     """One image of each pair of a batch, checked."""
 
     image: Tensor  # (B, 1, H, W) grey
@@ -152,7 +152,7 @@ class TARMatcher(LocalFeatureMatcher):
     def encode(
         self, image: Tensor, mask: Tensor | None = None, modality: str | Sequence[str] | None = None
     ) -> ImageFeatures:
-        """One image's features, to be matched with several others by ``net.match`` and ``net.evidence``.
+        """Compute one image's features, to be matched with several others by ``net.match``, one look, uncalibrated.
 
         Args and errors as in :meth:`forward`.
         """
@@ -163,8 +163,8 @@ class TARMatcher(LocalFeatureMatcher):
         self, image: Tensor, mask: Tensor | None = None, modality: str | Sequence[str] | None = None
     ) -> dict[str, Tensor]:
         """Text-enhanced coarse (B, C, h, w) and fine (B, C2, 4h, 4w) features, and land cover, of one image."""
-        described = self.encode(image, mask, modality)
-        return {"coarse": described.coarse, "fine": described.fine, "landcover": described.landcover}
+        features = self.encode(image, mask, modality)
+        return {"coarse": features.coarse, "fine": features.fine, "landcover": features.landcover}
 
     def forward(self, data: Mapping[str, Any]) -> dict[str, Tensor]:
         """Match the images of ``data``.
@@ -177,8 +177,9 @@ class TARMatcher(LocalFeatureMatcher):
         Returns:
             ``keypoints0``, ``keypoints1`` (N, 2) px; ``confidence`` (N,) in [0, 1], the predicted probability that the
             match is within 3 px; ``std`` (N,) px, the predicted one-sigma error per axis; ``batch_indexes`` (N,) long;
-            ``lafs0``, ``lafs1`` (1, N, 2, 3), upright circles as large as a cell. All float32. What the
-            checkpoint's calibration says, if it holds one, is applied to ``confidence`` and ``std``.
+            ``lafs0``, ``lafs1`` (1, N, 2, 3), upright circles as large as a cell. All float32. Where
+            ``looks`` is what the weights were trained for, their calibration is applied to ``confidence`` and ``std``;
+            else both are as the network states them.
 
         Raises:
             TypeError: a missing key or something else than a float tensor.
@@ -202,7 +203,7 @@ class TARMatcher(LocalFeatureMatcher):
             "lafs1": lafs[1],
         }
 
-    def _match(self, first: Side, second: Side) -> Matches:
+    def _match(self, first: BatchImage, second: BatchImage) -> Matches:
         """All matches of a checked batch, their confidence and std calibrated."""
         modality0, modality1 = (self._known_modality(side) for side in (first, second))
         found: Matches = self.net(
@@ -215,19 +216,19 @@ class TARMatcher(LocalFeatureMatcher):
         confidence = torch.where(same, alike.confidence(found.confidence), cross.confidence(found.confidence))
         return found._replace(confidence=confidence, std=torch.where(same, alike.std(found.std), cross.std(found.std)))
 
-    def _known_modality(self, side: Side) -> Tensor:
+    def _known_modality(self, side: BatchImage) -> Tensor:
         """(B, 2) weights, inferred where they were not told."""
         if side.modality is not None:
             return side.modality
         return self.net.msfl.infer_modality(standardise(side.image, side.mask))
 
-    def _side(self, data: Mapping[str, Any], k: int) -> Side:
+    def _side(self, data: Mapping[str, Any], k: int) -> BatchImage:
         """Image ``k`` and what is told of it, checked."""
         image = self._grey(data.get(f"image{k}"), f"image{k}")
         mask = self._mask(data.get(f"mask{k}"), image, f"mask{k}")
-        return Side(image, mask, self._modality(data.get(f"modality{k}"), image, f"modality{k}"))
+        return BatchImage(image, mask, self._modality(data.get(f"modality{k}"), image, f"modality{k}"))
 
-    def _keep(self, matches: Matches, first: Side, second: Side) -> Tensor:
+    def _keep(self, matches: Matches, first: BatchImage, second: BatchImage) -> Tensor:
         """Indices of matches that are confident enough, on valid pixels of both images and within the budget."""
         keep = matches.confidence >= self.threshold
         for points, (image, mask, _) in ((matches.points0, first), (matches.points1, second)):

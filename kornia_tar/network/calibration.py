@@ -75,7 +75,7 @@ class PairScalings:
 class Calibration:
     """All fits of a checkpoint."""
 
-    matches: PairScalings = PairScalings()  # of a single pass
+    matches: PairScalings = PairScalings()  # of a forward, of as many looks as the weights were trained for
     tie_points: PairScalings = PairScalings()  # of the registrar
 
     @classmethod

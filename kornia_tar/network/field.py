@@ -43,10 +43,6 @@ class Field(NamedTuple):
         """(B,) px of the other image per px of this one."""
         return self.matrix[:, :, :2].det().abs().clamp_min(1e-6).sqrt()
 
-    def detach(self) -> Field:
-        """The same field as a constant."""
-        return Field(self.matrix.detach(), self.residual.detach(), self.trust.detach(), self.spacing)
-
 
 def pad_matches(batch: Tensor, values: Sequence[Tensor], size: int, capacity: int) -> list[Tensor]:
     """Arrange lists of all pairs' matches as one zero-padded row a pair: (N, …) → (B, capacity, …).
@@ -83,8 +79,10 @@ def propose_similarity(points0: Tensor, points1: Tensor, weight: Tensor, seeds: 
     z0, z1 = z0.gather(1, order), z1.gather(1, order)
     first, second = torch.triu_indices(seeds, seeds, 1, device=weight.device).clamp_max(weight.shape[1] - 1)
     run = z0[:, second] - z0[:, first]  # (B, P)
-    usable = (run.abs() > 2 * CELL) & (weight[:, first] > 0) & (weight[:, second] > 0)
-    turn = (z1[:, second] - z1[:, first]) / torch.where(usable, run, torch.ones_like(run))
+    other = z1[:, second] - z1[:, first]
+    usable = torch.minimum(run.abs(), other.abs()) > 2 * CELL  # in both images, or exchanging them would matter
+    usable &= (weight[:, first] > 0) & (weight[:, second] > 0)
+    turn = other / torch.where(usable, run, torch.ones_like(run))
     usable &= (turn.abs() > 0.2) & (turn.abs() < 5)
     turn = torch.where(usable, turn, torch.ones_like(turn))
     move = (z1[:, second] + z1[:, first] - turn * (z0[:, second] + z0[:, first])) / 2
@@ -135,7 +133,9 @@ def fit_field(
     B, side = len(points0), max(size) / 2
     middle = points0.new_tensor([size[1] - 1, size[0] - 1]) / 2
     design = torch.cat([(points0 - middle) / side, torch.ones_like(points0[..., :1])], -1)  # (B, N, 3)
-    unit = points0.new_tensor([[1 / side, 0, 0], [0, 1 / side, 0], [*(-middle / side).tolist(), 1]])
+    unit = points0.new_tensor(
+        [[1 / side, 0, 0], [0, 1 / side, 0], [-(size[1] - 1) / 2 / side, -(size[0] - 1) / 2 / side, 1]]
+    )
     matrix = start
     for sigma in (8.0, 6.0, 5.0, 4.0, 4.0):
         matrix = matrix.detach()

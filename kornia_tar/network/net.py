@@ -161,8 +161,20 @@ class TARNet(nn.Module):
     ) -> Matches:
         """Match two images; see :meth:`encode` for the arguments, :class:`Matches` for the result.
 
-        With ``looks`` above 1 the matches are refined so many times less one, see ``network/second_look.py``.
+        Args:
+            image0: (B, 1, H0, W0).
+            image1: (B, 1, H1, W1).
+            modality0: (B, 2) weights, or None to infer them.
+            modality1: likewise.
+            mask0: (B, 1, H0, W0), 1 = valid, or None.
+            mask1: likewise.
+            threshold: least coarse probability of a match of the first look, in [0, 1]; of one look alone.
+            looks: 1, or how many times to match in all, see ``second_look.py``.
         """
+        if looks < 1 or (looks > 1 and threshold > 0):
+            raise ValueError(
+                f"looks is {looks} and threshold {threshold}: need at least 1, and a threshold with 1 alone"
+            )
         a, b = self.encode(image0, modality0, mask0), self.encode(image1, modality1, mask1)
         matches = self.match(a, b, threshold)
         if looks > 1:
@@ -194,13 +206,16 @@ class TARNet(nn.Module):
             ahead = fit_field(p0, p1, weight, start, size0, *sizes)
             return ahead, fit_field(p1, p0, weight, inverted(start), size1, *sizes)
 
-    def see(self, own: Frame, other: Frame, field: Field) -> DisplacementPosterior:
-        """Resample ``other`` into the frame of ``own`` through ``field``, and ask every cell of ``own``."""
+    def see(self, own: Frame, other: Frame, field: Field, text: Tensor | None = None) -> DisplacementPosterior:
+        """Resample ``other`` into the frame of ``own`` through ``field``, and ask every cell of ``own``.
+
+        ``text``: features to project now, as in :meth:`encode`; both images must read the same.
+        """
         assert self.second_look is not None
         size = int(own.image.shape[2]), int(own.image.shape[3])
         with torch.autocast(own.image.device.type, enabled=False):
             image, mask = resample(other.image, other.mask, field, size)
-        warped = self.encode(image, other.modality, mask)
+        warped = self.encode(image, other.modality, mask, text)
         assert warped.mask is not None
         valid = warped.mask if own.features.mask is None else warped.mask & own.features.mask
         maps = correlate(self.cfdm, own.features.fine, warped.fine)

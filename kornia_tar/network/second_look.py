@@ -132,18 +132,21 @@ def consensus(
         known, unknown = (1 - OUTLIER_RATIO) * mass, OUTLIER_RATIO * near.mean(-1)
         return joint @ positions / mass[..., None].clamp_min(1e-6), shown * known / (known + unknown + 1e-9)
 
-    ridge = p.new_tensor([4.0, 4.0, 1.0])
+    ridge, reach = (
+        p.new_tensor([4.0, 4.0, 1.0]),
+        float(PLACE_STEP * (math.isqrt(len(positions)) // 2)),
+    )  # px, as far as maps tell
     for sigma in widths:
         mean, belongs = expect(shift, sigma)
         step = unit @ ridge_solve(unit, mean - shift, belongs, ridge)
-        shift = (shift + RELAXATION * step).clamp(-8.0, 8.0)
+        shift = (shift + RELAXATION * step).clamp(-reach, reach)
     grid = lambda t: t.transpose(1, 2).unflatten(2, (rows, columns))  # noqa: E731
     for _ in range(3):
         mean, belongs = expect(shift, widths[-1])
         ones = torch.ones_like(valid)
         pulled = average_cells(grid(belongs[..., None] * (mean - shift)), ones, around)
         step = pulled / (average_cells(grid(belongs[..., None]), ones, around) + 0.1)
-        shift = (shift + step.flatten(2).transpose(1, 2)).clamp(-8.0, 8.0)
+        shift = (shift + step.flatten(2).transpose(1, 2)).clamp(-reach, reach)
     return grid(shift), grid(belongs[..., None])
 
 
@@ -226,7 +229,9 @@ class SecondLook(nn.Module):
         x = self.enter(torch.cat(seen, 1))
         for k, block in enumerate(self.blocks):
             if k == len(self.blocks) // 2:  # what the whole image says of itself
-                x = x + self.context((x * shown).sum((2, 3)) / shown.sum((2, 3)).clamp_min(1))[..., None, None]
+                # Sums of half precision over a few thousand cells would be infinite.
+                mean = (x.float() * shown.float()).sum((2, 3)) / shown.float().sum((2, 3)).clamp_min(1)
+                x = x + self.context(mean.to(x.dtype))[..., None, None]
             x = block(x, shown)
         y = self.out(F.gelu(x)).float()
         S2 = maps.shape[2]

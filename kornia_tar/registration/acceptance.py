@@ -35,13 +35,21 @@ class TransformLimits:
         """
         parts = decompose(matrix, at=(size[1] / 2, size[0] / 2))
         return reasons(
-            (1 / self.max_scale <= parts.scale <= self.max_scale, f"scale {parts.scale:.2f} is implausible"),
+            (
+                1 / self.max_scale <= parts.scale <= self.max_scale,
+                f"scale {parts.scale:.2f} is not between 1/{self.max_scale:g} and {self.max_scale:g}: resample one",
+            ),
             (
                 parts.anisotropy <= self.max_anisotropy,
-                f"axes stretched by {parts.anisotropy:.2f} to one are implausible",
+                f"one axis is stretched {parts.anisotropy:.2f} times as much as the other, at most "
+                f"{self.max_anisotropy:g} is allowed: project both images alike",
             ),
             (not parts.mirrored, "the transform mirrors the image"),
-            (parts.perspective * max(size) / 2 <= self.max_perspective, "the perspective is implausible"),
+            (
+                (bend := parts.perspective * max(size) / 2) <= self.max_perspective,
+                f"the perspective changes depth by {bend:.2f} over half the image, at most {self.max_perspective:g} is "
+                "allowed: use an affine model",
+            ),
         )
 
 
@@ -125,7 +133,7 @@ class VerificationConfig:
             planar: whether ``matrix`` maps points to points.
         """
         if matrix is None:
-            return ("the inliers are too few or lie on a line",)
+            return (f"no geometry fits: the inliers of {matches} matches are too few or lie on a line",)
         count, least = len(inliers), self.min_inlier_ratio if planar else self.min_epipolar_ratio
         covered = spread(inliers, size)
         found = reasons(

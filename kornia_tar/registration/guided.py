@@ -16,7 +16,7 @@ from torch import Tensor
 
 from kornia_tar.conventions import MODALITIES
 from kornia_tar.geometry import PointMatches
-from kornia_tar.matching.matcher import Side, TARMatcher
+from kornia_tar.matching.matcher import BatchImage, TARMatcher
 from kornia_tar.network.net import Matches, TARConfig
 from kornia_tar.registration.config import RegistrarConfig
 from kornia_tar.registration.registrar import Registrar
@@ -56,14 +56,14 @@ class GuidedMatcher(TARMatcher):
         self.registrar = registrar
 
     @torch.no_grad()
-    def _match(self, first: Side, second: Side) -> Matches:
+    def _match(self, first: BatchImage, second: BatchImage) -> Matches:
         """The tie points of all pairs that register."""
         parts = [self._register(_one(first, b), _one(second, b)) for b in range(len(first.image))]
         batch = torch.cat([torch.full((len(p.confidence),), b) for b, p in enumerate(parts)])
         joined = (torch.cat([getattr(p, field) for p in parts]) for field in Matches._fields[:4])
         return Matches(*(t.to(first.image.device) for t in (*joined, batch)))
 
-    def _register(self, first: Side, second: Side) -> Matches:
+    def _register(self, first: BatchImage, second: BatchImage) -> Matches:
         """The tie points of one pair; none where it is refused."""
         if _leads(second.image, first.image):
             found = self._register(second, first)
@@ -75,9 +75,9 @@ class GuidedMatcher(TARMatcher):
         return Matches(*(torch.from_numpy(c).float() for c in columns))
 
 
-def _one(side: Side, b: int) -> Side:
+def _one(side: BatchImage, b: int) -> BatchImage:
     """The ``b``-th pair's, a batch of one."""
-    return Side(*(None if t is None else t[b : b + 1] for t in side))  # type: ignore[arg-type]
+    return BatchImage(*(None if t is None else t[b : b + 1] for t in side))  # type: ignore[arg-type]
 
 
 def _leads(a: Tensor, b: Tensor) -> bool:
@@ -88,7 +88,7 @@ def _leads(a: Tensor, b: Tensor) -> bool:
     return a.float().cpu().numpy().tobytes() > b.float().cpu().numpy().tobytes()
 
 
-def _plain(side: Side) -> tuple[NDArray[np.float32], NDArray[np.bool_] | None, str | None]:
+def _plain(side: BatchImage) -> tuple[NDArray[np.float32], NDArray[np.bool_] | None, str | None]:
     """Image, mask and modality as the registrar takes them."""
     image = side.image[0, 0].float().cpu().numpy()
     mask = None if side.mask is None else side.mask[0, 0].bool().cpu().numpy()

@@ -1,11 +1,11 @@
 """Registrar: two images in, one trustworthy transform out, or an honest "not registered".
 
-1. Overview (``search.py``): both images reduced to a few hundred pixels, image1 tried at four rotations
-   and, where that is not enough, at other scales and at the diagonals. The likeliest start wins.
+1. Search (``search.py``): both images reduced to a few hundred pixels, image1 tried at four rotations and, where that
+   is not enough, at other scales and at the diagonals. The pose on which the cells agree most goes on.
 2. Alignment: image1 warped into image0's frame by what is known so far; then all cells of both images vote for the
    small transform that remains (``alignment/fit.py``); at doubling sizes up to the full one, tile by tile, which
    bounds the network's memory (``alignment/tiled.py``), and small images magnified at last.
-3. Gates. What fails one is reported as not registered, with the reason.
+3. Acceptance (``acceptance.py``): what fails a check is reported as not registered, with the reason.
 
 The paper publishes no registration procedure; this one is ours.
 """
@@ -49,8 +49,8 @@ WORTHWHILE = 1.2  # times, least magnification
 
 
 NO_POSE = (
-    "no rotation and scale of the search gave a transform that enough matches support; check that the images overlap, "
-    "or resample one if their ground sampling distances differ by more than 2"
+    "no rotation and scale of the search gave a transform that enough matches and cells support; check that the images "
+    "overlap, or resample one if their ground sampling distances differ by more than 2"
 )
 
 
@@ -120,7 +120,7 @@ class Registrar:
             refined = self._refined(first, second, start.matrix, corners)
             unit = scale_at(start.matrix, first.size)
         if refined is None:
-            least = self.config.alignment.min_cells
+            least = math.ceil(min(self.config.alignment.min_cells, first.image.size / CELL**2 / 2))
             reason = f"fewer than {least} cells of 8×8 px are seen in both images; crop to the common area"
             return self._failed(start, reason)
         found, matrix, matches = refined

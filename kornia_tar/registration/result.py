@@ -26,7 +26,7 @@ MAX_RATIO = 50  # likewise
 class Registration:
     """Outcome of :class:`Registrar`.
 
-    ``matrix`` is the best estimate even where a gate failed; use it only when ``registered``.
+    ``matrix`` is the best estimate even where a check failed; use it only when ``registered``.
     """
 
     registered: bool
@@ -35,7 +35,7 @@ class Registration:
     model: TransformModel
     matches: PointMatches  # tie points with std, in full-resolution pixels: one for each cell that both images show
     inliers: NDArray[np.bool_]  # (N,)
-    rotation_start: int  # degrees, of the overview's winner
+    rotation_start: int  # degrees, of the pose that the search chose
     scale_start: float
     log_likelihood_gain: (
         float  # nats per cell over knowing nothing, of the best transform at full size, before the magnified step

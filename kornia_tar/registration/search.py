@@ -1,8 +1,9 @@
-"""Where an alignment begins: both images small, image1 turned and scaled, the likeliest of all that match.
+"""Search the pose that an alignment begins from: both images small, image1 turned and scaled.
 
-Each rotation and scale is a start: one pass of the matcher, and a robust similarity through its matches, a wide one,
-for a start knows neither shear nor perspective. The best of a scale are aligned at half the size, where a cell sees
-twice as far, and the likeliest of those at the overview's own size. What each choice brought: ``weights/RECIPE.md``.
+Each rotation and scale gives a candidate: one forward of the matcher, and a robust similarity through its matches, with
+a wide threshold, since a similarity has neither shear nor perspective. The best of a scale are aligned at half the
+size, where a cell sees twice as far, and the one with the largest gain at the search's own size. What each choice
+brought stands in ``weights/RECIPE.md``.
 """
 
 from __future__ import annotations
@@ -31,16 +32,16 @@ class PoseCandidate(NamedTuple):
 def find_pose(
     first: MaskedImage, second: MaskedImage, encoder: TileEncoder, config: RegistrarConfig
 ) -> PoseCandidate | None:
-    """The likeliest of all starts, or None where no matches agree or there is no ground in common.
+    """Find the pose with the largest gain, or None where no matches agree or there is no ground in common.
 
     Args:
         first: image0, at full size.
         second: image1.
         encoder: looks at them.
-        config: which starts to try.
+        config: which poses to try.
 
     Returns:
-        the start, its matrix aligned at overview size and in full pixels.
+        the pose, its matrix aligned at the search's size and in full pixels.
     """
     return _Search(first, second, encoder, config).best()
 

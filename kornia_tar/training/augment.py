@@ -251,7 +251,7 @@ def make_batch(pairs: Pairs, index: Tensor, size: int, d: Deformation, generator
         images.append(image * inside)
         masks.append(torch.where(wide(chance(0.5)), inside, torch.ones_like(inside)))
         at = transform_points(matrix, cells.expand(B, -1, -1))
-        mostly = F.avg_pool2d(inside, CELL).flatten(1) >= 0.5  # as TARNet.describe decides from a mask
+        mostly = F.avg_pool2d(inside, CELL).flatten(1) >= 0.5  # as TARNet.encode decides from a mask
         valids.append(((at >= 0) & (at <= source - 1)).all(-1) & mostly & ~negative[:, None])
 
     rows = share_of(B, d.graphics, generator, device).nonzero().flatten()

@@ -172,6 +172,11 @@ def train(
         raise ValueError("set exactly one of steps and minutes")
     if config.only is not None and (config.only not in PARTS or start is None):
         raise ValueError(f"only is {config.only!r}: it names a part ({', '.join(PARTS)}) of a network to start from")
+    if config.only in ("second", "look") and model.second_look is None:
+        raise ValueError(
+            f"only is {config.only!r}, but these weights have no second look: add one with "
+            "kornia_tar.network.net.with_second_look"
+        )
     if (
         text is None and model.tafe.classes and config.only not in ("second", "look")
     ):  # which use the tokens as they are stored

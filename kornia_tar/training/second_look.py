@@ -178,7 +178,7 @@ def second_look_loss(
     cells = [Cells(truth.to1, truth.target0 >= 0), Cells(truth.to0, truth.target1 >= 0)]  # none of negatives
     total, log = image.new_zeros(()), dict[str, Tensor]()
     for k in range(looks - 1):
-        in0, in1 = net.see(a, b, ahead), net.see(b, a, back)
+        in0, in1 = net.see(a, b, ahead, text), net.see(b, a, back, text)
         positions = net.second_look.positions
         one, two = (look_loss(*side, positions, weights) for side in ((in0, ahead, cells[0]), (in1, back, cells[1])))
         terms = {name: (one[name] + two[name]) / 2 for name in one}

@@ -15,7 +15,7 @@ from kornia_tar.network.checkpoint import load_checkpoint, save_checkpoint
 from kornia_tar.network.field import Field, fit_field, pad_matches, propose_similarity, resample
 from kornia_tar.network.net import TARConfig, TARNet, with_second_look
 from kornia_tar.network.points import transform_affine
-from kornia_tar.network.second_look import SecondLookConfig, correlate, log_likelihood_gain
+from kornia_tar.network.second_look import SecondLook, SecondLookConfig, correlate, log_likelihood_gain
 from kornia_tar.training.augment import Deformation, make_batch
 from kornia_tar.training.data import Pairs
 from kornia_tar.training.losses import LossWeights
@@ -227,16 +227,21 @@ def test_half_precision_runs_and_returns_float32(dtype):
 @torch.no_grad()
 @needs_weights
 def test_one_look_is_what_it_was():
-    shipped, data = TARMatcher(), moved_pair(128, 128)
-    assert shipped.looks == 1 and shipped.net.second_look is None
-    for one, two in zip(shipped.net(*data.values()), with_second_look(shipped.net)(*data.values()), strict=True):
+    net, data = lively_net(), moved_pair(128, 128)
+    assert net.second_look is None
+    for one, two in zip(net(*data.values()), with_second_look(net)(*data.values(), looks=1), strict=True):
         torch.testing.assert_close(one, two, rtol=0, atol=0)
+
+
+@needs_weights
+def test_shipped_weights_look_twice():
+    assert TARMatcher().looks == 2 and TARMatcher(looks=1).looks == 1
 
 
 @torch.no_grad()
 @needs_weights
 def test_second_look_is_nearer_to_a_known_affine_map():
-    net = with_second_look(TARMatcher().net)
+    net = TARMatcher().net
     image = picture(11, 160, 160)
     truth = torch.tensor([[[0.96, -0.2, 22.0], [0.2, 0.96, -10.0]]])  # image0 → image1
     inverse = torch.linalg.inv(truth[:, :, :2])
@@ -295,3 +300,32 @@ def test_training_step_is_deterministic_and_reaches_the_head():
     loss.backward()
     for parameter in (net.second_look.enter.weight, net.msfl.stems["sar"][0].conv.weight):
         assert parameter.grad.isfinite().all() and parameter.grad.abs().sum() > 0
+
+
+def test_half_precision_holds_on_many_cells():
+    """Sums over ten thousand cells do not fit into half precision."""
+    torch.manual_seed(0)
+    head = SecondLook(32, 81).eval()
+    with torch.no_grad():
+        for block in head.blocks:
+            block.mix.bias.fill_(10.0)
+    rows = columns = 96
+    maps, own = torch.randn(1, 2, 81, rows, columns), torch.randn(1, 32, rows, columns).half()
+    found = head.half()(maps, own, own, torch.ones(1, 1, rows, columns), torch.ones(1, rows, columns, dtype=torch.bool))
+    assert found.shift.isfinite().all() and found.match_logit.isfinite().all()
+
+
+def test_a_pair_of_matches_proposes_the_same_either_way():
+    """Two matches far apart in one image and near in the other propose nothing, whichever comes first."""
+    near, far = torch.tensor([[[50.0, 50], [60, 50]]]), torch.tensor([[[40.0, 40], [60, 40]]])
+    weight = torch.ones(1, 2)
+    for one, two in ((near, far), (far, near)):
+        assert torch.equal(propose_similarity(one, two, weight, 4), torch.eye(2, 3)[None])
+
+
+def test_looks_and_thresholds_that_mean_nothing_are_refused():
+    net = lively_net()
+    image = picture(0, 64, 64)
+    for options in ({"looks": 0}, {"looks": 2, "threshold": 0.5}):
+        with pytest.raises(ValueError, match="looks is"):
+            net(image, image, **options)

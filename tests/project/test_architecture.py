@@ -91,6 +91,8 @@ def room_of(module: str) -> str:
 def may(module: str, target: str) -> bool:
     """Whether a module may import another."""
     room = room_of(module)
+    if room == "kornia_tar.registration" and target == "kornia_tar.raster.write":
+        return False  # it finds, others write
     if room == room_of(target) and room not in ("eval", "kornia_tar"):
         return True
     for allowed in ALLOWED[room]:
@@ -139,6 +141,7 @@ def test_arrows_run_one_way():
         ("kornia_tar.geometry.warp", "kornia_tar.raster.read"),
         ("kornia_tar.network.net", "kornia_tar.registration.registrar"),
         ("kornia_tar.outputs.quicklook", "kornia_tar.matching.matcher"),
+        ("kornia_tar.registration.registrar", "kornia_tar.raster.write"),
         ("hloc_plugin.model", "kornia_tar.network.net"),
         ("eval.datasets.base", "eval.peers.base"),
         ("eval.benchmark.predict", "eval.report.write"),
@@ -149,21 +152,39 @@ def test_an_arrow_that_is_turned_is_found(module, target):
 
 
 def test_there_is_no_circle():
-    inner = {name: targets - {name.rpartition(".")[0]} for name, targets in ARROWS.items()}  # a member and its package
-    assert circle(inner) == []
+    assert circle(ARROWS) == []
     assert circle({"a": {"b"}, "b": {"c"}, "c": {"a"}}) == ["a", "b", "c", "a"]
+
+
+def foreign_imports(path: Path) -> tuple[set[str], set[str]]:
+    """Packages that a file imports when it is imported, and those that it ever imports."""
+    at_import: set[str] = set()
+    ever: set[str] = set()
+
+    def visit(node: ast.AST, late: bool) -> None:
+        if isinstance(node, ast.Import | ast.ImportFrom):
+            found = [node.module or ""] if isinstance(node, ast.ImportFrom) else [alias.name for alias in node.names]
+            ever.update(one.split(".")[0] for one in found)
+            if not late:
+                at_import.update(one.split(".")[0] for one in found)
+        for child in ast.iter_child_nodes(node):
+            visit(child, late or isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef | ast.Lambda))
+
+    visit(ast.parse(path.read_text("utf-8")), False)
+    return at_import, ever
+
+
+def test_every_module_has_a_room():
+    assert [
+        name for name in KNOWN if room_of(name) in ("kornia_tar", "eval") and name not in ("kornia_tar", "eval")
+    ] == []
 
 
 def test_geometry_needs_no_torch_and_the_package_no_extra_at_import():
     for name, path in KNOWN.items():
-        top = {
-            (node.module or "").split(".")[0] if isinstance(node, ast.ImportFrom) else alias.name.split(".")[0]
-            for node in ast.parse(path.read_text("utf-8")).body
-            if isinstance(node, ast.Import | ast.ImportFrom)
-            for alias in node.names
-        }
+        top, all_ = foreign_imports(path)
         if name.startswith("kornia_tar.geometry"):
-            assert "torch" not in top, name
+            assert "torch" not in all_, name
         if not name.startswith("kornia_tar.matching.vismatch"):
             assert not top & {"rasterio", "open_clip", "pycolmap", "hloc", "torchvision", "vismatch"}, name
 
@@ -186,6 +207,6 @@ def test_only_the_command_that_parsed_them_sees_the_words_of_a_command_line():
     """Below it functions take named arguments."""
     for name, path in KNOWN.items():
         for node in ast.walk(ast.parse(path.read_text("utf-8"))):
-            if isinstance(node, ast.FunctionDef) and not node.name.startswith(("_do", "run_")):
+            if isinstance(node, ast.FunctionDef) and node.name != "_do" and not node.name.startswith("run_"):
                 told = [ast.unparse(a.annotation) for a in node.args.args + node.args.kwonlyargs if a.annotation]
-                assert "argparse.Namespace" not in told, f"{name}.{node.name}"
+                assert not any("Namespace" in one for one in told), f"{name}.{node.name}"

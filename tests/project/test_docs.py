@@ -119,3 +119,8 @@ def test_every_result_is_in_the_index_of_results():
     tables = [path.name for path in (ROOT / "eval/results").iterdir() if path.suffix in (".md", ".png")]
     kept = [table for table in tables if not table.startswith(("report", "failures.png"))]
     assert [table for table in kept if f"eval/results/{table})" not in index] == []
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
+def test_no_placeholder_is_left(page):
+    assert not re.search(r"\bTABLE:[A-Z]+", page.read_text("utf-8"))

@@ -35,6 +35,7 @@ class Arosics:
 
     name = "AROSICS"
     parameters = 0
+    one_transform = True  # the mean reliability tells turns apart, not the number of points
 
     def __init__(self) -> None:
         try:
@@ -54,7 +55,7 @@ class Arosics:
         )
 
     def match(self, image0: Image, image1: Image, **hints: str) -> Matches:
-        """Match; the confidence is AROSICS' reliability as a share, and for a global shift 1 for all."""
+        """Match; the confidence is AROSICS' reliability as a share, and for a global shift 0 for all."""
         arrays = [self._array(_grey(image), PLACE, self._projection) for image in (image0, image1)]
         with redirect_stdout(StringIO()), redirect_stderr(StringIO()), warnings.catch_warnings():
             warnings.simplefilter("ignore")  # it talks of every window
@@ -64,7 +65,8 @@ class Arosics:
             shift = self._shift(arrays)
         if shift is None:
             return grid.none()
-        return grid.matches(np.column_stack([np.eye(2), shift]), 1.0, image0, image1)
+        # The whole image's one shift is its fallback: in a rotation search a turn with local points is the better one.
+        return grid.matches(np.column_stack([np.eye(2), shift]), 0.0, image0, image1)
 
     def _tie_points(self, arrays: list[Any]) -> Matches | None:
         try:

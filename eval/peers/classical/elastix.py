@@ -74,13 +74,14 @@ def _information(fixed: np.ndarray, moving: np.ndarray, matrix: np.ndarray, bins
     size = fixed.shape[1::-1]
     moved = cv2.warpAffine(moving, matrix, size, flags=flags)
     inside = cv2.warpAffine(np.ones_like(moving), matrix, size, flags=flags) > 0.99
-    if not inside.any():
+    if inside.sum() < bins**2:  # too little ground in common to tell anything
         return 0.0
     joint, _, _ = np.histogram2d(fixed[inside], moved[inside], bins, ((0, 256), (0, 256)))
     joint /= joint.sum()
     product = joint.sum(1, keepdims=True) * joint.sum(0, keepdims=True)
     seen = joint > 0
-    return max(0.0, float((joint[seen] * np.log(joint[seen] / product[seen])).sum()))
+    plain = float((joint[seen] * np.log(joint[seen] / product[seen])).sum())
+    return max(0.0, plain - (bins - 1) ** 2 / (2 * float(inside.sum())))  # what unrelated values have (Miller, 1955)
 
 
 def create(store: Store) -> Elastix:

@@ -18,7 +18,7 @@ class TARRegistrar:
     """
 
     name = "TAR + Registrar"
-    fits = "the level's"
+    one_transform = True
 
     def __init__(self, checkpoint: Path | None) -> None:
         matcher = TAR(checkpoint)

@@ -85,7 +85,7 @@ def choose(errors: NDArray[np.float64], names: Sequence[str]) -> list[tuple[str,
 
 def contenders(table: Table) -> list[dict[str, Any]]:
     """Return the rows whose answers are shown: the leading matcher and the next; identity only where it is alone."""
-    return [row for row in table.rows if row["matcher"] != "identity"][:2] or table.rows[:1]
+    return [row for row in table.plotted if row["matcher"] != "identity"][:2] or table.plotted[:1]
 
 
 def examples(table: Table, dataset: Dataset, cache: Path) -> list[Example]:

@@ -76,7 +76,7 @@ def by_threshold(table: Table, numbers: dict[str, int]) -> str:
     figure, axes = _figure("threshold of the corner error, px", "pairs below it, %")
     limits = np.linspace(0, _REACH, 81)
     assert table.detail is not None
-    for row in reversed(table.rows):  # the best on top
+    for row in reversed(table.plotted):  # the best on top
         errors, look = table.detail.errors[row["key"]], _look(numbers[row["key"]])
         axes.plot(limits, [100 * success_rate(errors, limit) for limit in limits], color=look["color"])
         axes.plot(SR_PIXELS, [100 * success_rate(errors, limit) for limit in SR_PIXELS], linestyle="", **look)
@@ -169,7 +169,7 @@ def _by_bins(
     where = bins(values, edges)
     held = [where == place for place in range(len(edges) - 1)]
     assert table.detail is not None
-    for row in reversed(table.rows):
+    for row in reversed(table.plotted):
         errors = table.detail.errors[row["key"]]
         rates = [100 * success_rate(errors[inside], THRESHOLD) if inside.any() else math.nan for inside in held]
         axes.plot(np.arange(len(held)) + 0.5, rates, **_look(numbers[row["key"]]))

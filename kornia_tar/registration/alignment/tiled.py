@@ -25,11 +25,11 @@ class FeatureCache(dict[tuple[int, int], ImageFeatures]):
 
 
 class TileEncoder:
-    """Looks at views with a matcher's network.
+    """Encode images with a matcher's network, whole or tile by tile.
 
     Args:
         matcher: whose network, device and dtype are used.
-        tile: longest side of what :meth:`evidence` shows the network at once, px; it bounds the memory.
+        tile: longest side of what :meth:`displacement_maps` shows the network at once, px; it bounds the memory.
         max_cells: of both images together, that speak; more are drawn from evenly.
     """
 
@@ -38,7 +38,7 @@ class TileEncoder:
         self._tile, self._max_cells = tile, max_cells
 
     def with_modality(self, view: MaskedImage, side: int) -> MaskedImage:
-        """With its modality inferred once and for all, where it is not told, from at most ``side`` px."""
+        """Return the image with its modality set; infer it, from at most ``side`` px, where it was not given."""
         if view.modality is not None:
             return view
         small, _ = view.reduced(side)
@@ -46,17 +46,17 @@ class TileEncoder:
         return replace(view, modality=MODALITIES[int(weights[0].argmax())])
 
     def encode(self, view: MaskedImage) -> ImageFeatures:
-        """Features of a whole view."""
+        """Compute the features of a whole image."""
         return self._matcher.encode(*self._tensors(view), view.modality)
 
     def match(self, features0: ImageFeatures, features1: ImageFeatures) -> Matches:
-        """Matches of two described views."""
+        """Match two encoded images, one look."""
         return self._matcher.net.match(features0, features1)
 
     def displacement_maps(
         self, first: MaskedImage, second: MaskedImage, matrix: FloatArray, known: FeatureCache, least: int
     ) -> tuple[DisplacementMaps, DisplacementMaps] | None:
-        """What the cells say after image1 is warped by ``matrix``, in image0's frame.
+        """Map what each cell says of its place after image1 is warped by ``matrix``, in image0's frame.
 
         Args:
             first: image0.
