@@ -90,8 +90,8 @@ def _code(matcher: Matcher) -> str:
             module = sys.modules.get(kind.__module__)
             users = [] if module is None else vars(module).values()
             parts = [module, *(value if inspect.ismodule(value) else inspect.getmodule(value) for value in users)]
-            files |= {str(part.__file__) for part in parts if part is module or _is_adapter(part)
-                      if getattr(part, "__file__", None)}  # fmt: skip
+            ours = (part for part in parts if part is not None and (part is module or _is_adapter(part)))
+            files |= {str(part.__file__) for part in ours if getattr(part, "__file__", None)}
         one = getattr(one, "_matcher", None)
     return digest(*(Path(file) for file in sorted(files) if Path(file).is_file()))
 
