@@ -9,7 +9,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from kornia_tar.conventions import Modality
+from kornia_tar.conventions import MODALITIES, Modality
 from kornia_tar.files import one_line
 from kornia_tar.geometry import TransformModel
 from kornia_tar.matching.matcher import TARMatcher
@@ -17,7 +17,7 @@ from kornia_tar.raster import Raster, to_grey8, told_modality
 from kornia_tar.registration.config import RegistrarConfig, SearchConfig
 from kornia_tar.registration.registrar import Registrar
 
-MODALITIES = ("optical", "sar", "auto")
+MODALITY_CHOICES = (*MODALITIES, "auto")
 
 
 def add_weights(parser: argparse.ArgumentParser) -> None:
@@ -40,7 +40,7 @@ def add_pair(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("image0", type=Path, help="reference image, usually optical")
     parser.add_argument("image1", type=Path, help="image to bring onto it, usually SAR")
     for k, default in enumerate(("optical", "sar")):
-        parser.add_argument(f"--modality{k}", choices=MODALITIES, default=default,
+        parser.add_argument(f"--modality{k}", choices=MODALITY_CHOICES, default=default,
                             help=f"of image{k}; auto: by its bands and depth, "
                             f"else inferred by the network (default: {default})")  # fmt: skip
     add_matcher(parser)

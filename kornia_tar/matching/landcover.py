@@ -13,7 +13,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from kornia_tar.conventions import CELL
+from kornia_tar.conventions import CELL, MODALITIES
 from kornia_tar.matching.matcher import TARMatcher
 
 _TILE, _OVERLAP = 1024, 128  # px, multiples of a cell; bounds the memory, and hides the seams
@@ -122,7 +122,7 @@ def read_landcover(
     valid = np.ones(grey.shape, bool) if mask is None else mask
     image = torch.from_numpy(grey)[None, None].to(device).float() / 255
     shown = torch.from_numpy(valid)[None, None].to(device).float()
-    modality = modality or ("optical", "sar")[int(matcher.infer_modality(image, shown).argmax())]
+    modality = modality or MODALITIES[int(matcher.infer_modality(image, shown).argmax())]
     rows, columns = -(-grey.shape[0] // CELL), -(-grey.shape[1] // CELL)
     total = np.zeros((len(matcher.text_names), rows, columns), np.float32)
     weight, seen = np.zeros((rows, columns), np.float32), np.zeros((rows, columns), bool)

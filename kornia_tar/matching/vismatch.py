@@ -6,15 +6,15 @@ Needs ``pip install vismatch``, which this module imports; kornia-tar does not d
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 import torch
 from torch import Tensor
 from vismatch.base_matcher import BaseMatcher
 
+from kornia_tar.conventions import Modality
 from kornia_tar.matching.matcher import TARMatcher
 
-Modality = Literal["optical", "sar"]
 #: Matched keypoints of both images, all keypoints of both, descriptors of both, confidences.
 Outcome = tuple[Tensor, Tensor, Tensor, Tensor, None, None, Tensor]
 
