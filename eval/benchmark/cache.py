@@ -33,7 +33,7 @@ class Prediction:
         truth: (3, 3), image0 -> image1.
         shape0: height and width of image0.
         border: how image1 ends, see ``protocol.Pair``.
-        seconds: time of the match.
+        seconds: CPU time of the match, of all threads together.
         digest: of the pair that was asked, see ``protocol.Pair.digest``.
         tie_points: (N, 4) x0, y0, x1, y1, or None.
     """
