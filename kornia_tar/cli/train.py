@@ -33,6 +33,8 @@ def add(command: AddCommand) -> None:
     length.add_argument("--steps", type=int, help="length of the run in steps")
     parser.add_argument("--batch", type=int, default=16, help="pairs per step (default: 16)")
     parser.add_argument("--size", type=int, default=128, help="side of the crops, a multiple of 16 (default: 128)")
+    parser.add_argument("--learning-rate", type=float, default=1e-3,
+                        help="peak learning rate; with --from and without --only, half of it (default: %(default)s)")  # fmt: skip
     parser.add_argument("--net", choices=tuple(SIZES), help="size of the network: 0.8, 3.0, 5.3 or 10.9 million "
                         "parameters (default: XS; with --from, that of the weights)")  # fmt: skip
     parser.add_argument("--seed", type=int, default=0)
@@ -60,9 +62,9 @@ def _do(a: argparse.Namespace) -> int:
 
     if a.size < 64 or a.size % 16:
         raise ValueError(f"--size must be a multiple of 16 and at least 64, got {a.size}")
-    for name in ("minutes", "steps", "batch", "limit"):
+    for name in ("minutes", "steps", "batch", "limit", "learning_rate"):
         if getattr(a, name) is not None and not getattr(a, name) > 0:
-            raise ValueError(f"--{name} must be positive, got {getattr(a, name)}")
+            raise ValueError(f"--{name.replace('_', '-')} must be positive, got {getattr(a, name)}")
     if a.net is not None and a.start is not None:
         raise ValueError("--net and --from exclude each other: the weights say how large the network is")
     start, told = (None, {}) if a.start is None else load_checkpoint(resolve_weights(a.start))
@@ -77,7 +79,7 @@ def _do(a: argparse.Namespace) -> int:
     pairs = read_pairs(shards, limit=a.limit)
     pairs = pairs + read_optical(alone, size=pairs.sar.shape[-1]) if alone else pairs
     config = TrainConfig(steps=a.steps, minutes=a.minutes, batch=a.batch, size=a.size, seed=a.seed,
-                         precision=a.precision, only=a.only, learn_text=a.text == "learned",
+                         learning_rate=a.learning_rate, precision=a.precision, only=a.only, learn_text=a.text == "learned",
                          compile=device.startswith("cuda"))  # fmt: skip
     provenance = {"data": [s.name for s in shards + alone], "kornia_tar": __version__}
     if start is not None:

@@ -58,9 +58,9 @@ class TrainConfig:
     learn_text: bool = False  # the text features are a start that training moves: the control of what words bring
 
     def onward(self) -> TrainConfig:
-        """For trained weights: no curriculum, pairs as in use, and a rate that falls from half to nothing."""
+        """For trained weights: no curriculum, half the rate; it falls in the second half, with pairs as in use."""
         rate = self.learning_rate / 2
-        return replace(self, ease=0.0, finish=1.0, finish_size=self.size, learning_rate=rate, warmup=self.warmup // 2)
+        return replace(self, ease=0.0, finish=0.5, finish_size=self.size, learning_rate=rate, warmup=self.warmup // 2)
 
 
 PARTS = {

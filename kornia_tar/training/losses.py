@@ -13,7 +13,7 @@ from kornia_tar.conventions import CELL
 from kornia_tar.network.cfdm import Cells, Coarse, cell_centres, mutual_nearest
 from kornia_tar.network.fine import Offset
 from kornia_tar.network.msfl import standardise
-from kornia_tar.network.net import TARNet, assemble
+from kornia_tar.network.net import ImageFeatures, TARNet, assemble
 from kornia_tar.network.points import transform_points
 from kornia_tar.training.augment import Batch
 
@@ -157,20 +157,38 @@ def mean_where(values: Tensor, chosen: Tensor) -> Tensor:
     return (values * chosen).sum() / chosen.sum().clamp_min(1)
 
 
+def encode_batch(net: TARNet, batch: Batch, text: Tensor | None) -> ImageFeatures:
+    """Encode both images of all pairs, image0's first, in one pass: BatchNorm then always sees both modalities."""
+    image, mask = torch.cat([batch.image0, batch.image1]), torch.cat([batch.mask0, batch.mask1])
+    return net.encode(image, torch.cat([batch.modality0, batch.modality1]), mask, text)
+
+
 def step_loss(
     net: TARNet, batch: Batch, text: Tensor | None, weights: LossWeights, per_pair: int, generator: Generator
 ) -> tuple[Tensor, dict[str, Tensor]]:
-    """Forward pass and total loss of one batch.
+    """Forward pass and total loss of one batch; see :func:`first_look_loss` for what it returns."""
+    return first_look_loss(net, batch, encode_batch(net, batch, text), weights, per_pair, generator)
+
+
+def first_look_loss(
+    net: TARNet, batch: Batch, both: ImageFeatures, weights: LossWeights, per_pair: int, generator: Generator
+) -> tuple[Tensor, dict[str, Tensor]]:
+    """Compute the total loss of one look at a batch.
+
+    Args:
+        net: the network.
+        batch: drawn pairs.
+        both: the pairs' images as :func:`encode_batch` encodes them.
+        weights: of the terms.
+        per_pair: true matches, and own ones, to refine of each pair.
+        generator: of the matches that are drawn.
 
     Returns:
         the loss, and detached scalars to print: each term; coarse accuracy and the identity prior's, of cells that have
         a partner; of the network's own matches on pairs that have a truth, precision at 3 px and mean confidence; and
         the mean confidence of those on negatives. What a batch has none of is 0.
     """
-    image, mask = torch.cat([batch.image0, batch.image1]), torch.cat([batch.mask0, batch.mask1])
-    modality = torch.cat([batch.modality0, batch.modality1])
     B = len(batch.image0)
-    both = net.encode(image, modality, mask, text)  # one pass: BatchNorm always sees both modalities
     a, b = both.rows(slice(0, B)), both.rows(slice(B, None))
     coarse = net.compare(a, b)
     truth = ground_truth(batch)
@@ -195,8 +213,9 @@ def step_loss(
     on_negative = batch.negative[cells.batch] & is_own
     usual = is_own & ~on_negative
     keep = batch.real0, batch.real1
-    told = modality[torch.cat(keep)]
-    guess = net.msfl.modality(standardise(image, mask)[torch.cat(keep)])
+    told = torch.cat([batch.modality0[batch.real0], batch.modality1[batch.real1]])
+    image = standardise(torch.cat([batch.image0, batch.image1]), torch.cat([batch.mask0, batch.mask1]))
+    guess = net.msfl.modality(image[torch.cat(keep)])
     terms = {
         "coarse": weights.coarse * coarse_loss(coarse, truth, weights.gamma),
         "window": weights.window

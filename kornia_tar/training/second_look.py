@@ -16,11 +16,11 @@ from torch import Generator, Tensor
 from kornia_tar.conventions import CELL
 from kornia_tar.network.cfdm import cell_centres
 from kornia_tar.network.field import Field, ridge_solve
-from kornia_tar.network.net import Frame, TARNet, join_looks
+from kornia_tar.network.net import Frame, ImageFeatures, TARNet, join_looks
 from kornia_tar.network.points import transform_affine, transform_points
 from kornia_tar.network.second_look import DisplacementPosterior, match_cells
 from kornia_tar.training.augment import Batch, grid_points, uniform
-from kornia_tar.training.losses import LossWeights, ground_truth, step_loss
+from kornia_tar.training.losses import LossWeights, encode_batch, first_look_loss, ground_truth
 
 REACH = 9.0  # px, displacements that the maps can tell
 RIGHT = 3.0  # px
@@ -148,6 +148,7 @@ def second_look_loss(
     per_pair: int,
     generator: Generator,
     looks: int = 2,
+    both: ImageFeatures | None = None,
 ) -> tuple[Tensor, dict[str, Tensor]]:
     """Forward pass and loss of the looks after the first; called as :func:`kornia_tar.training.losses.step_loss` is.
 
@@ -159,6 +160,7 @@ def second_look_loss(
         per_pair: unused; all cells speak.
         generator: of everything random.
         looks: how many; each look after the second refits the field to the one before it.
+        both: the pairs' images, where they are encoded already.
 
     Returns:
         the loss, and detached scalars: its terms, the share of covisible cells within 3 px ("accuracy", "precision")
@@ -168,15 +170,15 @@ def second_look_loss(
     config = net.second_look.config
     truth = ground_truth(batch)
     B, size = len(batch.image0), batch.image0.shape[-1]
-    frozen = not any(p.requires_grad for p in net.msfl.parameters())
-    image, mask = torch.cat([batch.image0, batch.image1]), torch.cat([batch.mask0, batch.mask1])
-    modality = torch.cat([batch.modality0, batch.modality1])
-    with torch.set_grad_enabled(not frozen and torch.is_grad_enabled()):
-        both = net.encode(image, modality, mask, text)
-    a, b = (Frame(image[p], modality[p], mask[p], both.rows(p)) for p in (slice(0, B), slice(B, None)))
+    if both is None:
+        frozen = not any(p.requires_grad for p in net.msfl.parameters())
+        with torch.set_grad_enabled(not frozen and torch.is_grad_enabled()):
+            both = encode_batch(net, batch, text)
+    a = Frame(batch.image0, batch.modality0, batch.mask0, both.rows(slice(0, B)))
+    b = Frame(batch.image1, batch.modality1, batch.mask1, both.rows(slice(B, None)))
     ahead, back = _draw_fields(net, batch, a, b, size, config.spacing, generator)
     cells = [Cells(truth.to1, truth.target0 >= 0), Cells(truth.to0, truth.target1 >= 0)]  # none of negatives
-    total, log = image.new_zeros(()), dict[str, Tensor]()
+    total, log = batch.image0.new_zeros(()), dict[str, Tensor]()
     for k in range(looks - 1):
         in0, in1 = net.see(a, b, ahead, text), net.see(b, a, back, text)
         positions = net.second_look.positions
@@ -194,9 +196,10 @@ def second_look_loss(
 def joint_loss(
     net: TARNet, batch: Batch, text: Tensor | None, weights: LossWeights, per_pair: int, generator: Generator
 ) -> tuple[Tensor, dict[str, Tensor]]:
-    """Loss of the first look plus that of the second, for fine-tuning all of a network."""
-    first, log = step_loss(net, batch, text, weights, per_pair, generator)
-    second, more = second_look_loss(net, batch, text, weights, per_pair, generator)
+    """Loss of the first look plus that of the second, for training all of a network; the images are encoded once."""
+    both = encode_batch(net, batch, text)
+    first, log = first_look_loss(net, batch, both, weights, per_pair, generator)
+    second, more = second_look_loss(net, batch, text, weights, per_pair, generator, both=both)
     return first + second, log | {f"second_{name}": value for name, value in more.items()}
 
 

@@ -37,7 +37,7 @@ def test_from_goes_on_without_a_curriculum_and_keeps_the_history(data, tmp_path)
     weights = str(first / "checkpoint.safetensors")
     assert main(["train", "--data", str(data), "-o", str(second), "--from", weights, *COMMON]) == 0
     onward = load_checkpoint(second / "checkpoint.safetensors")[1]
-    assert onward["train"]["ease"] == 0 and onward["train"]["finish"] == 1
+    assert onward["train"]["ease"] == 0 and onward["train"]["finish"] == 0.5
     assert onward["train"]["learning_rate"] < begun["train"]["learning_rate"]
     assert [part["train"] for part in onward["earlier_parts"]] == [begun["train"]]
 
