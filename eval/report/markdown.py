@@ -53,7 +53,7 @@ COLUMNS = (
     Column("NCM", "NCM", "{:.1f}".format, "mean number of matches within 3 px of the truth"),
     Column("precision@3", "prec@3", percent, "mean % of matches within 3 px of the truth"),
     Column("failure", "fail", percent, "% of pairs without any model", more=False),
-    Column("seconds", "seconds", "{:.3f}".format, "median CPU seconds of one pair's match, all threads together", more=False),
+    Column("seconds", "seconds", "{:.3f}".format, "median CPU seconds of one pair's match, all threads", more=False),
     Column("peak MiB", "peak MiB", "{:.0f}".format, "peak resident memory of the process, MiB", more=False),
     Column(
         "gflops", "GFLOP", "{:.1f}".format, "floating-point operations of one pair, 10^9; 0 without torch", more=False

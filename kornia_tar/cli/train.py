@@ -33,8 +33,8 @@ def add(command: AddCommand) -> None:
     length.add_argument("--steps", type=int, help="length of the run in steps")
     parser.add_argument("--batch", type=int, default=16, help="pairs per step (default: 16)")
     parser.add_argument("--size", type=int, default=128, help="side of the crops, a multiple of 16 (default: 128)")
-    parser.add_argument("--learning-rate", type=float, default=1e-3,
-                        help="peak learning rate; with --from and without --only, half of it (default: %(default)s)")  # fmt: skip
+    parser.add_argument("--learning-rate", type=float, default=1e-3, help="peak learning rate; with --from and without "
+                        "--only, half of it (default: %(default)s)")  # fmt: skip
     parser.add_argument("--net", choices=tuple(SIZES), help="size of the network: 0.8, 3.0, 5.3 or 10.9 million "
                         "parameters (default: XS; with --from, that of the weights)")  # fmt: skip
     parser.add_argument("--seed", type=int, default=0)
@@ -79,8 +79,8 @@ def _do(a: argparse.Namespace) -> int:
     pairs = read_pairs(shards, limit=a.limit)
     pairs = pairs + read_optical(alone, size=pairs.sar.shape[-1]) if alone else pairs
     config = TrainConfig(steps=a.steps, minutes=a.minutes, batch=a.batch, size=a.size, seed=a.seed,
-                         learning_rate=a.learning_rate, precision=a.precision, only=a.only, learn_text=a.text == "learned",
-                         compile=device.startswith("cuda"))  # fmt: skip
+                         learning_rate=a.learning_rate, precision=a.precision, only=a.only,
+                         learn_text=a.text == "learned", compile=device.startswith("cuda"))  # fmt: skip
     provenance = {"data": [s.name for s in shards + alone], "kornia_tar": __version__}
     if start is not None:
         config = config if a.only else config.onward()

@@ -8,18 +8,23 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from kornia_tar.geometry import FloatArray, warp_image
+from kornia_tar.geometry import Transform, warp_image
 from kornia_tar.raster import Raster, write_image
 
 
 def write_registered(
-    folder: Path, matrix: FloatArray, valid: NDArray[np.bool_], first: Raster, second: Raster, grey1: NDArray[np.uint8]
+    folder: Path,
+    transform: Transform,
+    valid: NDArray[np.bool_],
+    first: Raster,
+    second: Raster,
+    grey1: NDArray[np.uint8],
 ) -> None:
     """Write image1 on image0's grid: ``registered.tif`` where image0 has a georeference, else ``registered.png``.
 
     Args:
         folder: where to.
-        matrix: (3, 3), image0 → image1.
+        transform: image0 → image1.
         valid: (H, W) bool, where image1 has data in image0's frame.
         first: image0.
         second: image1, as read.
@@ -30,12 +35,14 @@ def write_registered(
     nodata = told if told is not None else np.nan if second.pixels.dtype.kind == "f" else None
     fill = 0 if nodata is None else nodata
     mask = second.mask if second.pixels.ndim == 2 else second.mask[..., None]
-    registered = warp_image(np.where(mask, second.pixels, 0).astype(second.pixels.dtype), matrix, first.size, fill=fill)
+    registered = warp_image(
+        np.where(mask, second.pixels, 0).astype(second.pixels.dtype), transform, first.size, fill=fill
+    )
     registered[~valid] = fill
     if first.profile is not None:
         write_image(folder / "registered.tif", registered, replace(first.profile, nodata=nodata))
         return
     bands = 1 if registered.ndim == 2 else registered.shape[2]
     if registered.dtype not in (np.uint8, np.uint16) or bands not in (1, 3, 4):  # what PNG cannot hold is shown
-        registered = np.where(valid, warp_image(grey1, matrix, first.size), 0).astype(np.uint8)
+        registered = np.where(valid, warp_image(grey1, transform, first.size), 0).astype(np.uint8)
     write_image(folder / "registered.png", registered)

@@ -12,7 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from kornia_tar.files import write_json
-from kornia_tar.geometry import valid_mask, warp_image
+from kornia_tar.geometry import Transform, valid_mask, warp_image
 from kornia_tar.outputs.matches import write_matches
 from kornia_tar.outputs.quicklook import draw_quicklook
 from kornia_tar.outputs.registered import write_registered
@@ -50,10 +50,10 @@ def write_results(
     """
     aside = Path(tempfile.mkdtemp(prefix=".results-", dir=out))
     try:
-        matrix = np.eye(3) if outcome.matrix is None else outcome.matrix
-        valid = valid_mask(second.mask, matrix, first.size)
+        transform = outcome.transform or Transform(np.eye(3))
+        valid = valid_mask(second.mask, transform, first.size)
         if outcome.registered:
-            write_registered(aside, matrix, valid, first, second, grey1)
+            write_registered(aside, transform, valid, first, second, grey1)
         m = outcome.matches
         arrays: dict[str, Any] = {
             "keypoints0": m.points0, "keypoints1": m.points1, "confidence": m.confidence, "std": m.stated_std,
@@ -63,7 +63,7 @@ def write_results(
             arrays["matrix"] = outcome.matrix
         write_matches(aside / "matches.h5", arrays)
         sheet = draw_quicklook(
-            to_rgb8(first), grey1, warp_image(grey1, matrix, first.size), m.points0, m.points1, outcome.inliers,
+            to_rgb8(first), grey1, warp_image(grey1, transform, first.size), m.points0, m.points1, outcome.inliers,
             _caption(outcome, headline or f"{first.path.name} and {second.path.name}"), confidence=m.confidence,
             valid=valid,
         )  # fmt: skip

@@ -10,8 +10,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from kornia_tar.geometry import (
+    DisplacementField,
     FloatArray,
     PointMatches,
+    Transform,
     TransformModel,
     decompose,
 )
@@ -43,6 +45,12 @@ class Registration:
     rmse: float  # px, residuals of the inliers; small by nature, for tie points lean towards the transform
     corner_std: float  # px at the corners, from how much blocks of the image agree
     disagreement: float  # px at the corners, between what either image's cells say alone
+    field: DisplacementField | None = None  # px of image1, what the ground adds to the matrix: relief, map projections
+
+    @property
+    def transform(self) -> Transform | None:
+        """Matrix and field as one map of image0's pixels into image1's."""
+        return None if self.matrix is None else Transform(self.matrix, self.field)
 
     @property
     def error_estimate(self) -> float:
