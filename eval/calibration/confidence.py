@@ -197,19 +197,23 @@ def judge(found: Mapping[Plan, Found]) -> tuple[Rows, Calibration]:
             }
             for pair, part in parts.items()
         }  # fmt: skip
-    return rows, Calibration(**fits)
+    return rows, Calibration(matches=fits["matches"], tie_points=fits["tie_points"])
 
 
-def store(path: Path, calibration: Calibration, fitted: str) -> None:
-    """Write a fit into a checkpoint, in place and atomically; all else in it stays.
+def store(path: Path, fitted: str, **fits: Any) -> None:
+    """Write fits into a checkpoint, in place and atomically; all else in it stays.
 
     Args:
         path: the checkpoint.
-        calibration: the fit.
         fitted: to what, in words.
+        **fits: by the name of the field of :class:`Calibration`.
     """
     net, info = load_checkpoint(path)
-    save_checkpoint(path, net, info | {"calibration": calibration.to_metadata() | {"fitted": fitted}})
+    known = info.get("calibration") or {}
+    words = {key: known[key] for key in ("fitted", "acceptance_fitted") if key in known}
+    words["acceptance_fitted" if "registration" in fits else "fitted"] = fitted
+    calibration = replace(Calibration.from_metadata(known or None), **fits).to_metadata()
+    save_checkpoint(path, net, info | {"calibration": calibration | words})
 
 
 def write(folder: Path, dataset: str, level: str, rows: Rows, calibration: Calibration) -> Path:

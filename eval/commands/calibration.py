@@ -55,5 +55,5 @@ def _do(args: argparse.Namespace) -> None:
     print(calibration.write(args.out, dataset.name, args.level, rows, fits).read_text())
     if args.store is not None:
         words = f"to {dataset.name}, level {args.level}, {args.limit} pairs, {args.registrations} of them registered"
-        calibration.store(args.store, fits, words)
+        calibration.store(args.store, words, matches=fits.matches, tie_points=fits.tie_points)
         print(f"stored in {args.store}", file=sys.stderr)

@@ -29,13 +29,13 @@ def _do(args: argparse.Namespace) -> None:
     import torch
     from tqdm import tqdm
 
-    from eval.calibration import rejection
+    from eval.calibration import outcomes, rejection
 
     torch.set_num_threads(args.threads)
     dataset = one_set(args.data)
     count = len(dataset.names)
     with tqdm(total=min(args.true, count) + min(args.mismatched, count), unit="pair") as bar:
-        found = rejection.measure(
+        found = outcomes.measure(
             dataset, args.level, args.true, args.mismatched, args.checkpoint, args.cache, bar.update
         )
     print(rejection.write(args.out, dataset.name, args.level, *found).read_text())

@@ -40,6 +40,8 @@ def _do(a: argparse.Namespace) -> int:
     print(f"  text: {text.get('encoder', 'none')}: {', '.join(text.get('names', [])) or 'no names'}")
     fitted = matcher.info.get("calibration", {}).get("fitted", "none: confidence and std are the network's own")
     print(f"  calibration: {fitted}")
+    accepted = matcher.info.get("calibration", {}).get("acceptance_fitted", "none: that of the shipped weights")
+    print(f"  acceptance: {accepted}")
     if "calibration" in matcher.info:
         for name, fits in (
             (f"a forward of {matcher.looks} looks", matcher.calibration.matches),

@@ -2,7 +2,8 @@
 
 A stated probability p becomes sigmoid(logit(p) / T + b): Platt's scaling (1999), of which temperature scaling (Guo et
 al. 2017) is the case b = 0. A stated one-sigma error is multiplied by a factor. T > 0 keeps the order of the matches.
-``python -m eval calibration`` fits, a checkpoint's metadata keep the fit; where they hold none, nothing is changed. A
+Whether a registration is right is a logistic model of several witnesses. ``python -m eval calibration`` and ``python -m
+eval acceptance`` fit, a checkpoint's metadata keep the fit; where they hold none, nothing is changed. A
 fit belongs to its weights and their text.
 
 The paper publishes no confidence; this is ours.
@@ -72,11 +73,48 @@ class PairScalings:
 
 
 @dataclass(frozen=True)
+class LogisticFit:
+    """A probability from several numbers: ``sigmoid(bias + Σ weight · number)``.
+
+    Args:
+        bias: in logits.
+        weights: by the name of the number.
+    """
+
+    bias: float
+    weights: Mapping[str, float]
+
+    def __post_init__(self) -> None:
+        if not isfinite(self.bias + sum(self.weights.values())):
+            raise ValueError(f"{self}: needs finite numbers")
+
+    def probability(self, values: Mapping[str, float]) -> float:
+        """Return the probability for the named numbers, all that there is a weight for."""
+        logit = self.bias + sum(weight * values[name] for name, weight in self.weights.items())
+        return 1 / (1 + exp(-min(max(logit, -50.0), 50.0)))
+
+    def __str__(self) -> str:
+        return " ".join([f"{self.bias:+.3g}", *(f"{weight:+.3g}·{name}" for name, weight in self.weights.items())])
+
+
+@dataclass(frozen=True)
+class RegistrationFits:
+    """That a registration is right: with what the second look says of it, and for weights that have none.
+
+    By default those of the weights that are shipped.
+    """
+
+    with_look: LogisticFit = LogisticFit(-1.2, {"agreement": 6.0})
+    without_look: LogisticFit = LogisticFit(-7.0, {"gain": 20.0, "log_cells": 0.8, "log_error": -1.0})
+
+
+@dataclass(frozen=True)
 class Calibration:
     """All fits of a checkpoint."""
 
     matches: PairScalings = PairScalings()  # of a forward, of as many looks as the weights were trained for
     tie_points: PairScalings = PairScalings()  # of the registrar
+    registration: RegistrationFits = RegistrationFits()
 
     @classmethod
     def from_metadata(cls, values: Mapping[str, Any] | None) -> Calibration:
@@ -87,11 +125,14 @@ class Calibration:
         """
         if values is None:
             return cls()
-        parts = {
+        parts: dict[str, Any] = {
             name: PairScalings(*(PlattScaling(**values[name][kind]) for kind in ("cross", "same")))
             for name in ("matches", "tie_points")
         }
-        return cls(**parts)
+        if "registration" not in values:
+            return cls(**parts)
+        fits = (LogisticFit(**values["registration"][kind]) for kind in ("with_look", "without_look"))
+        return cls(**parts, registration=RegistrationFits(*fits))
 
     def to_metadata(self) -> dict[str, Any]:
         """Plain dictionaries for the checkpoint."""

@@ -26,6 +26,8 @@ from kornia_tar.network.second_look import (
 )
 from kornia_tar.network.tafe import TAFE, TAFEConfig
 
+SURE_TRUST = 20.0  # matches' worth of trust in a field that is given: as around the cells of true pairs
+
 
 @dataclass(frozen=True)
 class TARConfig:
@@ -253,6 +255,27 @@ class TARNet(nn.Module):
         cell = valid.flatten().nonzero().flatten()
         in1, in0 = self.cfdm.displacement_maps(torch.zeros_like(cell), cell, cell, a.fine, b.fine)
         return cell_centres(cell, columns), in1, in0
+
+    def cell_confidence(self, a: ImageFeatures, b: ImageFeatures) -> Tensor:
+        """Ask the second look how sure each cell is, of two images that should lie on each other.
+
+        Args:
+            a: image0, a batch of one.
+            b: image1, resampled into image0's frame.
+
+        Returns:
+            (K,) probabilities of being within 3 px, of the valid cells of both images.
+        """
+        assert self.second_look is not None
+        valid = torch.ones_like(a.coarse[:, 0], dtype=torch.bool)
+        for mask in (a.mask, b.mask):
+            valid = valid if mask is None else valid & mask
+        trust = torch.full_like(a.coarse[:, :1], SURE_TRUST)
+        looks = (
+            self.second_look(correlate(self.cfdm, own.fine, other.fine), own.coarse, other.coarse, trust, valid)
+            for own, other in ((a, b), (b, a))
+        )
+        return torch.cat([look.match_logit[valid].sigmoid() for look in looks])
 
     def fuse(self) -> TARNet:
         """Fold every RepVGG-style block into one convolution, in place; for inference only."""

@@ -1,16 +1,20 @@
 """Every rule of "trust it or not" in one room.
 
-A registration is accepted when its cells agree by enough, its estimated error is small enough, and its transform is
-one that two overhead images can have. Raw matches of a pair are accepted when a transform or an epipolar geometry has
-enough of them as inliers, evenly enough spread. Each check gives its reason in words, with the number and what was
-needed.
+A registration is accepted when the probability that it is right is large enough, which is one calibrated decision on
+several witnesses, and its transform is one that two overhead images can have. Raw matches of a pair are accepted when a
+transform or an epipolar geometry has enough of them as inliers, evenly enough spread. Each check gives its reason in
+words, with the number and what was needed.
 """
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass, field
 
 from kornia_tar.geometry import FloatArray, decompose, spread
+from kornia_tar.network.calibration import RegistrationFits
+
+RIGHT = 5.0  # px of image1 at equal scale, mean corner error below which a transform counts as right
 
 
 def reasons(*checks: tuple[bool, str]) -> tuple[str, ...]:
@@ -54,42 +58,71 @@ class TransformLimits:
 
 
 @dataclass(frozen=True)
+class Witnesses:
+    """What speaks for or against a transform, once it is found; lengths in pixels of the frame that was aligned in."""
+
+    gain: float  # nats per cell over knowing nothing
+    cells: int  # of both images, that voted
+    error: float  # px, estimated, for images of equal scale
+    agreement: float  # mean probability of a cell to lie within 3 px, of the second look; nan without one
+
+    @classmethod
+    def none(cls) -> Witnesses:
+        """Return what is known where nothing was found."""
+        return cls(-math.inf, 0, math.inf, 0.0)
+
+    def features(self) -> dict[str, float]:
+        """Return the numbers that :class:`kornia_tar.network.calibration.LogisticFit` weighs, all finite."""
+        values = {
+            "gain": min(max(self.gain, -0.5), 1.0),
+            "log_cells": math.log(max(self.cells, 1)),
+            "log_error": math.log(min(max(self.error, 0.1), 100.0)),
+        }
+        if not math.isnan(self.agreement):
+            p = min(max(self.agreement, 0.01), 0.99)
+            values["agreement"] = math.log(p / (1 - p))
+        return values
+
+
+@dataclass(frozen=True)
 class AcceptanceConfig:
     """When a registration is accepted; lengths are pixels of image1, for images of equal scale."""
 
-    min_gain: float = 0.1  # nats per cell over knowing nothing
-    min_evidence: float = 150.0  # nats of all cells together: small crops of different places reached 92
-    max_error: float = 5.0  # px of the estimated error
+    min_probability: float = 0.9  # that the transform is right to RIGHT px
     inlier_threshold: float = 3.0  # px of a tie point's residual
     inlier_confidence: float = 0.5  # least of an inlier
     limits: TransformLimits = field(default_factory=TransformLimits)
 
+    def __post_init__(self) -> None:
+        if not 0 <= self.min_probability <= 1:
+            raise ValueError(f"min_probability must be in [0, 1], got {self.min_probability}")
+
     def refusal(
-        self, matrix: FloatArray, size: tuple[int, int], gain: float, cells: int, error: float, scale: float
+        self, matrix: FloatArray, size: tuple[int, int], probability: float, witnesses: Witnesses
     ) -> tuple[str, ...]:
         """Say why a registration is refused; nothing where it is accepted.
 
         Args:
             matrix: (3, 3), image0 → image1.
             size: (H, W) of image0.
-            gain: nats per cell.
-            cells: how many there are.
-            error: px, estimated.
-            scale: px of image1 for one of image0; errors are allowed to be as much larger.
+            probability: that it is right, see :func:`probability_right`.
+            witnesses: what that rests on, to be told.
         """
-        allowed, evidence = self.max_error * max(1.0, scale), gain * cells
+        sure = "" if math.isnan(witnesses.agreement) else f"cells sure of it by {witnesses.agreement:.0%}, "
         return reasons(
             (
-                gain >= self.min_gain,
-                f"the agreement of the images is {gain:.3f} nats per cell, at least {self.min_gain} is required",
+                probability >= self.min_probability,
+                f"the probability that it is right to {RIGHT:g} px is {probability:.2f}, at least "
+                f"{self.min_probability:g} is required ({sure}agreement {witnesses.gain:.2f} nats per cell, estimated "
+                f"error {witnesses.error:.1f} px)",
             ),
-            (
-                evidence >= self.min_evidence,
-                f"the agreement over all cells is {evidence:.0f} nats, at least {self.min_evidence:g} is required: "
-                "give larger crops",
-            ),
-            (error <= allowed, f"the estimated error of {error:.1f} px exceeds the limit of {allowed:.1f} px"),
         ) + self.limits.violations(matrix, size)
+
+
+def probability_right(witnesses: Witnesses, fits: RegistrationFits) -> float:
+    """Return the calibrated probability that a transform's mean corner error is below ``RIGHT`` px."""
+    fit = fits.without_look if math.isnan(witnesses.agreement) else fits.with_look
+    return fit.probability(witnesses.features())
 
 
 @dataclass(frozen=True)

@@ -18,8 +18,8 @@ class SearchConfig:
     side: int = 384  # longest side of the small images
     min_confidence: float = 0.1  # of the matches that a pose is fitted to, as the network states it
     inlier_threshold: float = 6.0  # wide, for a similarity knows neither shear nor perspective
-    candidates: int = 3  # of one scale's rotations, that are compared at half the size
-    sure_gain: float = 0.15  # nats per cell: no further pose is tried
+    candidates: int = 3  # of one scale's rotations, that the second look is asked about at half the size
+    sure_agreement: float = 0.6  # mean confidence of the second look: no further pose is tried
 
     def __post_init__(self) -> None:
         if self.rotations not in (1, 4, 8):

@@ -32,6 +32,7 @@ from kornia_tar.geometry import (
 )
 from kornia_tar.matching.matcher import TARMatcher
 from kornia_tar.raster.view import Mask, MaskedImage, scale_at
+from kornia_tar.registration.acceptance import Witnesses, probability_right
 from kornia_tar.registration.alignment.evidence import DisplacementMaps, tie_points
 from kornia_tar.registration.alignment.fit import Alignment, align
 from kornia_tar.registration.alignment.tiled import FeatureCache, TileEncoder
@@ -46,6 +47,9 @@ WITHIN = 3.0  # px, of a tie point's confidence
 
 
 WORTHWHILE = 1.2  # times, least magnification
+
+
+WORTH_MAGNIFYING = 0.03  # nats per cell, below which a transform is hardly ever right
 
 
 NO_POSE = (
@@ -114,7 +118,7 @@ class Registrar:
         if scale_at(start.matrix, first.size) > FINER:  # in the finer image's frame the same ground has more cells
             there = transform_points(start.matrix, corners)
             refined = self._refined(second, first, invert(start.matrix), there)
-            refined = refined and (refined[0], invert(refined[1]), refined[2].swapped())
+            refined = refined and (refined[0], invert(refined[1]), refined[2].swapped(), refined[3])
             unit = 1.0
         else:
             refined = self._refined(first, second, start.matrix, corners)
@@ -123,30 +127,34 @@ class Registrar:
             least = math.ceil(min(self.config.alignment.min_cells, first.image.size / CELL**2 / 2))
             reason = f"fewer than {least} cells of 8×8 px are seen in both images; crop to the common area"
             return self._failed(start, reason)
-        found, matrix, matches = refined
+        found, matrix, matches, agreement = refined
         matches = matches.inside(first.size, second.size)
         residuals = np.linalg.norm(transform_points(matrix, matches.points0) - matches.points1, axis=1)
         scale, rules = max(1.0, scale_at(matrix, first.size)), self.config.acceptance
         inliers = (residuals < rules.inlier_threshold * scale) & (matches.confidence >= rules.inlier_confidence)
         rmse = float(np.sqrt(np.mean(residuals[inliers] ** 2))) if inliers.any() else math.inf
         std, disagreement = found.std * unit, found.disagreement * unit
-        error = estimated_error(std, disagreement)
-        reasons = rules.refusal(
-            matrix, first.size, found.log_likelihood_gain, found.cells, error, scale_at(matrix, first.size)
-        )
+        error = estimated_error(std, disagreement) / scale
+        witnesses = Witnesses(found.log_likelihood_gain, found.cells, error, agreement)
+        probability = probability_right(witnesses, self.matcher.calibration.registration)
+        reasons = rules.refusal(matrix, first.size, probability, witnesses)
         fit = self.matcher.calibration.tie_points.of(first.modality, second.modality)
         matches = replace(
             matches, confidence=fit.confidence(matches.confidence), std=fit.std(matches.stated_std * unit)
         )
         return Registration(
             not reasons, reasons, matrix, self.config.model, matches, inliers,
-            start.rotation, start.scale, found.log_likelihood_gain, rmse, std, disagreement,
+            start.rotation, start.scale, rmse, std, disagreement, probability, witnesses,
         )  # fmt: skip
 
     def _refined(
         self, first: MaskedImage, second: MaskedImage, matrix: FloatArray, check_points: FloatArray
-    ) -> tuple[Alignment, FloatArray, PointMatches] | None:
-        """Align in ``first``'s frame and pixels, up to its full size and beyond; None without ground in common."""
+    ) -> tuple[Alignment, FloatArray, PointMatches, float] | None:
+        """Align in ``first``'s frame and pixels, up to its full size and beyond; None without ground in common.
+
+        Returns:
+            the alignment, the transform, tie points, and how sure the cells are of it at last.
+        """
         rough = self._up_to_full_size(first, second, matrix)
         if rough is None:
             return None
@@ -159,9 +167,10 @@ class Registrar:
             pair = seen
             found = align(*pair, self.config.model, first.size, check_points=None if left else check_points)
             matrix = compose(found.matrix, before)
-        if found.log_likelihood_gain >= self.config.acceptance.min_gain:  # else it will not be trusted
+        if found.log_likelihood_gain >= WORTH_MAGNIFYING:  # else it will not be trusted
             found, matrix = self._magnified(first, second, matrix, check_points, found)
-        return found, matrix, self._tie_points(pair, before, matrix)
+        agreement = self._encoder.agreement(first, second, matrix, known)
+        return found, matrix, self._tie_points(pair, before, matrix), agreement
 
     def _up_to_full_size(self, first: MaskedImage, second: MaskedImage, matrix: FloatArray) -> FloatArray | None:
         """Align at doubling sizes short of the full one: cells see a few pixels, which no error must outgrow."""
@@ -218,7 +227,7 @@ class Registrar:
         inf, nothing = math.inf, PointMatches.empty()
         return Registration(
             False, (reason,), start and start.matrix, self.config.model, nothing, np.zeros(0, bool), rotation, scale,
-            -inf, inf, inf, inf,
+            inf, inf, inf, 0.0, Witnesses.none(),
         )  # fmt: skip
 
     def _tie_points(

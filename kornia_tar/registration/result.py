@@ -17,6 +17,7 @@ from kornia_tar.geometry import (
     TransformModel,
     decompose,
 )
+from kornia_tar.registration.acceptance import Witnesses
 
 ERROR_SCALE = 3.0  # see estimated_error
 
@@ -39,18 +40,22 @@ class Registration:
     inliers: NDArray[np.bool_]  # (N,)
     rotation_start: int  # degrees, of the pose that the search chose
     scale_start: float
-    log_likelihood_gain: (
-        float  # nats per cell over knowing nothing, of the best transform at full size, before the magnified step
-    )
     rmse: float  # px, residuals of the inliers; small by nature, for tie points lean towards the transform
     corner_std: float  # px at the corners, from how much blocks of the image agree
     disagreement: float  # px at the corners, between what either image's cells say alone
+    probability: float  # that the mean corner error is below 5 px of image1 at equal scale, calibrated
+    witnesses: Witnesses  # what that rests on
     field: DisplacementField | None = None  # px of image1, what the ground adds to the matrix: relief, map projections
 
     @property
     def transform(self) -> Transform | None:
         """Matrix and field as one map of image0's pixels into image1's."""
         return None if self.matrix is None else Transform(self.matrix, self.field)
+
+    @property
+    def log_likelihood_gain(self) -> float:
+        """Nats per cell over knowing nothing, of the best transform at full size, before the magnified step."""
+        return self.witnesses.gain
 
     @property
     def error_estimate(self) -> float:
@@ -74,6 +79,8 @@ class Registration:
             "matrix": self.matrix,
             "rotation_degrees": parts and parts.rotation_degrees,
             "scale": parts and parts.scale,
+            "probability": self.probability,
+            "agreement": self.witnesses.agreement,
             "gain_nats_per_cell": self.log_likelihood_gain,
             "matches": len(self.matches),
             "inliers": int(self.inliers.sum()),

@@ -1,38 +1,40 @@
 """Search the pose that an alignment begins from: both images small, image1 turned and scaled.
 
-Each rotation and scale gives a candidate: one forward of the matcher, and a robust similarity through its matches, with
-a wide threshold, since a similarity has neither shear nor perspective. The best of a scale are aligned at half the
-size, where a cell sees twice as far, and the one with the largest gain at the search's own size. What each choice
-brought stands in ``weights/RECIPE.md``.
+Each rotation and scale is one first look of the network, and a robust similarity through its matches, with a wide
+threshold, since a similarity has neither shear nor perspective. Then the second look is asked about the best of a
+scale: it warps by their matches, and its confidence tells a true pose from a chance one (0.01 between different places,
+0.8 to 0.9 on true pairs). What each choice brought stands in ``weights/RECIPE.md``.
 """
 
 from __future__ import annotations
 
-import math
 from collections.abc import Iterator
 from typing import NamedTuple
 
+import torch
+
 from kornia_tar.conventions import MIN_SIDE
 from kornia_tar.geometry import FloatArray, TransformModel, compose, fit_transform, invert, transform_points
+from kornia_tar.network.net import Matches
 from kornia_tar.raster.view import MaskedImage
-from kornia_tar.registration.alignment.fit import align
-from kornia_tar.registration.alignment.tiled import FeatureCache, TileEncoder
+from kornia_tar.registration.alignment.tiled import TileEncoder
 from kornia_tar.registration.config import RegistrarConfig
 
 
 class PoseCandidate(NamedTuple):
     """Where an alignment begins."""
 
-    support: int  # matches that agree
+    evidence: float  # inliers of the first look; of a second look the sum of its confidences' squares
     rotation: int  # degrees
     scale: float
     matrix: FloatArray  # (3, 3), image0 → image1
+    agreement: float = 0.0  # mean confidence of the second look
 
 
 def find_pose(
     first: MaskedImage, second: MaskedImage, encoder: TileEncoder, config: RegistrarConfig
 ) -> PoseCandidate | None:
-    """Find the pose with the largest gain, or None where no matches agree or there is no ground in common.
+    """Find the pose of which the network is surest, or None where no matches agree.
 
     Args:
         first: image0, at full size.
@@ -41,90 +43,117 @@ def find_pose(
         config: which poses to try.
 
     Returns:
-        the pose, its matrix aligned at the search's size and in full pixels.
+        the pose, its matrix in full pixels.
     """
-    return _Search(first, second, encoder, config).best()
+    search = _Search(first, second, encoder, config)
+    best = search.best()
+    if best is None:
+        return None
+    return best._replace(matrix=compose(compose(search.to_small0, best.matrix), invert(search.to_small1)))
 
 
 class _Search:
-    """The search for one pair."""
+    """The search for one pair, in the pixels of both images made small."""
 
     def __init__(self, first: MaskedImage, second: MaskedImage, encoder: TileEncoder, config: RegistrarConfig) -> None:
-        self._encoder, self._config = encoder, config
-        self._small0, self._to_small0 = first.reduced(config.search.side)
-        self._small1, self._to_small1 = second.reduced(config.search.side)
-        self._half0, self._to_half0 = self._small0.reduced(max(self._small0.size) // 2)
-        self._known = FeatureCache()  # of small0
-        self._known_half = FeatureCache()
+        self._encoder, self._config, self._rules = encoder, config, config.search
+        small0, self.to_small0 = first.reduced(config.search.side)
+        small1, self.to_small1 = second.reduced(config.search.side)
+        self._small0, self._small1 = small0, small1
+        self._full, self._half = (_Pair(small0, small1, encoder, shrink) for shrink in (1, 2))
 
     def best(self) -> PoseCandidate | None:
-        model: TransformModel = "similarity" if self._config.model == "similarity" else "affine"
-        best: tuple[float, float, PoseCandidate] | None = None
-        for starts in self._searches():
-            if not starts:
-                continue
-            _, start = max((self._nearer(start) for start in starts), key=lambda one: one[0])
-            pair = self._encoder.displacement_maps(
-                self._small0, self._small1, start.matrix, self._known, self._config.alignment.min_cells
-            )
-            if pair is None:
-                continue
-            found = align(*pair, model, self._small0.size)
-            # A small overlap may fit by chance.
-            total = (
-                found.log_likelihood_gain * found.cells if found.log_likelihood_gain > 0 else found.log_likelihood_gain
-            )
-            if best is None or total > best[0]:
-                there = compose(found.matrix, start.matrix)
-                matrix = compose(compose(self._to_small0, there), invert(self._to_small1))
-                best = total, found.log_likelihood_gain, start._replace(matrix=matrix)
-            if best[1] >= self._config.search.sure_gain:
-                break
-        return None if best is None else best[2]
+        """Return the pose with most evidence; the search ends early at one that is beyond doubt.
 
-    def _searches(self) -> Iterator[list[PoseCandidate]]:
-        """Starts of all quarter turns at one scale after the other, then of the diagonals, which are seldom needed."""
-        quarters = range(0, 360, 90) if self._config.search.rotations >= 4 else range(1)
+        Candidates are compared at half the size, where a cell sees twice as far, as poses may be off.
+        """
+        best: _Candidate | None = None
+        for candidates in self._first_looks():
+            if not self._encoder.looks_twice:
+                candidates = candidates[:1]
+            else:
+                nearer = [self._look_again(one, self._half) for one in candidates[: self._rules.candidates]]
+                candidates = [self._look_again(one, self._full) for one in sorted(nearer, key=_evidence)[-1:]]
+            for one in candidates:
+                best = one if best is None or _evidence(one) > _evidence(best) else best
+            if best is not None and best.pose.agreement >= self._rules.sure_agreement:
+                break
+        if best is not None and best.pose.agreement < self._rules.sure_agreement and self._encoder.looks_twice:
+            best = max(best, self._look_again(best, self._full), key=_evidence)
+        return None if best is None else best.pose
+
+    def _first_looks(self) -> Iterator[list[_Candidate]]:
+        """Look at all quarter turns at one scale after the other, then at the diagonals, which are seldom needed."""
+        quarters = range(0, 360, 90) if self._rules.rotations >= 4 else range(1)
         sides = min(*self._small0.size, *self._small1.size)
-        scales = [scale for scale in self._config.search.scales if sides * min(scale, 1 / scale) >= MIN_SIDE]
+        scales = [scale for scale in self._rules.scales if sides * min(scale, 1 / scale) >= MIN_SIDE]
         shrunk: dict[float, _ScaledPair] = {}
         for scale in scales:
             shrunk[scale] = _ScaledPair(self._small0, self._small1, scale, self._encoder)
-            yield self._starts(shrunk[scale], quarters)
-        if self._config.search.rotations == 8:
+            yield self._poses(shrunk[scale], quarters)
+        if self._rules.rotations == 8:
             for scale in scales:
-                yield self._starts(shrunk[scale], range(45, 360, 90))
+                yield self._poses(shrunk[scale], range(45, 360, 90))
 
-    def _starts(self, shrunk: _ScaledPair, rotations: range) -> list[PoseCandidate]:
-        """Fits to the matches at each rotation, those with the most inliers first."""
+    def _poses(self, shrunk: _ScaledPair, rotations: range) -> list[_Candidate]:
+        """Fits to the matches at each rotation, those with the most inliers first, and the matches."""
         found = []
         for degrees in rotations:
             turned, upright = shrunk.view1.turned(degrees)
             matches = self._encoder.match(shrunk.features0, self._encoder.encode(turned))
-            keep = matches.confidence >= self._config.search.min_confidence
-            points0, points1 = (t[keep].cpu().double().numpy() for t in (matches.points0, matches.points1))
-            points1 = transform_points(upright, points1)
-            fit = fit_transform(points0, points1, model="similarity", threshold=self._config.search.inlier_threshold)
-            if fit is None or self._config.acceptance.limits.violations(fit.matrix, shrunk.view0.size):
+            matches = _moved(matches, invert(shrunk.to_view0), compose(upright, invert(shrunk.to_view1)))
+            points0, points1 = (t.cpu().double().numpy() for t in matches[:2])
+            keep = (matches.confidence >= self._rules.min_confidence).cpu().numpy()
+            threshold = self._rules.inlier_threshold * max(1.0, shrunk.scale)
+            fit = fit_transform(points0[keep], points1[keep], model="similarity", threshold=threshold)
+            if fit is None or self._config.acceptance.limits.violations(fit.matrix, self._small0.size):
                 continue
-            matrix = compose(compose(shrunk.to_view0, fit.matrix), invert(shrunk.to_view1))
-            found.append(PoseCandidate(int(fit.inliers.sum()), degrees, shrunk.scale, matrix))
-        found.sort(key=lambda start: -start.support)
-        return found[: self._config.search.candidates]
+            pose = PoseCandidate(float(fit.inliers.sum()), degrees, shrunk.scale, fit.matrix)
+            found.append(_Candidate(pose, matches))
+        found.sort(key=_evidence, reverse=True)
+        return found
 
-    def _nearer(self, start: PoseCandidate) -> tuple[float, PoseCandidate]:
-        """A start aligned at half the size, and what it gains there.
+    def _look_again(self, one: _Candidate, pair: _Pair) -> _Candidate:
+        """Ask the second look about a pose, and fit the transform to its matches; no evidence where none fits."""
+        to0, to1 = pair.to_pair0, pair.to_pair1
+        seen = self._encoder.look_again(*pair.frames, _moved(one.matches, to0, to1))
+        seen = _moved(seen, invert(to0), invert(to1))
+        points0, points1, sure = (t.cpu().double().numpy() for t in seen[:3])
+        model: TransformModel = "similarity" if self._config.model == "similarity" else "affine"
+        fit = fit_transform(points0, points1, model=model, threshold=self._rules.inlier_threshold, weights=sure)
+        if fit is None or self._config.acceptance.limits.violations(fit.matrix, self._small0.size):
+            return one._replace(pose=one.pose._replace(evidence=0.0))
+        pose = one.pose._replace(evidence=float((sure**2).sum()), agreement=float(sure.mean()), matrix=fit.matrix)
+        return _Candidate(pose, seen)
 
-        A cell sees some 8 px around it: at half the size twice as far, as starts may be off.
-        """
-        matrix = compose(invert(self._to_half0), start.matrix)
-        least = self._config.alignment.min_cells // 4
-        pair = self._encoder.displacement_maps(self._half0, self._small1, matrix, self._known_half, least)
-        if pair is None:
-            return -math.inf, start
-        found = align(*pair, "similarity", self._half0.size)
-        step = compose(compose(self._to_half0, found.matrix), invert(self._to_half0))
-        return found.log_likelihood_gain, start._replace(matrix=compose(step, start.matrix))
+
+class _Candidate(NamedTuple):
+    """A pose and the matches that speak for it, in the small images' pixels."""
+
+    pose: PoseCandidate
+    matches: Matches
+
+
+def _evidence(one: _Candidate) -> float:
+    return one.pose.evidence
+
+
+class _Pair:
+    """Both small images, ``shrink`` times smaller, encoded upright."""
+
+    def __init__(self, small0: MaskedImage, small1: MaskedImage, encoder: TileEncoder, shrink: int) -> None:
+        view0, self.to_pair0 = small0.reduced(max(small0.size) // shrink)
+        view1, self.to_pair1 = small1.reduced(max(small1.size) // shrink)
+        self.frames = encoder.frame(view0), encoder.frame(view1)
+
+
+def _moved(matches: Matches, matrix0: FloatArray, matrix1: FloatArray) -> Matches:
+    """The same matches in other pixels of both images."""
+    points0, points1 = (
+        torch.from_numpy(transform_points(matrix, points.cpu().double().numpy())).to(points)
+        for matrix, points in ((matrix0, matches.points0), (matrix1, matches.points1))
+    )
+    return matches._replace(points0=points0, points1=points1)
 
 
 class _ScaledPair:

@@ -21,7 +21,10 @@ DOOR = ("kornia_tar", *RASTER, "kornia_tar.raster", "kornia_tar.outputs.drawing"
 PEERS = (*DOOR, "eval.datasets")
 BENCHMARK = (*PEERS, "eval.peers")
 REPORT = (*BENCHMARK, "eval.benchmark")
-CALIBRATION = (*REPORT, "eval.report", "kornia_tar.network.calibration", "kornia_tar.network.checkpoint")
+CALIBRATION = (
+    *REPORT, "eval.report", "kornia_tar.network.calibration", "kornia_tar.network.checkpoint",
+    "kornia_tar.registration.acceptance",
+)  # fmt: skip
 COMMANDS = (*CALIBRATION, "eval.calibration")
 ALLOWED: dict[str, tuple[str, ...]] = {
     "kornia_tar": ("kornia_tar.matching", "kornia_tar.network", "kornia_tar.registration", "kornia_tar.text"),

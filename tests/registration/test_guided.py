@@ -17,9 +17,7 @@ from kornia_tar.raster.synthetic import demo_pair
 OPEN = RegistrarConfig(
     search=SearchConfig(side=96, scales=(1.0,)),
     alignment=AlignmentConfig(tile=96, refinements=1, min_cells=1),
-    acceptance=AcceptanceConfig(
-        min_gain=-1e9, min_evidence=-1e9, max_error=float("inf"), limits=TransformLimits(1e6, 1e9, 1e9)
-    ),
+    acceptance=AcceptanceConfig(min_probability=0, limits=TransformLimits(1e6, 1e9, 1e9)),
 )
 
 
@@ -69,7 +67,7 @@ def test_masks_modalities_and_budget_are_heeded():
 
 def test_a_refused_pair_has_no_matches():
     data = pair()
-    strict = replace(OPEN, acceptance=AcceptanceConfig(min_gain=1e9))
+    strict = replace(OPEN, acceptance=AcceptanceConfig(min_probability=1))
     out = guided(registrar=strict)(data)
     check_contract(out, data)
     assert len(out["confidence"]) == 0

@@ -13,9 +13,11 @@ from torch import Tensor
 from kornia_tar.conventions import CELL, MODALITIES
 from kornia_tar.geometry import FloatArray
 from kornia_tar.matching.matcher import TARMatcher
-from kornia_tar.network.net import ImageFeatures, Matches
+from kornia_tar.network.net import Frame, ImageFeatures, Matches, modality_weights
 from kornia_tar.raster.view import MaskedImage, tiles
 from kornia_tar.registration.alignment.evidence import DisplacementMaps, join
+
+WITNESS_TILES = 16  # spread evenly, that are asked whether a transform is right
 
 KNOWN_PIXELS = 2**22  # of an image, up to which its features are kept from look to look
 
@@ -48,6 +50,23 @@ class TileEncoder:
     def encode(self, view: MaskedImage) -> ImageFeatures:
         """Compute the features of a whole image."""
         return self._matcher.encode(*self._tensors(view), view.modality)
+
+    @property
+    def looks_twice(self) -> bool:
+        """Whether the weights have a second look."""
+        return self._matcher.net.second_look is not None
+
+    def frame(self, view: MaskedImage) -> Frame:
+        """Encode a whole image for :meth:`look_again`."""
+        image, mask = self._tensors(view)
+        assert view.modality is not None
+        features = self._matcher.encode(image, mask, view.modality)
+        modality = modality_weights([view.modality]).to(image)
+        return Frame(image, modality, None if mask is None else mask[:, None].to(image), features)
+
+    def look_again(self, frame0: Frame, frame1: Frame, matches: Matches) -> Matches:
+        """Match two images once more, every cell of both, after a warp by the field of their matches."""
+        return self._matcher.net.look_again(frame0, frame1, matches)
 
     def match(self, features0: ImageFeatures, features1: ImageFeatures) -> Matches:
         """Match two encoded images, one look."""
@@ -91,6 +110,35 @@ class TileEncoder:
             return None
         in1, in0 = (join(side) for side in zip(*parts, strict=True))
         return in1, in0
+
+    def agreement(self, first: MaskedImage, second: MaskedImage, matrix: FloatArray, known: FeatureCache) -> float:
+        """Ask the network's second look how sure the cells are of a transform, once it is found.
+
+        The look was trained on true pairs and on images of different places, and has seen no transform fitted to its
+        own answers: it is a witness of its own.
+
+        Args:
+            first: image0.
+            second: image1.
+            matrix: (3, 3), image0 → image1.
+            known: features of image0's tiles; as in :meth:`displacement_maps`.
+
+        Returns:
+            the mean probability of lying within 3 px, of the cells of both images in up to ``WITNESS_TILES`` tiles;
+            nan where the weights have no second look, 0 where no cell shows both images.
+        """
+        net = self._matcher.net
+        if net.second_look is None:
+            return math.nan
+        warped = second.warped(matrix, first.size)
+        cuts = [cut for cut in tiles(first.size, self._tile) if (first.mask[cut] & warped.mask[cut]).any()]
+        sure = [torch.zeros(0)]
+        for rows, columns in cuts[:: -(-len(cuts) // WITNESS_TILES) or 1]:
+            corner = rows.start, columns.start
+            features0 = known[corner] if corner in known else self.encode(first.cut(rows, columns))
+            sure.append(net.cell_confidence(features0, self.encode(warped.cut(rows, columns))).float().cpu())
+        cells = torch.cat(sure)
+        return float(cells.mean()) if len(cells) else 0.0
 
     def _tensors(self, view: MaskedImage) -> tuple[Tensor, Tensor | None]:
         """Image and mask as the matcher takes them."""

@@ -14,14 +14,14 @@ from helpers import needs_weights
 from toys import texture, write_tar
 
 from eval.benchmark import protocol
-from eval.calibration import rejection
-from eval.calibration.rejection import Outcome
+from eval.calibration import outcomes, rejection
+from eval.calibration.outcomes import Outcome, Outcomes
 from eval.cli import main
 from kornia_tar import RegistrarConfig, SearchConfig
 
 
 def outcome(error: float | None, registered: bool, estimate: float = 1.0) -> Outcome:
-    return Outcome("a", error, registered, 0.1, estimate, 0.5)
+    return Outcome("a", error, registered, estimate, 0.5)
 
 
 def test_figures_are_what_arithmetic_says():
@@ -42,7 +42,7 @@ def command(tmp_path, monkeypatch):
     data = write_tar(tmp_path / "toy-000.tar", {n: (np.stack([i] * 3, -1), i) for n, i in pictures.items()})
     monkeypatch.setattr("eval.benchmark.protocol.WARPS", tmp_path)
     quick = partial(RegistrarConfig, search=SearchConfig(rotations=1, scales=(1.0,)))
-    monkeypatch.setattr(rejection, "RegistrarConfig", quick)
+    monkeypatch.setattr(outcomes, "RegistrarConfig", quick)
     shift = np.array([[1.0, 0, 3], [0, 1, -2], [0, 0, 1]])
     place = protocol.warps_path("toy-000", "tar", tmp_path)
     protocol.write_warps(place, "toy-000", "tar", 0, dict.fromkeys(pictures, shift))
@@ -71,7 +71,7 @@ def test_an_interrupted_command_goes_on_where_it_stopped(command, tmp_path, monk
         patch.setattr(tqdm, "tqdm", Interrupted)
         assert command("cache") == 130
     assert "goes on from here" in capsys.readouterr().err and not (tmp_path / "out").exists()
-    (path,) = (tmp_path / "cache" / "rejection").iterdir()
+    (path,) = (tmp_path / "cache" / "outcomes").iterdir()
     kept = json.loads(path.read_text())["outcomes"]
     assert [entry["name"] for entry in kept] == ["fake__0", "fake__0 and fake__2"]
     assert command("cache") == 0
@@ -87,11 +87,11 @@ def test_an_interrupted_command_goes_on_where_it_stopped(command, tmp_path, monk
 
 
 def test_outcomes_come_back_and_another_key_starts_anew(tmp_path):
-    path, found = tmp_path / "new" / "a.json", Outcome("a", float("inf"), False, -0.5, float("nan"), 0.5, "asked")
-    rejection.Outcomes(path, "one").add(found)
-    assert repr(rejection.Outcomes(path, "one").get("a", "asked")) == repr(found)
-    assert rejection.Outcomes(path, "one").get("a", "other images") is None
-    assert rejection.Outcomes(path, "two").get("a", "asked") is None
+    path, found = tmp_path / "new" / "a.json", Outcome("a", float("inf"), False, float("nan"), 0.5, digest="asked")
+    Outcomes(path, "one").add(found)
+    assert repr(Outcomes(path, "one").get("a", "asked")) == repr(found)
+    assert Outcomes(path, "one").get("a", "other images") is None
+    assert Outcomes(path, "two").get("a", "asked") is None
     path.write_text('{"figures": {}}')
     with pytest.raises(ValueError, match="not a file of outcomes"):
-        rejection.Outcomes(path, "one")
+        Outcomes(path, "one")

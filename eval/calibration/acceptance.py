@@ -1,0 +1,147 @@
+"""The registrar's one decision, fitted: how probable is it that a transform is right, given what speaks for it?
+
+A logistic model of the witnesses (``kornia_tar.registration.acceptance.Witnesses``), fitted to true and mismatched
+pairs of several kinds. Each kind (a set, and its crops) is judged by a fit that never saw it, as users' sensors have
+not been seen either. What is stored is the fit to all kinds.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass
+from itertools import pairwise
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from eval.benchmark.provenance import provenance
+from eval.calibration.outcomes import Outcome
+from eval.report.markdown import grid
+from kornia_tar.files import write_json, write_text
+from kornia_tar.network.calibration import LogisticFit, RegistrationFits
+from kornia_tar.registration.acceptance import RIGHT
+
+WITHOUT_LOOK = ("gain", "log_cells", "log_error")
+WITH_LOOK = (*WITHOUT_LOOK, "agreement")
+PENALTY = 1.0  # scikit-learn's C, on standardised numbers: a few hundred pairs must not make it too sure
+WRONG = 10.0  # px, from which an accepted pair counts as wrong
+
+
+@dataclass(frozen=True)
+class Kind:
+    """Outcomes of one kind of pairs."""
+
+    name: str
+    true: Sequence[Outcome]
+    mismatched: Sequence[Outcome]
+
+    @property
+    def all(self) -> list[Outcome]:
+        """Both."""
+        return [*self.true, *self.mismatched]
+
+
+def is_right(outcome: Outcome) -> bool:
+    """Whether the transform is right to ``RIGHT`` px."""
+    return outcome.error is not None and outcome.error < RIGHT
+
+
+def fit(kinds: Sequence[Kind]) -> RegistrationFits:
+    """Fit both models, with and without the second look; each kind has the same weight, and so have right and wrong.
+
+    Raises:
+        ValueError: the kinds hold no right, or no wrong, transform.
+    """
+    return RegistrationFits(_fit(kinds, WITH_LOOK), _fit(kinds, WITHOUT_LOOK))
+
+
+def _fit(kinds: Sequence[Kind], names: Sequence[str]) -> LogisticFit:
+    from sklearn.linear_model import LogisticRegression
+    from sklearn.preprocessing import StandardScaler
+
+    outcomes = [(kind, o) for kind in kinds for o in kind.all]
+    right = np.array([is_right(o) for _, o in outcomes])
+    if not right.any() or right.all():
+        raise ValueError("acceptance needs transforms that are right and some that are wrong: take more pairs")
+    x = np.array([[o.witnesses.features().get(name, 0.0) for name in names] for _, o in outcomes])
+    share = np.array([1 / len(kind.all) for kind, _ in outcomes])
+    share = np.where(right, share / share[right].sum(), share / share[~right].sum()) * len(share) / 2
+    scaler = StandardScaler().fit(x, sample_weight=share)
+    model = LogisticRegression(C=PENALTY).fit(scaler.transform(x), right, sample_weight=share)
+    weights = model.coef_[0] / scaler.scale_
+    bias = float(model.intercept_[0] - weights @ scaler.mean_)
+    return LogisticFit(bias, {name: float(weight) for name, weight in zip(names, weights, strict=True)})
+
+
+def judge(kinds: Sequence[Kind]) -> dict[str, NDArray[np.float64]]:
+    """Return each kind's probabilities, true pairs first, by a fit to the other kinds."""
+    found = {}
+    for kind in kinds:
+        model = fit([other for other in kinds if _family(other) != _family(kind)]).with_look
+        found[kind.name] = np.array([model.probability(o.witnesses.features()) for o in kind.all])
+    return found
+
+
+def _family(kind: Kind) -> str:
+    """Crops and levels of a set show the same ground, so they are left out together."""
+    return kind.name.split()[0]
+
+
+def figures(kind: Kind, probability: NDArray[np.float64], least: float) -> dict[str, Any]:
+    """What a kind's users meet when at least ``least`` is asked for; shares in percent."""
+    errors = np.array([np.inf if o.error is None else o.error for o in kind.true])
+    kept = probability[: len(kind.true)] >= least
+    right = errors < RIGHT
+    return {
+        "true": len(kind.true),
+        "found": 100 * float(right.mean()) if len(kind.true) else float("nan"),
+        "found and accepted": 100 * float((right & kept).mean()) if len(kind.true) else float("nan"),
+        "wrong but accepted": int((kept & (errors >= WRONG)).sum()),
+        "mismatched": len(kind.mismatched),
+        "mismatched accepted": int((probability[len(kind.true) :] >= least).sum()),
+        "highest mismatched": float(probability[len(kind.true) :].max()) if kind.mismatched else float("nan"),
+    }
+
+
+def reliability(kinds: Sequence[Kind], probability: Mapping[str, NDArray[np.float64]]) -> list[tuple[str, int, float]]:
+    """How often a stated probability came true: (range, transforms, share right), over all kinds."""
+    stated = np.concatenate([probability[kind.name] for kind in kinds])
+    right = np.concatenate([[is_right(o) for o in kind.all] for kind in kinds])
+    edges = (0.0, 0.05, 0.3, 0.7, 0.9, 0.97, 1.0001)
+    rows = []
+    for low, high in pairwise(edges):
+        inside = (stated >= low) & (stated < high)
+        share = float(right[inside].mean()) if inside.any() else float("nan")
+        rows.append((f"{low:g}–{min(high, 1):g}", int(inside.sum()), share))
+    return rows
+
+
+def write(folder: Path, kinds: Sequence[Kind], least: float) -> Path:
+    """Write ``acceptance.md`` and ``.json``; returns the former's path."""
+    probability, fits, made = judge(kinds), fit(kinds), provenance()
+    rows = {kind.name: figures(kind, probability[kind.name], least) for kind in kinds}
+    folder.mkdir(parents=True, exist_ok=True)
+    outcomes = {kind.name: [asdict(o) for o in kind.all] for kind in kinds}
+    write_json(folder / "acceptance.json", {"fit": asdict(fits), "rows": rows, "outcomes": outcomes, "made": made})
+    number = lambda value: "–" if value != value else f"{value:.1f}"  # noqa: E731
+    lines = [
+        "## Acceptance", "",
+        f"The Registrar's own transforms, accepted from a probability of {least:g} on that the mean corner error is "
+        f"below {RIGHT:g} px. Each row is judged by a fit that saw nothing of its set. Wrong: {WRONG:g} px or "
+        "more.", "",
+        *grid(("pairs", "true", "found, %", "found and accepted, %", "wrong but accepted", "mismatched", "accepted",
+               "highest probability"),
+              ([name, str(row["true"]), number(row["found"]), number(row["found and accepted"]),
+                str(row["wrong but accepted"]), str(row["mismatched"]), str(row["mismatched accepted"]),
+                "–" if row["highest mismatched"] != row["highest mismatched"] else f"{row['highest mismatched']:.3f}"]
+               for name, row in rows.items())), "",
+        "How often what is stated comes true, over all rows:", "",
+        *grid(("stated probability", "transforms", "right"),
+              ([span, str(count), "–" if share != share else f"{share:.3f}"]
+               for span, count, share in reliability(kinds, probability))), "",
+        f"The fit to all rows, in logits: {fits.with_look}; without a second look: {fits.without_look}.", "",
+        f"`{made['command']}` · commit {made['commit']} · {made['date']}",
+    ]  # fmt: skip
+    return write_text(folder / "acceptance.md", "\n".join(lines) + "\n")
