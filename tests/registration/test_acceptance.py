@@ -1,0 +1,52 @@
+"""Acceptance: the probability that a transform is right, from what speaks for it, and the reasons in words."""
+
+import math
+
+import numpy as np
+import pytest
+
+from kornia_tar import AcceptanceConfig
+from kornia_tar.network.calibration import Calibration, LogisticFit, RegistrationFits
+from kornia_tar.registration.acceptance import Witnesses, probability_right
+
+GOOD = Witnesses(gain=0.5, cells=2000, error=0.8, agreement=0.92)
+POOR = Witnesses(gain=-0.1, cells=2000, error=9.0, agreement=0.2)
+
+
+@pytest.mark.parametrize(
+    "fits", [RegistrationFits(), Calibration.from_metadata(Calibration().to_metadata()).registration]
+)
+def test_good_witnesses_are_believed_and_poor_ones_are_not(fits):
+    assert probability_right(GOOD, fits) > 0.9 > 0.1 > probability_right(POOR, fits)
+
+
+def test_weights_without_a_second_look_are_judged_by_the_rest():
+    fits = RegistrationFits(LogisticFit(0.0, {}), LogisticFit(0.0, {"gain": 100.0}))
+    unseen = Witnesses(0.5, 2000, 0.8, math.nan)
+    assert probability_right(unseen, fits) > 0.99
+    assert probability_right(GOOD, fits) == 0.5
+
+
+def test_numbers_stay_finite_where_nothing_was_found():
+    assert all(math.isfinite(value) for value in Witnesses.none().features().values())
+    assert probability_right(Witnesses.none(), RegistrationFits()) < 0.01
+
+
+def test_the_refusal_says_number_and_need():
+    rules = AcceptanceConfig(min_probability=0.9)
+    assert rules.refusal(np.eye(3), (256, 256), 0.95, GOOD) == ()
+    (reason,) = rules.refusal(np.eye(3), (256, 256), 0.12, POOR)
+    assert "0.12" in reason and "at least 0.9" in reason and "20%" in reason and "9.0 px" in reason
+    mirrored = np.diag([-1.0, 1, 1])
+    assert any("mirrors" in reason for reason in rules.refusal(mirrored, (256, 256), 0.95, GOOD))
+
+
+@pytest.mark.parametrize("least", [-0.1, 1.1])
+def test_a_probability_lies_between_0_and_1(least):
+    with pytest.raises(ValueError, match="min_probability"):
+        AcceptanceConfig(min_probability=least)
+
+
+def test_a_fit_of_no_finite_numbers_is_refused():
+    with pytest.raises(ValueError, match="finite"):
+        LogisticFit(math.nan, {})
