@@ -4,10 +4,10 @@ The first look was trained for ±45°. The second looks at the original images t
 matches, which may turn as it likes. So for any angle the first look alone is repeated, on one image turned by 90°, 180°
 and 270°, which resamples nothing, and its matches are carried back to the upright image.
 
-A turn's support is how much confidence agrees with the best similarity of its matches. On 256² pairs chance reached 16
-and a true turn most often 40 to 200: support above ``SURE_SUPPORT`` ends the search, so that an upright pair costs
-nothing more. Below, true turns and chance ones overlap, and the second look is asked, turn after turn in the order of
-their support: of true ones it states 0.3 to 0.9 on average, of chance 0.01, at most 0.11.
+A turn's support is how much confidence agrees with the best similarity of its matches. It tells which turn is worth a
+second look, not that it is right: chance reached 16 on Sentinel pairs and 32 on 1 m pairs with black corners, true
+turns 6 to 200. The second look tells: of true turns it states 0.3 to 0.9 on average, of chance 0.01, seldom above 0.1.
+Where it confirms a turn the search ends, so that an upright pair costs nothing more.
 
 Which image turns does not depend on its place, so that swapping the images swaps the result. Ours, not the paper's.
 """
@@ -25,9 +25,10 @@ from kornia_tar.network.frames import Frame, ImageFeatures, Matches
 
 TURNS = (1, 4)  # that may be asked for
 SEEDS = 48  # most confident matches that propose similarities, two by two
-SURE_SUPPORT = 20.0  # beyond chance, confidence of that many matches
-SURE_LOOK = 0.25  # beyond chance, mean confidence of the second look
-TRIED = 3  # turns, at most, that the second look is asked about
+WORTH_A_LOOK = 14.0  # support above which the second look is asked before other turns are tried
+SURE_SUPPORT = 40.0  # support above which no other turn is tried where there is no second look to ask
+SURE_LOOK = 0.25  # mean confidence of the second look above which no other turn is tried
+ASKED = 2  # turns, at most, that the second look is asked about, those worth it at once aside
 
 
 class Looks(Protocol):
@@ -59,64 +60,64 @@ def match_turned(
     Returns:
         Matches of the best turn of each pair, in the pixels of the upright images.
     """
-    size = len(first.image)
-    seen, support = look_at_turns(net, first, second, upright, threshold)
-    order = support.sort(dim=0, descending=True, stable=True).indices  # (4, B)
-    best = choose(seen, order[0])
+    answers = _Answers(net, first, second, upright, looks)
+    support, done = answers.stated.new_zeros(4, len(first.image)), answers.asked[0].clone()
+    seen: list[Matches] = []
+    for quarters in range(4):
+        seen.append(_look_turned(net, first, second, ~done, quarters, threshold) if quarters else upright)
+        support[quarters] = turn_support(seen[-1], len(done))
+        if looks == 1:
+            done |= support[quarters] >= SURE_SUPPORT
+        else:
+            turn = torch.full_like(done, quarters, dtype=torch.long)
+            answers.ask(seen, turn, ~done & (support[quarters] >= WORTH_A_LOOK))
+            done = answers.stated >= SURE_LOOK
     if looks == 1:
-        return best
-    best = net.look_on(first, second, best, looks)
-    stated = mean_confidence(best, size)
-    for turn in order[1:TRIED]:
-        unsure = (stated < SURE_LOOK) & (support.amax(0) < SURE_SUPPORT)
-        pairs = (unsure & (support.gather(0, turn[None])[0] > 0)).nonzero().flatten()
+        return choose(seen, support.argmax(0))
+    for _ in range(ASKED):
+        turn = support.masked_fill(answers.asked, -1.0).argmax(0)
+        answers.ask(seen, turn, (answers.stated < SURE_LOOK) & (answers.asked.sum(0) < ASKED))
+    return answers.best
+
+
+class _Answers:
+    """The second looks at a batch of pairs, and the best of each pair."""
+
+    def __init__(self, net: Looks, first: Frame, second: Frame, upright: Matches, looks: int) -> None:
+        size = len(first.image)
+        self._net, self._first, self._second, self._looks = net, first, second, looks
+        self.asked = torch.zeros(4, size, dtype=torch.bool, device=first.image.device)  # by turn
+        self.stated = torch.full((size,), -1.0, device=first.image.device)  # of the best one, mean confidence
+        self.best = Matches(*(t[:0] for t in upright))
+
+    def ask(self, seen: Sequence[Matches], turn: Tensor, wanted: Tensor) -> None:
+        """Look on from the matches of one turn (B,) of each pair that is ``wanted`` (B,)."""
+        pairs, size = wanted.nonzero().flatten(), len(wanted)
         if not len(pairs):
-            continue
+            return
+        self.asked[turn[pairs], pairs] = True
         start = choose(seen, turn).rows(pairs, size)
-        found = net.look_on(first.rows(pairs), second.rows(pairs), start, looks)
-        better = mean_confidence(found, len(pairs)) > stated[pairs]
-        other = torch.zeros_like(turn).index_put((pairs,), better.long())
-        found = found._replace(batch=pairs[found.batch])
-        best = choose((best, found), other)
-        stated = mean_confidence(best, size)
-    return best
+        found = self._net.look_on(self._first.rows(pairs), self._second.rows(pairs), start, self._looks)
+        stated = mean_confidence(found, len(pairs))
+        better = torch.zeros_like(turn).index_put((pairs,), (stated > self.stated[pairs]).long())
+        self.best = choose((self.best, found._replace(batch=pairs[found.batch])), better)
+        self.stated = self.stated.index_put((pairs,), torch.maximum(stated, self.stated[pairs]))
 
 
-def look_at_turns(
-    net: Looks, first: Frame, second: Frame, upright: Matches, threshold: float = 0.0
-) -> tuple[list[Matches], Tensor]:
-    """Take first looks at quarter turns until one is beyond chance, pair by pair.
-
-    Args:
-        net: as in :func:`match_turned`, as the others.
-        first: image0 of each pair.
-        second: image1.
-        upright: matches without a turn.
-        threshold: of the first look.
-
-    Returns:
-        Matches without a turn and turned by 90°, 180° and 270°, in pixels of the upright images; and the support of
-        each (4, B), 0 where nobody looked.
-    """
-    size = len(first.image)
-    seen = [upright]
-    support = torch.zeros(4, size, device=first.image.device)
-    support[0] = turn_support(upright, size)
+def _look_turned(net: Looks, first: Frame, second: Frame, wanted: Tensor, quarters: int, threshold: float) -> Matches:
+    """Take the first look at pairs that are ``wanted`` (B,) with one image turned; points are of the upright images."""
     second_turns = turns_second(first, second)
-    for quarters in (1, 2, 3):
-        unsure = support.amax(0) < SURE_SUPPORT
-        parts = [upright.rows(unsure.nonzero()[:0, 0], size)]  # none
-        for swap in (False, True):
-            pairs = (unsure & (second_turns != swap)).nonzero().flatten()
-            if not len(pairs):
-                continue
-            still, moving = (second, first) if swap else (first, second)
-            found = _look(net, still.rows(pairs), moving.rows(pairs), quarters, threshold)
-            support[quarters, pairs] = turn_support(found, len(pairs))
-            found = found.swapped() if swap else found
-            parts.append(found._replace(batch=pairs[found.batch]))
-        seen.append(Matches(*(torch.cat(t) for t in zip(*parts, strict=True))).sorted())
-    return seen, support
+    parts: list[Matches] = []
+    for swap in (False, True):
+        pairs = (wanted & (second_turns != swap)).nonzero().flatten()
+        still, moving = (side.rows(pairs) for side in ((second, first) if swap else (first, second)))
+        if len(pairs):
+            found = _look(net, still, moving, quarters, threshold)
+            parts.append((found.swapped() if swap else found)._replace(batch=pairs[found.batch]))
+    if not parts:
+        none = first.image.new_zeros(0, 2, dtype=torch.float32)
+        return Matches(none, none, none[:, 0], none[:, 0], none[:, 0].long())
+    return Matches(*(torch.cat(t) for t in zip(*parts, strict=True))).sorted()
 
 
 def _look(net: Looks, still: Frame, moving: Frame, quarters: int, threshold: float) -> Matches:
