@@ -128,20 +128,20 @@ def test_an_upright_pair_costs_and_says_the_same(shipped):
 @torch.no_grad()
 @needs_weights
 def test_swap_batch_and_masks_hold_where_pairs_turn(shipped):
-    pairs = [scene_pair(k, seed) for k, seed in ((2, 4), (0, 5), (2, 6))]
+    pairs = [scene_pair(k, seed) for k, seed in ((2, 4), (0, 5))]
     data = {k: torch.cat([p[k] for p in pairs]) for k in ("image0", "image1")}
-    data |= {"modality0": "optical", "modality1": ["sar", "sar", "optical"]}
-    data["mask1"] = torch.ones(3, *data["image1"].shape[2:])
+    data |= {"modality0": "optical", "modality1": ["sar", "optical"]}
+    data["mask1"] = torch.ones(2, *data["image1"].shape[2:])
     data["mask1"][:, :, :20] = 0
     whole = shipped(data)
-    assert whole["batch_indexes"].unique().tolist() == [0, 1, 2]
+    assert whole["batch_indexes"].unique().tolist() == [0, 1]
     assert (whole["keypoints1"][:, 0].round() >= 20).all()
     hidden = {**data, "image1": torch.where(data["mask1"][:, None] > 0, data["image1"], 7.0)}
     torch.testing.assert_close(shipped(hidden), whole, rtol=0, atol=0)
     swapped = shipped({key[:-1] + str(1 - int(key[-1])): value for key, value in data.items()})
     swapped["keypoints0"], swapped["keypoints1"] = swapped["keypoints1"], swapped["keypoints0"]
     assert_same_matches(paired(whole), paired(swapped), 1e-2)
-    for b in range(3):
+    for b in range(2):
         single = shipped({k: [v[b]] if isinstance(v, list) else v if isinstance(v, str) else v[b : b + 1]
                           for k, v in data.items()})  # fmt: skip
         mine = {k: v[whole["batch_indexes"] == b] for k, v in whole.items() if "lafs" not in k}
@@ -151,12 +151,12 @@ def test_swap_batch_and_masks_hold_where_pairs_turn(shipped):
 
 @torch.no_grad()
 @needs_weights
-@pytest.mark.parametrize("kind", ["noise", "two places"])
-def test_four_turns_do_not_make_chance_look_like_evidence(shipped, kind):
-    for seed in range(2):
-        data = scene_pair(0, seed)
-        data["image1"] = scene_pair(0, seed + 7)["image1"] if kind == "two places" else torch.rand(1, 1, 155, 161)
-        assert (shipped(data)["confidence"] > 0.5).sum() <= 2
+@pytest.mark.parametrize("other", ["noise", "scene"])
+def test_four_turns_do_not_make_chance_look_like_evidence(shipped, other):
+    white = torch.rand(2, 1, 1, 128, 128, generator=torch.Generator().manual_seed(0))
+    data = {"image0": white[0] if other == "noise" else scene_pair(0)["image0"], "image1": white[1]}
+    found = shipped(data | {"modality0": "optical", "modality1": "sar"})["confidence"]
+    assert len(found) > 0 and (found > 0.5).sum() == 0
 
 
 @torch.no_grad()
