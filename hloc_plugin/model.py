@@ -73,7 +73,7 @@ def load_matcher(conf: Mapping[str, Any]) -> TARMatcher:
             conf["weights"], registrar=RegistrarConfig(search=SearchConfig(rotations=conf["rotations"])), **options
         )
         if conf["guided"]
-        else TARMatcher(conf["weights"], looks=looks, **options)
+        else TARMatcher(conf["weights"], looks=looks, turns=1, **options)  # match() turns, where that is asked for
     )
     text = conf["text"]
     if isinstance(text, Mapping):

@@ -11,6 +11,7 @@ import torch
 from kornia_tar.cli.command import AddCommand
 from kornia_tar.cli.options import add_pair, add_threshold, make_matcher, stretched
 from kornia_tar.files import output_folder
+from kornia_tar.network.turns import TURNS
 from kornia_tar.outputs.matches import write_matches
 from kornia_tar.raster import read_image
 
@@ -23,13 +24,15 @@ def add(command: AddCommand) -> None:
     add_pair(parser)
     parser.add_argument("-o", "--out", type=Path, required=True, help="file to write, .h5 or .npz")
     add_threshold(parser, 0.1)
+    parser.add_argument("--turns", type=int, choices=TURNS, default=4, help="4: images turned by any angle; 1: by up "
+                        "to 45°, quicker where nothing matches (default: 4)")  # fmt: skip
 
 
 def _do(a: argparse.Namespace) -> int:
     if a.out.suffix.lower() not in (".h5", ".hdf5", ".npz"):
         raise ValueError(f"{a.out}: matches are kept in .h5 or .npz")
     first, second = read_image(a.image0), read_image(a.image1)
-    matcher = make_matcher(a.weights, a.device, a.threads, a.bank, a.threshold)
+    matcher = make_matcher(a.weights, a.device, a.threads, a.bank, a.threshold, a.turns)
     output_folder(a.out.parent)
     device = next(matcher.parameters()).device
     data: dict[str, Any] = {}

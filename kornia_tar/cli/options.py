@@ -75,14 +75,14 @@ def choose_device(name: str) -> str:
 
 
 def make_matcher(
-    weights: str, device: str, threads: int | None, bank: Path | None, threshold: float = 0.1
+    weights: str, device: str, threads: int | None, bank: Path | None, threshold: float = 0.1, turns: int = 4
 ) -> TARMatcher:
     """Build the matcher that the options of :func:`add_matcher` name."""
     if threads is not None:
         if threads < 1:
             raise ValueError(f"--threads must be at least 1, got {threads}")
         torch.set_num_threads(threads)
-    matcher = TARMatcher(weights, threshold=threshold)
+    matcher = TARMatcher(weights, threshold=threshold, turns=turns)
     if bank is not None:
         matcher.set_text_prior("bank", path=bank)
     return matcher.to(choose_device(device)).fuse()

@@ -16,6 +16,7 @@ from kornia_tar.network.calibration import Calibration
 from kornia_tar.network.checkpoint import load_checkpoint, resolve_weights
 from kornia_tar.network.msfl import standardise
 from kornia_tar.network.net import ImageFeatures, Matches, TARConfig, TARNet, modality_weights
+from kornia_tar.network.turns import TURNS
 from kornia_tar.text import TextBank, TextPrior, choose_bank
 
 
@@ -46,6 +47,9 @@ class TARMatcher(LocalFeatureMatcher):
         max_keypoints: keep at most so many matches of each pair, the most confident ones.
         looks: 1: every match on its own; 2 or more: the matches' common field warps the images, and all cells are
             matched again, see ``network/second_look.py``. By default 2 where the weights were trained for it.
+        turns: 4: pairs that do not match as they are, are matched at quarter turns of one image too, so that they may
+            be turned by any angle; 1: as they are alone, which is quicker where they do not match, and follows ±45°. In
+            training mode always 1.
 
     The module is in eval mode after construction.
 
@@ -64,6 +68,7 @@ class TARMatcher(LocalFeatureMatcher):
         threshold: float = 0.1,
         max_keypoints: int | None = None,
         looks: int | None = None,
+        turns: int = 4,
     ) -> None:
         nn.Module.__init__(self)  # LocalFeatureMatcher's own wants a detector and a descriptor matcher
         if not 0 <= threshold <= 1:
@@ -83,7 +88,10 @@ class TARMatcher(LocalFeatureMatcher):
             raise ValueError(f"looks must be at least 1, got {looks}")
         if looks is not None and looks > 1 and self.net.second_look is None:
             raise ValueError(f"looks is {looks}, but these weights have no second look: looks must be 1")
+        if turns not in TURNS:
+            raise ValueError(f"turns must be 1 or 4, got {turns}")
         self.looks = looks or self._trained_looks
+        self.turns = turns
         self.calibration = Calibration.from_metadata(self.info.get("calibration"))
         self.eval()
 
@@ -206,8 +214,9 @@ class TARMatcher(LocalFeatureMatcher):
     def _match(self, first: BatchImage, second: BatchImage) -> Matches:
         """All matches of a checked batch, their confidence and std calibrated."""
         modality0, modality1 = (self._known_modality(side) for side in (first, second))
+        turns = 1 if self.training else self.turns
         found: Matches = self.net(
-            first.image, second.image, modality0, modality1, first.mask, second.mask, looks=self.looks
+            first.image, second.image, modality0, modality1, first.mask, second.mask, looks=self.looks, turns=turns
         )
         if self.looks != self._trained_looks:
             return found

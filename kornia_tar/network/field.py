@@ -59,6 +59,13 @@ def pad_matches(batch: Tensor, values: Sequence[Tensor], size: int, capacity: in
 
 
 def propose_similarity(points0: Tensor, points1: Tensor, weight: Tensor, seeds: int, sigma: float = 6.0) -> Tensor:
+    """Return the matrix alone of :func:`best_similarity`."""
+    return best_similarity(points0, points1, weight, seeds, sigma)[0]
+
+
+def best_similarity(
+    points0: Tensor, points1: Tensor, weight: Tensor, seeds: int, sigma: float = 6.0
+) -> tuple[Tensor, Tensor]:
     """Find the similarity that most confidence agrees with, of those through two of the most confident matches.
 
     Errors count as the geometric mean of both images' pixels, so the images may change places.
@@ -71,7 +78,8 @@ def propose_similarity(points0: Tensor, points1: Tensor, weight: Tensor, seeds: 
         sigma: px, what still counts as agreement.
 
     Returns:
-        (B, 2, 3) image0 → image1; the identity where no two matches propose anything.
+        (B, 2, 3) image0 → image1, the identity where no two matches propose anything; and (B,) the confidence that
+        agrees with it, summed.
     """
     points0, points1, weight = points0.detach(), points1.detach(), weight.detach()
     z0, z1 = torch.view_as_complex(points0.contiguous()), torch.view_as_complex(points1.contiguous())
@@ -94,10 +102,10 @@ def propose_similarity(points0: Tensor, points1: Tensor, weight: Tensor, seeds: 
     agreed = error.mul_(-0.5 / (sigma**2 * turn.abs()[..., None])).exp_()  # (B, P, N)
     score = (agreed @ weight[..., None])[..., 0] * usable  # (B, P)
     best = score.argmax(1, keepdim=True)
-    found = score.gather(1, best)[:, 0] > 0
+    agreement = score.gather(1, best)[:, 0]
     a, t = (torch.view_as_real(value.gather(1, best)[:, 0]) for value in (turn, move))  # (B, 2)
     matrix = torch.stack([a[:, 0], -a[:, 1], t[:, 0], a[:, 1], a[:, 0], t[:, 1]], -1).view(-1, 2, 3)
-    return torch.where(found[:, None, None], matrix, torch.eye(2, 3, device=matrix.device))
+    return torch.where(agreement[:, None, None] > 0, matrix, torch.eye(2, 3, device=matrix.device)), agreement
 
 
 def inverted(matrix: Tensor) -> Tensor:

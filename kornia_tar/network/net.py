@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import asdict, dataclass, field, replace
-from typing import Any, NamedTuple
+from typing import Any
 
 import torch
 import torch.nn.functional as F
@@ -13,6 +13,7 @@ from kornia_tar.conventions import CELL, MODALITIES, STRIDE
 from kornia_tar.network.cfdm import CFDM, Cells, CFDMConfig, Coarse, cell_centres, mutual_nearest
 from kornia_tar.network.field import Field, fit_field, inverted, pad_matches, propose_similarity, resample
 from kornia_tar.network.fine import Offset
+from kornia_tar.network.frames import Frame, ImageFeatures, Matches
 from kornia_tar.network.layers import Down, RepConv
 from kornia_tar.network.msfl import MSFL, Features, MSFLConfig, standardise
 from kornia_tar.network.second_look import (
@@ -25,6 +26,7 @@ from kornia_tar.network.second_look import (
     match_cells,
 )
 from kornia_tar.network.tafe import TAFE, TAFEConfig
+from kornia_tar.network.turns import TURNS, match_turned
 
 SURE_TRUST = 20.0  # matches' worth of trust in a field that is given: as around the cells of true pairs
 
@@ -58,45 +60,6 @@ SIZES = {
     "S": TARConfig(MSFLConfig((40, 80, 160, 256)), cfdm=CFDMConfig(layers=2)),  # 5.3 M
     "M": TARConfig(MSFLConfig((64, 128, 256, 320)), cfdm=CFDMConfig(layers=2)),  # 10.9 M
 }
-
-
-class ImageFeatures(NamedTuple):
-    """One image after MSFL and TAFE."""
-
-    coarse: Tensor  # (B, C, h, w) at 1/8, text-enhanced
-    fine: Tensor  # (B, C2, 4h, 4w) at 1/2
-    landcover: Tensor  # (B, K, h, w)
-    mask: Tensor | None  # (B, h, w) bool
-
-    def rows(self, part: slice) -> ImageFeatures:
-        """Part of the batch."""
-        mask = None if self.mask is None else self.mask[part]
-        return ImageFeatures(self.coarse[part], self.fine[part], self.landcover[part], mask)
-
-
-class Matches(NamedTuple):
-    """Matches of a batch; pixel centres at integers, x before y."""
-
-    points0: Tensor  # (N, 2)
-    points1: Tensor  # (N, 2)
-    confidence: Tensor  # (N,)
-    std: Tensor  # (N,) px
-    batch: Tensor  # (N,) long
-
-
-class Frame(NamedTuple):
-    """One image of each pair of a batch, as it was given and encoded."""
-
-    image: Tensor  # (B, 1, H, W)
-    modality: Tensor | None  # (B, 2) weights; None: to be inferred
-    mask: Tensor | None  # (B, 1, H, W), 1 = valid
-    features: ImageFeatures
-
-    def with_modality(self, net: TARNet) -> Frame:
-        """Infer the modality where it was not given: from the whole image once, not from what a warp leaves of it."""
-        if self.modality is not None:
-            return self
-        return self._replace(modality=net.msfl.infer_modality(standardise(self.image, self.mask)))
 
 
 class TARNet(nn.Module):
@@ -160,6 +123,7 @@ class TARNet(nn.Module):
         mask1: Tensor | None = None,
         threshold: float = 0.0,
         looks: int = 1,
+        turns: int = 1,
     ) -> Matches:
         """Match two images; see :meth:`encode` for the arguments, :class:`Matches` for the result.
 
@@ -172,18 +136,28 @@ class TARNet(nn.Module):
             mask1: likewise.
             threshold: least coarse probability of a match of the first look, in [0, 1]; of one look alone.
             looks: 1, or how many times to match in all, see ``second_look.py``.
+            turns: 1, or 4 for pairs turned against each other by any angle, see ``turns.py``.
         """
         if looks < 1 or (looks > 1 and threshold > 0):
             raise ValueError(
                 f"looks is {looks} and threshold {threshold}: need at least 1, and a threshold with 1 alone"
             )
+        if turns not in TURNS:
+            raise ValueError(f"turns is {turns}: need one of {TURNS}")
         a, b = self.encode(image0, modality0, mask0), self.encode(image1, modality1, mask1)
         matches = self.match(a, b, threshold)
-        if looks > 1:
-            sides = Frame(image0, modality0, mask0, a), Frame(image1, modality1, mask1, b)
-            sides = sides[0].with_modality(self), sides[1].with_modality(self)
-            for _ in range(looks - 1):
-                matches = self.look_again(*sides, matches)
+        if looks == 1 and turns == 1:
+            return matches
+        first, second = Frame(image0, modality0, mask0, a), Frame(image1, modality1, mask1, b)
+        first, second = first.with_modality(self.msfl), second.with_modality(self.msfl)
+        if turns == 1:
+            return self.look_on(first, second, matches, looks)
+        return match_turned(self, first, second, matches, threshold, looks)
+
+    def look_on(self, first: Frame, second: Frame, matches: Matches, looks: int) -> Matches:
+        """Refine the first look's matches by all looks that follow it."""
+        for _ in range(looks - 1):
+            matches = self.look_again(first, second, matches)
         return matches
 
     def look_again(self, first: Frame, second: Frame, matches: Matches) -> Matches:
@@ -298,12 +272,11 @@ def assemble(cells: Cells, in0: Offset, in1: Offset, columns0: int, columns1: in
 
 def join_looks(in1: CellMatches, in0: CellMatches) -> Matches:
     """Put the matches of image0's cells and those of image1's cells in one list, pair by pair."""
-    batch = torch.cat([in1.batch, in0.batch])
-    order = batch.argsort(stable=True)
     return Matches(
-        torch.cat([in1.own, in0.other])[order], torch.cat([in1.other, in0.own])[order],
-        torch.cat([in1.confidence, in0.confidence])[order], torch.cat([in1.std, in0.std])[order], batch[order],
-    )  # fmt: skip
+        torch.cat([in1.own, in0.other]), torch.cat([in1.other, in0.own]),
+        torch.cat([in1.confidence, in0.confidence]), torch.cat([in1.std, in0.std]),
+        torch.cat([in1.batch, in0.batch]),
+    ).sorted()  # fmt: skip
 
 
 def with_second_look(net: TARNet, seed: int = 0, config: SecondLookConfig | None = None) -> TARNet:

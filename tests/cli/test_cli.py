@@ -101,7 +101,7 @@ def test_geotiff_lies_on_the_optical_grid(untrained, tmp_path):
 def test_match_writes_h5_and_npz(pair, untrained, tmp_path):
     optical, sar, _ = pair
     for name in ("m.h5", "m.npz"):
-        common = ["--weights", str(untrained), "--threshold", "0", "--modality1", "auto"]
+        common = ["--weights", str(untrained), "--threshold", "0", "--modality1", "auto", "--turns", "1"]
         assert main(["match", str(optical), str(sar), "-o", str(tmp_path / name), *common]) == 0
     a, b = read_matches(tmp_path / "m.h5"), read_matches(tmp_path / "m.npz")
     assert len(a["confidence"]) > 0

@@ -327,6 +327,7 @@ def test_wrong_input_is_named_in_one_line(matcher, data, error, words):
         ({"threshold": 1.5}, "threshold.*1.5"),
         ({"threshold": float("nan")}, "threshold.*nan"),
         ({"max_keypoints": 0}, "max_keypoints.*0"),
+        ({"turns": 3}, "turns.*1 or 4.*3"),
     ],
 )
 def test_wrong_options_are_named(options, words):

@@ -36,7 +36,9 @@ class TAR:
         package = Path(kornia_tar.__file__).parent
         weights = [checkpoint] if checkpoint else sorted((package / "weights").glob("*.safetensors"))
         label = checkpoint.name if checkpoint else "shipped"
-        self.settings = f"{label} {digest(*weights)}, code {digest(*sorted(package.rglob('*.py')))}"
+        self.settings = (
+            f"{label} {digest(*weights)}, turns {self.net.turns}, code {digest(*sorted(package.rglob('*.py')))}"
+        )
 
     @torch.inference_mode()
     def match(self, image0: Image, image1: Image, **hints: str) -> Matches:

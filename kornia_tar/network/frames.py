@@ -1,0 +1,72 @@
+"""What flows through the network: an image's features, the image with them, matches of a batch of pairs."""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+import torch
+from torch import Tensor
+
+from kornia_tar.network.msfl import MSFL, standardise
+
+Rows = slice | Tensor  # part of a batch
+
+
+class ImageFeatures(NamedTuple):
+    """One image after MSFL and TAFE."""
+
+    coarse: Tensor  # (B, C, h, w) at 1/8, text-enhanced
+    fine: Tensor  # (B, C2, 4h, 4w) at 1/2
+    landcover: Tensor  # (B, K, h, w)
+    mask: Tensor | None  # (B, h, w) bool
+
+    def rows(self, part: Rows) -> ImageFeatures:
+        """Part of the batch."""
+        mask = None if self.mask is None else self.mask[part]
+        return ImageFeatures(self.coarse[part], self.fine[part], self.landcover[part], mask)
+
+
+class Frame(NamedTuple):
+    """One image of each pair of a batch, as it was given and encoded."""
+
+    image: Tensor  # (B, 1, H, W)
+    modality: Tensor | None  # (B, 2) weights; None: to be inferred
+    mask: Tensor | None  # (B, 1, H, W), 1 = valid
+    features: ImageFeatures
+
+    def with_modality(self, msfl: MSFL) -> Frame:
+        """Infer the modality where it was not given: from the whole image once, not from what a warp leaves of it."""
+        if self.modality is not None:
+            return self
+        return self._replace(modality=msfl.infer_modality(standardise(self.image, self.mask)))
+
+    def rows(self, part: Rows) -> Frame:
+        """Part of the batch."""
+        modality, mask = (None if t is None else t[part] for t in (self.modality, self.mask))
+        return Frame(self.image[part], modality, mask, self.features.rows(part))
+
+
+class Matches(NamedTuple):
+    """Matches of a batch; pixel centres at integers, x before y."""
+
+    points0: Tensor  # (N, 2)
+    points1: Tensor  # (N, 2)
+    confidence: Tensor  # (N,)
+    std: Tensor  # (N,) px
+    batch: Tensor  # (N,) long, ascending
+
+    def swapped(self) -> Matches:
+        """Let the images change places."""
+        return self._replace(points0=self.points1, points1=self.points0)
+
+    def rows(self, part: Tensor, size: int) -> Matches:
+        """Keep the pairs ``part`` (R,) of ``size``, numbered by their place in it."""
+        place = part.new_full((size,), -1)
+        place[part] = torch.arange(len(part), device=part.device)
+        placed = self._replace(batch=place[self.batch])
+        return Matches(*(t[placed.batch >= 0] for t in placed)).sorted()
+
+    def sorted(self) -> Matches:
+        """Order them by pair, those of a pair as they are."""
+        order = self.batch.argsort(stable=True)
+        return Matches(*(t[order] for t in self))

@@ -1,0 +1,182 @@
+"""Quarter turns of the first look: which image turns, what supports a turn, and that turned pairs are found."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+from helpers import assert_same_matches, lively_net, needs_weights, paired, picture
+from torch import Tensor
+
+from kornia_tar import TARMatcher
+from kornia_tar.network.frames import Frame, ImageFeatures, Matches
+from kornia_tar.network.turns import WORTH_A_LOOK, choose, mean_confidence, turn_back, turn_support, turns_second
+from kornia_tar.raster.synthetic import draw_scene
+
+OPTICAL, SAR = torch.tensor([[1.0, 0.0]]), torch.tensor([[0.0, 1.0]])
+
+
+def frame(image: Tensor, modality: Tensor = OPTICAL, mask: Tensor | None = None) -> Frame:
+    none = torch.zeros(0)
+    return Frame(image, modality.expand(len(image), -1), mask, ImageFeatures(none, none, none, None))
+
+
+def matches(points0: Tensor, points1: Tensor, confidence: float, batch: list[int] | None = None) -> Matches:
+    count = len(points0)
+    pair = torch.zeros(count, dtype=torch.long) if batch is None else torch.tensor(batch)
+    return Matches(points0, points1, torch.full((count,), confidence), torch.ones(count), pair)
+
+
+@pytest.mark.parametrize("quarters", range(4))
+def test_points_of_a_turned_image_come_back_to_the_same_pixels(quarters):
+    image = torch.arange(5 * 7).view(5, 7)
+    turned = image.rot90(quarters)
+    y, x = torch.meshgrid(torch.arange(turned.shape[0]), torch.arange(turned.shape[1]), indexing="ij")
+    back = turn_back(torch.stack([x.flatten(), y.flatten()], 1), quarters, 5, 7)
+    assert torch.equal(image[back[:, 1], back[:, 0]], turned.flatten())
+
+
+def test_the_same_image_turns_whichever_place_it_has():
+    one, two, small = picture(1, 64, 64, 3), picture(2, 64, 64, 3), picture(3, 48, 64, 3)
+    hides = torch.ones(3, 1, 64, 64)
+    hides[..., :20] = 0
+    cases = {
+        "smaller": (frame(small), frame(one)),
+        "radar": (frame(one, SAR), frame(two)),
+        "content": (frame(one), frame(two)),
+        "content under a mask": (frame(one, mask=hides), frame(one)),
+        "sides": (frame(one.reshape(3, 1, 32, 128)), frame(two)),
+    }
+    for name, (first, second) in cases.items():
+        assert (turns_second(first, second) != turns_second(second, first)).all(), name
+    for name in ("smaller", "radar"):
+        assert turns_second(*cases[name][::-1]).all(), name
+    other = torch.where(hides > 0, one, 9.0)  # what a mask hides decides nothing
+    for mask in (hides, None):
+        first = frame(two, mask=mask)
+        assert torch.equal(turns_second(first, frame(other, mask=hides)), turns_second(first, frame(one, mask=hides)))
+
+
+def test_support_is_the_confidence_that_agrees():
+    generator = torch.Generator().manual_seed(0)
+    p0 = 250 * torch.rand(300, 2, generator=generator)
+    turn = torch.tensor([[0.0, -1.1], [1.1, 0.0]])
+    right = torch.arange(300) < 120
+    p1 = torch.where(right[:, None], p0 @ turn.T + 30, 250 * torch.rand(300, 2, generator=generator))
+    found = matches(p0, p1, 0.5)
+    assert 59.9 < turn_support(found, 1) < 65
+    assert turn_support(found._replace(points1=p1.flip(0)), 1) < WORTH_A_LOOK
+    together = Matches(*(torch.cat([t, t[:120]]) for t in found[:4]), torch.tensor([0] * 300 + [2] * 120))
+    support = turn_support(together, 3)
+    assert support[1] == 0 and 59.9 < support[0] < 65 and 59 < support[2] <= 60.1
+
+
+def test_each_pair_gets_the_matches_of_its_own_turn():
+    one = matches(torch.zeros(4, 2), torch.zeros(4, 2), 0.2, [0, 0, 1, 2])
+    two = matches(torch.ones(3, 2), torch.ones(3, 2), 0.6, [0, 1, 1])
+    joined = choose([one, two], torch.tensor([0, 1, 1]))
+    assert joined.batch.tolist() == [0, 0, 1, 1]
+    torch.testing.assert_close(joined.confidence, torch.tensor([0.2, 0.2, 0.6, 0.6]))
+    torch.testing.assert_close(mean_confidence(joined, 3), torch.tensor([0.2, 0.6, 0.0]))
+    part = joined.rows(torch.tensor([2, 1]), 3)
+    assert part.batch.tolist() == [1, 1] and (part.points0 == 1).all()
+
+
+def scene_pair(quarters: int, seed: int = 4) -> dict[str, object]:
+    """An optical and a SAR image of different odd sizes, the SAR image turned; 9 and 5 px apart before that."""
+    scene = draw_scene(seed, 192)
+    optical = torch.from_numpy(scene.optical[:150, :171, 1].copy())[None, None].float() / 255
+    sar = torch.from_numpy(scene.sar[5:160, 9:170].copy())[None, None].float() / 255
+    return {"image0": optical, "image1": sar.rot90(quarters, (2, 3)), "modality0": "optical", "modality1": "sar"}
+
+
+def errors(out: dict[str, Tensor], quarters: int) -> Tensor:
+    upright = turn_back(out["keypoints1"], quarters, 155, 161)
+    return (upright + torch.tensor([9.0, 5.0]) - out["keypoints0"]).norm(dim=1)
+
+
+@pytest.fixture(scope="module")
+def shipped() -> TARMatcher:
+    return TARMatcher().fuse()
+
+
+@torch.no_grad()
+@needs_weights
+@pytest.mark.parametrize("quarters", [1, 2, 3])
+def test_turned_pairs_are_found(shipped, quarters):
+    data = scene_pair(quarters)
+    assert (errors(shipped(data), quarters) < 3).sum() > 200
+    shipped.turns = 1
+    try:
+        assert (errors(shipped(data), quarters) < 3).sum() < 20
+    finally:
+        shipped.turns = 4
+
+
+@torch.no_grad()
+@needs_weights
+def test_an_upright_pair_costs_and_says_the_same(shipped):
+    data = scene_pair(0)
+    encoded: list[int] = []
+    hook = shipped.net.msfl.register_forward_hook(lambda *_: encoded.append(1))
+    values = data["image0"], data["image1"], OPTICAL, SAR
+    one, four = (shipped.net(*values, looks=2, turns=turns) for turns in (1, 4))
+    hook.remove()
+    assert len(encoded) == 8
+    torch.testing.assert_close(one, four, rtol=0, atol=0)
+
+
+@torch.no_grad()
+@needs_weights
+def test_swap_batch_and_masks_hold_where_pairs_turn(shipped):
+    pairs = [scene_pair(k, seed) for k, seed in ((2, 4), (0, 5))]
+    data = {k: torch.cat([p[k] for p in pairs]) for k in ("image0", "image1")}
+    data |= {"modality0": "optical", "modality1": ["sar", "optical"]}
+    data["mask1"] = torch.ones(2, *data["image1"].shape[2:])
+    data["mask1"][:, :, :20] = 0
+    whole = shipped(data)
+    assert whole["batch_indexes"].unique().tolist() == [0, 1]
+    assert (whole["keypoints1"][:, 0].round() >= 20).all()
+    hidden = {**data, "image1": torch.where(data["mask1"][:, None] > 0, data["image1"], 7.0)}
+    torch.testing.assert_close(shipped(hidden), whole, rtol=0, atol=0)
+    swapped = shipped({key[:-1] + str(1 - int(key[-1])): value for key, value in data.items()})
+    swapped["keypoints0"], swapped["keypoints1"] = swapped["keypoints1"], swapped["keypoints0"]
+    assert_same_matches(paired(whole), paired(swapped), 1e-2)
+    for b in range(2):
+        single = shipped({k: [v[b]] if isinstance(v, list) else v if isinstance(v, str) else v[b : b + 1]
+                          for k, v in data.items()})  # fmt: skip
+        mine = {k: v[whole["batch_indexes"] == b] for k, v in whole.items() if "lafs" not in k}
+        mine["batch_indexes"] = torch.zeros_like(mine["batch_indexes"])
+        assert_same_matches(paired(single), paired(mine), 1e-2)
+
+
+@torch.no_grad()
+@needs_weights
+@pytest.mark.parametrize("other", ["noise", "scene"])
+def test_four_turns_do_not_make_chance_look_like_evidence(shipped, other):
+    white = torch.rand(2, 1, 1, 128, 128, generator=torch.Generator().manual_seed(0))
+    data = {"image0": white[0] if other == "noise" else scene_pair(0)["image0"], "image1": white[1]}
+    found = shipped(data | {"modality0": "optical", "modality1": "sar"})["confidence"]
+    assert len(found) > 0 and (found > 0.5).sum() == 0
+
+
+@torch.no_grad()
+@needs_weights
+def test_half_precision_turns_too():
+    assert (errors(TARMatcher().fuse().bfloat16()(scene_pair(1)), 1) < 4).sum() > 150
+
+
+@needs_weights
+def test_gradients_reach_both_images_of_a_turned_pair(shipped):
+    data = scene_pair(3)
+    for key in ("image0", "image1"):
+        data[key] = data[key].clone().requires_grad_()
+    out = shipped(data)
+    (out["keypoints1"].sum() + out["confidence"].sum()).backward()
+    for key in ("image0", "image1"):
+        assert data[key].grad.isfinite().all() and data[key].grad.abs().sum() > 0
+
+
+def test_other_turns_are_refused():
+    image = picture(0, 64, 64)
+    with pytest.raises(ValueError, match="turns is 8"):
+        lively_net()(image, image, turns=8)
