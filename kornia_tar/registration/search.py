@@ -12,7 +12,9 @@ import math
 from collections.abc import Iterator
 from typing import NamedTuple
 
-from kornia_tar.conventions import MIN_SIDE
+import numpy as np
+
+from kornia_tar.conventions import CELL, MIN_SIDE
 from kornia_tar.geometry import FloatArray, TransformModel, compose, fit_transform, invert, transform_points
 from kornia_tar.raster.view import MaskedImage
 from kornia_tar.registration.alignment.fit import align
@@ -56,6 +58,7 @@ class _Search:
         self._half0, self._to_half0 = self._small0.reduced(max(self._small0.size) // 2)
         self._known = FeatureCache()  # of small0
         self._known_half = FeatureCache()
+        self._near = config.search.near * max(self._small0.size) / max(first.size) + CELL
 
     def best(self) -> PoseCandidate | None:
         model: TransformModel = "similarity" if self._config.model == "similarity" else "affine"
@@ -104,13 +107,17 @@ class _Search:
             keep = matches.confidence >= self._config.search.min_confidence
             points0, points1 = (t[keep].cpu().double().numpy() for t in (matches.points0, matches.points1))
             points1 = transform_points(upright, points1)
+            if math.isfinite(self._near):
+                kept = np.linalg.norm(points1 - points0, axis=1) <= self._near
+                points0, points1 = points0[kept], points1[kept]
             fit = fit_transform(points0, points1, model="similarity", threshold=self._config.search.inlier_threshold)
             if fit is None or self._config.acceptance.limits.violations(fit.matrix, shrunk.view0.size):
                 continue
             matrix = compose(compose(shrunk.to_view0, fit.matrix), invert(shrunk.to_view1))
             found.append(PoseCandidate(int(fit.inliers.sum()), degrees, shrunk.scale, matrix))
         found.sort(key=lambda start: -start.support)
-        return found[: self._config.search.candidates]
+        here = [PoseCandidate(0, 0, 1.0, np.eye(3))] if math.isfinite(self._near) else []
+        return found[: self._config.search.candidates] + here
 
     def _nearer(self, start: PoseCandidate) -> tuple[float, PoseCandidate]:
         """A start aligned at half the size, and what it gains there.
