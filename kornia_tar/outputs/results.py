@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 
 from kornia_tar.files import write_json
 from kornia_tar.geometry import Transform, valid_mask, warp_image
+from kornia_tar.outputs.ground import map_coordinates
 from kornia_tar.outputs.matches import write_matches
 from kornia_tar.outputs.quicklook import draw_quicklook
 from kornia_tar.outputs.registered import write_registered
@@ -61,6 +62,7 @@ def write_results(
         }  # fmt: skip
         if outcome.matrix is not None:
             arrays["matrix"] = outcome.matrix
+        arrays |= map_coordinates(m, first, second)
         write_matches(aside / "matches.h5", arrays)
         sheet = draw_quicklook(
             to_rgb8(first), grey1, warp_image(grey1, transform, first.size), m.points0, m.points1, outcome.inliers,

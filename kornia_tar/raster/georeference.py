@@ -24,6 +24,7 @@ from kornia_tar.raster.image import GeoProfile, Raster
 LONLAT = "EPSG:4326"
 SEMI_MAJOR, FLATTENING = 6_378_137.0, 1 / 298.257223563  # of the WGS 84 ellipsoid; metres
 MAX_SPLINE_GCPS = 1000  # more would take seconds; a polynomial of order 2 is as close on so dense a grid
+EARTH = (540.0, 90.0)  # degrees, the largest longitude and latitude; longitudes may be counted from -180 or from 0
 HALF = 0.5  # px, from a pixel's corner to its centre
 
 
@@ -59,7 +60,7 @@ class Georeference:
             raise ValueError(f"has {len(self.profile.gcps)} GCPs, fewer than the three that a georeference needs")
         object.__setattr__(self, "kind", kind)
         object.__setattr__(self, "crs", CRS.from_user_input(crs))
-        if not np.isfinite(self.to_lonlat([self.centre])).all():
+        if not (np.abs(self.to_lonlat([self.centre])[0]) <= EARTH).all():  # nan is not, either
             raise ValueError("has a georeference that leads to no longitude and latitude")
 
     @classmethod
@@ -86,7 +87,7 @@ class Georeference:
     def from_map(self, coordinates: ArrayLike) -> FloatArray:
         """Map map coordinates (N, 2) to pixels (N, 2); not finite where the georeference says nothing."""
         at = np.asarray(coordinates, np.float64).reshape(-1, 2)
-        known = np.isfinite(at).all(axis=1)
+        known = np.asarray(np.isfinite(at).all(axis=1))
         safe = np.where(known[:, None], at, self.to_map([self.centre]))
         rows_columns = self._apply(lambda t: t.rowcol(safe[:, 0], safe[:, 1], op=np.positive), len(at))
         return np.where(known[:, None], rows_columns[:, ::-1] - HALF, np.nan)

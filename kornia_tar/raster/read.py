@@ -62,7 +62,9 @@ def read_image(path: str | os.PathLike[str], *, max_pixels: int | None = None, n
     if nodata is not None and not holds(pixels.dtype, nodata):
         raise ValueError(f"{path}: holds {pixels.dtype}, which never is {nodata:g}: give the nodata value that it has")
     declared = None if profile is None else profile.nodata
-    for value in {nodata, declared} - {None}:
+    for value in (nodata, declared):
+        if value is None:
+            continue
         missing = is_fill(pixels, value)
         mask = mask & ~(missing if pixels.ndim == 2 else missing.any(axis=-1))
     if profile is not None and nodata is not None:

@@ -15,6 +15,7 @@ from kornia_tar.raster.resample import resample
 from kornia_tar.raster.view import MaskedImage
 
 COARSER = 1.5  # times image0's ground sampling distance, from which the grid takes image1's
+MUCH_COARSER = 3.0  # from which image0 shows so much more that image1 is worth magnifying twice
 SQUARE = 1.1  # ratio of a pixel's sides, up to which image0's pixels are left as they are
 LEAST_RADIUS = 200.0  # m
 LEAST_RADIUS_PX = 50.0  # px of the coarser image: 500 m at 10 m
@@ -58,7 +59,7 @@ class CommonGrid:
         """
         own, other = first.ground_distance(), second.ground_distance()
         coarser = max(mean_distance(own), mean_distance(other))
-        distance = coarser if coarser > COARSER * mean_distance(own) else mean_distance(own)
+        distance = _grid_distance(mean_distance(own), coarser)
         # Their own pixels where possible: image0 is not resampled then.
         square = max(own) <= SQUARE * min(own) and distance < 1.01 * mean_distance(own)
         scale = np.ones(2) if square else np.array(own) / distance
@@ -82,7 +83,7 @@ class CommonGrid:
         to_grid = np.diag([*scale, 1.0])
         to_grid[:2, 2] = (scale - 1) / 2 - start
         size = int(stop[1] - start[1]), int(stop[0] - start[0])
-        longest = min(float((box[1] - box[0]).max()) for box in (box0, box1))
+        longest = min(float((box[1] - box[0]).max()) for box in (box0, box1 + [[-0.5], [0.5]]))
         return cls(first, second, to_grid, size, distance, radius, min(1.0, longest / max(size)))
 
     def to_first(self, points: ArrayLike) -> FloatArray:
@@ -107,6 +108,13 @@ class CommonGrid:
             ValueError: the georeferences are not defined all over it.
         """
         return resample(first, self.to_first, self.size), resample(second, self.to_second, self.size)
+
+
+def _grid_distance(own: float, coarser: float) -> float:
+    """Metres between the grid's pixels, for image0's own distance and the coarser image's."""
+    if coarser <= COARSER * own:
+        return own
+    return coarser if coarser <= MUCH_COARSER * own else coarser / 2
 
 
 def _apart(first: Georeference, second: Georeference, common: float, radius: float, distance: float) -> str:

@@ -72,6 +72,7 @@ class Registration:
             "reasons": list(self.reasons),
             "model": self.model,
             "matrix": self.matrix,
+            "field": None if self.field is None else Transform(np.eye(3), self.field).to_dict()["field"],
             "rotation_degrees": parts and parts.rotation_degrees,
             "scale": parts and parts.scale,
             "gain_nats_per_cell": self.log_likelihood_gain,
