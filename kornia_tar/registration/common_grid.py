@@ -69,7 +69,7 @@ class CommonGrid:
         if not len(seen):
             raise ValueError("image1's georeference leads nowhere near image0")
         seen = (seen + 0.5) * scale - 0.5
-        box1 = np.stack([seen.min(0), seen.max(0)])
+        box1 = np.stack([seen.min(0) - 0.5, seen.max(0) + 0.5])
         common = float((np.minimum(box0[1], box1[1]) - np.maximum(box0[0], box1[0])).min())
         longer = float((np.minimum(box0[1], box1[1]) - np.maximum(box0[0], box1[0])).max()) if common > 0 else 0.0
         if radius is None:
@@ -83,7 +83,7 @@ class CommonGrid:
         to_grid = np.diag([*scale, 1.0])
         to_grid[:2, 2] = (scale - 1) / 2 - start
         size = int(stop[1] - start[1]), int(stop[0] - start[0])
-        longest = min(float((box[1] - box[0]).max()) for box in (box0, box1 + [[-0.5], [0.5]]))
+        longest = min(float((box[1] - box[0]).max()) for box in (box0, box1))
         return cls(first, second, to_grid, size, distance, radius, min(1.0, longest / max(size)))
 
     def to_first(self, points: ArrayLike) -> FloatArray:
