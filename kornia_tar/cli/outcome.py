@@ -31,7 +31,7 @@ def tell(
     """
     count = f"{int(outcome.inliers.sum())} inliers of {len(outcome.matches)} matches, {seconds:.1f} s"
     if not outcome.registered:
-        tried = "" if search is None or search.radius is None else f" — {search.why}"
+        tried = "" if search is None or search.radius is None else f" — {search.why}; --search-radius widens it"
         print(
             f"not registered: {'; '.join(outcome.reasons)}{tried} ({count}); see {out / 'quicklook.png'}",
             file=sys.stderr,

@@ -103,9 +103,10 @@ class Georeference:
         along = np.linalg.norm(metres(ends[::2], ends[1::2]), axis=1)
         return float(along[0]), float(along[1])
 
-    def outline(self, count: int = 33) -> FloatArray:
-        """(P, 2) px: ``count`` × ``count`` points all over the image, its outer pixels among them."""
-        x, y = np.meshgrid(np.linspace(0, self.size[1] - 1, count), np.linspace(0, self.size[0] - 1, count))
+    def spread_points(self, count: int = 33) -> FloatArray:
+        """(P, 2) px: ``count`` × ``count`` points all over the image, its outer edges among them."""
+        x, y = (np.linspace(-HALF, length - HALF, count) for length in self.size[::-1])
+        x, y = np.meshgrid(x, y)
         return np.stack([x.ravel(), y.ravel()], 1)
 
     def _transformer(self) -> AbstractContextManager[Any]:

@@ -17,6 +17,7 @@ from kornia_tar.raster.view import MaskedImage
 COARSER = 1.5  # times image0's ground sampling distance, from which the grid takes image1's
 MUCH_COARSER = 3.0  # from which image0 shows so much more that image1 is worth magnifying twice
 SQUARE = 1.1  # ratio of a pixel's sides, up to which image0's pixels are left as they are
+SLACK = 0.05  # px of the grid, that may be lost at its edges rather than a row be added
 LEAST_RADIUS = 200.0  # m
 LEAST_RADIUS_PX = 50.0  # px of the coarser image: 500 m at 10 m
 RADIUS_SHARE = 0.1  # of the longer side of the common area
@@ -64,20 +65,20 @@ class CommonGrid:
         square = max(own) <= SQUARE * min(own) and distance < 1.01 * mean_distance(own)
         scale = np.ones(2) if square else np.array(own) / distance
         box0 = np.stack([np.full(2, -0.5), np.array(first.size[::-1]) * scale - 0.5])
-        seen = pixel_map(second, first)(second.outline())
+        seen = pixel_map(second, first)(second.spread_points())
         seen = seen[np.isfinite(seen).all(axis=1)]
         if not len(seen):
             raise ValueError("image1's georeference leads nowhere near image0")
         seen = (seen + 0.5) * scale - 0.5
-        box1 = np.stack([seen.min(0) - 0.5, seen.max(0) + 0.5])
-        common = float((np.minimum(box0[1], box1[1]) - np.maximum(box0[0], box1[0])).min())
-        longer = float((np.minimum(box0[1], box1[1]) - np.maximum(box0[0], box1[0])).max()) if common > 0 else 0.0
+        box1 = np.stack([seen.min(0), seen.max(0)])
+        sides = np.minimum(box0[1], box1[1]) - np.maximum(box0[0], box1[0])
+        common, longer = float(sides.min()), float(sides.max()) if sides.min() > 0 else 0.0
         if radius is None:
             radius = max(LEAST_RADIUS, LEAST_RADIUS_PX * coarser, RADIUS_SHARE * longer * distance)
         wide = radius / distance
         low = np.maximum(np.maximum(box0[0], box1[0]) - wide, np.minimum(box0[0], box1[0]))
         high = np.minimum(np.minimum(box0[1], box1[1]) + wide, np.maximum(box0[1], box1[1]))
-        start, stop = np.floor(low + 0.5).astype(int), np.ceil(high + 0.5).astype(int)
+        start, stop = np.floor(low + 0.5 + SLACK).astype(int), np.ceil(high + 0.5 - SLACK).astype(int)
         if (stop - start < MIN_SIDE).any():
             raise ValueError(_apart(first, second, common, radius, distance))
         to_grid = np.diag([*scale, 1.0])

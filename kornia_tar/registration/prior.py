@@ -15,7 +15,7 @@ from typing import Any, Literal, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from kornia_tar.geometry import Transform, decompose, transform_points
+from kornia_tar.geometry import DisplacementField, Transform, compose, decompose
 from kornia_tar.raster import Raster
 from kornia_tar.raster.georeference import Georeference
 from kornia_tar.raster.resample import smooth_transform
@@ -157,15 +157,22 @@ def _in_pixels(outcome: Registration, grid: CommonGrid) -> Registration:
     """Compose what was found on the grid with what the georeferences claim."""
     assert outcome.transform is not None
     rest, size0, size1 = outcome.transform, grid.first.size, grid.second.size
-    there = lambda points: grid.to_second(rest(transform_points(grid.to_grid, points)))  # noqa: E731
-    spacing = math.inf if rest.field is None else min(rest.field.spacing) / grid.to_grid[0, 0]
-    whole = smooth_transform(there, size0, spacing)
+    there = lambda points: grid.to_second(rest(points))  # noqa: E731
+    # Over the grid alone: elsewhere image0 may reach to where image1's map projection knows nothing.
+    whole = smooth_transform(there, grid.size, math.inf if rest.field is None else min(rest.field.spacing))
+    field, scale = whole.field, grid.to_grid[[0, 1], [0, 1]]
+    if field is not None:
+        origin, spacing = (np.array(field.origin) - grid.to_grid[:2, 2]) / scale, np.array(field.spacing) / scale
+        field = DisplacementField(
+            (float(origin[0]), float(origin[1])), (float(spacing[0]), float(spacing[1])), field.shift
+        )
     finer, m = grid.finer, outcome.matches
     matches = replace(m, points0=grid.to_first(m.points0), points1=grid.to_second(m.points1), std=m.stated_std * finer)
     kept = np.isfinite(matches.points1).all(axis=1)
     for points, size in ((matches.points0, size0), (matches.points1, size1)):
         kept &= ((points >= -0.5) & (points <= np.array(size[::-1]) - 0.5)).all(axis=1)
     return replace(
-        outcome, matrix=whole.matrix, field=whole.field, matches=matches.chosen(kept), inliers=outcome.inliers[kept],
+        outcome, matrix=compose(grid.to_grid, whole.matrix), field=field,
+        matches=matches.chosen(kept), inliers=outcome.inliers[kept],
         rmse=outcome.rmse * finer, corner_std=outcome.corner_std * finer, disagreement=outcome.disagreement * finer,
     )  # fmt: skip

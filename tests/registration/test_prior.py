@@ -180,6 +180,8 @@ def test_a_coarse_image_is_found_where_it_covers_a_part(registrar, scene):
     second = raster(sar, GeoProfile(UTM, GRID * Affine.translation(64 + 5, 64 - 4) * Affine.scale(2)))
     found, search = register_georeferenced(registrar, first, second, grey0, sar)
     assert search.kind == "georeference"
+    rest = np.linalg.norm(found.transform(found.matches.points0) - found.matches.points1, axis=1)
+    assert np.median(rest[found.inliers]) < 2  # px of image1
     points = grid_points((SIDE, SIDE)) + 64
     truth = (points - 64 + 0.5) / 2 - 0.5
     assert np.linalg.norm(found.transform(points) - truth, axis=1).mean() < 1
