@@ -6,9 +6,10 @@ from typing import Any
 
 import numpy as np
 
-from kornia_tar.geometry import PointMatches, decompose
-from kornia_tar.raster import Georeference, Raster
+from kornia_tar.geometry import PointMatches, Transform, decompose
+from kornia_tar.raster import Georeference, Raster, pixel_map
 from kornia_tar.raster.georeference import mean_distance, metres, reproject
+from kornia_tar.raster.resample import smooth_transform
 from kornia_tar.registration.result import Registration
 
 
@@ -17,6 +18,17 @@ def georeference_of(raster: Raster) -> Georeference | None:
     try:
         return Georeference.of(raster)
     except ValueError:
+        return None
+
+
+def claimed_transform(first: Raster, second: Raster) -> Transform | None:
+    """Give image0 → image1 as the two georeferences have it; None without both, or where they say nothing."""
+    one, other = georeference_of(first), georeference_of(second)
+    if one is None or other is None:
+        return None
+    try:
+        return smooth_transform(pixel_map(one, other), first.size)
+    except ValueError:  # image0 reaches beyond image1's map projection
         return None
 
 
