@@ -91,5 +91,5 @@ def _about(raster: Raster) -> dict[str, Any]:
         "source": raster.path, "height": raster.size[0], "width": raster.size[1],
         "valid": float(raster.mask.mean()),
         "crs": None if profile is None or profile.crs is None else profile.crs.to_string(),
-        "transform": None if profile is None else list(profile.transform)[:6],
+        "transform": None if profile is None or profile.transform is None else list(profile.transform)[:6],
     }  # fmt: skip

@@ -14,6 +14,7 @@ from kornia_tar.registration import (
     Registration,
     SearchConfig,
     TransformLimits,
+    register_georeferenced,
 )
 from kornia_tar.text import TextBank, TextPrior, available_text_priors, load_text_prior
 
@@ -21,5 +22,5 @@ __version__ = "0.1.0"
 __all__ = [
     "AcceptanceConfig", "AlignmentConfig", "GuidedMatcher", "Registrar", "RegistrarConfig", "Registration",
     "SearchConfig", "TARConfig", "TARMatcher", "TextBank", "TextPrior", "TransformLimits", "available_text_priors",
-    "load_text_prior",
+    "load_text_prior", "register_georeferenced",
 ]  # fmt: skip

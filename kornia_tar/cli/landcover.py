@@ -8,11 +8,11 @@ from pathlib import Path
 
 from kornia_tar import __version__
 from kornia_tar.cli.command import AddCommand
-from kornia_tar.cli.options import add_pair, make_matcher, stretched
+from kornia_tar.cli.options import add_pair, make_matcher, read_pair, stretched
 from kornia_tar.files import output_folder, write_json
 from kornia_tar.matching.landcover import compare_landcover, read_landcover
 from kornia_tar.outputs.landcover_sheet import LEAST, Side, draw_landcover
-from kornia_tar.raster import read_image, to_rgb8, write_image
+from kornia_tar.raster import to_rgb8, write_image
 
 
 def add(command: AddCommand) -> None:
@@ -39,7 +39,7 @@ def _do(a: argparse.Namespace) -> int:
     if a.bank is not None and a.remoteclip is not None:
         raise ValueError("--bank and --remoteclip exclude each other")
     names = None if a.names is None else [name.strip() for name in a.names.split(",") if name.strip()]
-    rasters = read_image(a.image0), read_image(a.image1)
+    rasters = read_pair(a.image0, a.image1, a.nodata0, a.nodata1)
     matcher = make_matcher(a.weights, a.device, a.threads, a.bank)
     if a.remoteclip is not None:
         matcher.set_text_prior("remoteclip", checkpoint=a.remoteclip, names=names)

@@ -9,11 +9,10 @@ from typing import Any
 import torch
 
 from kornia_tar.cli.command import AddCommand
-from kornia_tar.cli.options import add_pair, add_threshold, make_matcher, stretched
+from kornia_tar.cli.options import add_pair, add_threshold, make_matcher, read_pair, stretched
 from kornia_tar.files import output_folder
 from kornia_tar.network.turns import TURNS
 from kornia_tar.outputs.matches import write_matches
-from kornia_tar.raster import read_image
 
 
 def add(command: AddCommand) -> None:
@@ -31,7 +30,7 @@ def add(command: AddCommand) -> None:
 def _do(a: argparse.Namespace) -> int:
     if a.out.suffix.lower() not in (".h5", ".hdf5", ".npz"):
         raise ValueError(f"{a.out}: matches are kept in .h5 or .npz")
-    first, second = read_image(a.image0), read_image(a.image1)
+    first, second = read_pair(a.image0, a.image1, a.nodata0, a.nodata1)
     matcher = make_matcher(a.weights, a.device, a.threads, a.bank, a.threshold, a.turns)
     output_folder(a.out.parent)
     device = next(matcher.parameters()).device

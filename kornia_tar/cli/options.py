@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import sys
 from pathlib import Path
 
 import numpy as np
@@ -13,7 +14,7 @@ from kornia_tar.conventions import MODALITIES, Modality
 from kornia_tar.files import one_line
 from kornia_tar.geometry import TransformModel
 from kornia_tar.matching.matcher import TARMatcher
-from kornia_tar.raster import Raster, to_grey8, told_modality
+from kornia_tar.raster import Raster, read_image, suspected_fill, to_grey8, told_modality
 from kornia_tar.registration.config import RegistrarConfig, SearchConfig
 from kornia_tar.registration.registrar import Registrar
 
@@ -43,6 +44,9 @@ def add_pair(parser: argparse.ArgumentParser) -> None:
         parser.add_argument(f"--modality{k}", choices=MODALITY_CHOICES, default=default,
                             help=f"of image{k}; auto: by its bands and depth, "
                             f"else inferred by the network (default: {default})")  # fmt: skip
+    for k in range(2):
+        parser.add_argument(f"--nodata{k}", type=float, metavar="V", help=f"value of image{k}'s missing pixels, beside "
+                            f"what the file declares; --nodata{k}=-9999 with the =")  # fmt: skip
     add_matcher(parser)
 
 
@@ -61,6 +65,28 @@ def add_registrar(parser: argparse.ArgumentParser) -> None:
                         help="transform to fit (default: affine)")  # fmt: skip
     parser.add_argument("--rotations", type=int, choices=(1, 4, 8), default=8, help="8: any rotation; 4: "
                         "multiples of 90° only, faster on refused pairs; 1: no search (default: 8)")  # fmt: skip
+
+
+def add_georeference(parser: argparse.ArgumentParser) -> None:
+    """How georeferences are used; see :func:`kornia_tar.registration.register_georeferenced`."""
+    parser.add_argument("--search-radius", type=float, metavar="METRES", help="how far image1 may lie from where its "
+                        "georeference says (default: by the data; 500 m or more at 10 m)")  # fmt: skip
+    parser.add_argument("--no-georeference", action="store_true", help="search by the pixels alone, as without "
+                        "georeferences")  # fmt: skip
+
+
+def read_pair(image0: Path, image1: Path, nodata0: float | None, nodata1: float | None) -> tuple[Raster, Raster]:
+    """Read both images; a value that looks like an undeclared nodata value is named in one line on stderr."""
+    pair = read_image(image0, nodata=nodata0), read_image(image1, nodata=nodata1)
+    for k, raster in enumerate(pair):
+        if (found := suspected_fill(raster)) is not None:
+            value = f"{found[0]:.8g}"
+            print(
+                f"warning: {raster.path}: {found[1]:.1%} of the pixels are exactly {value}, which the file does not "
+                f"declare as nodata; if they are missing, give --nodata{k}={value}",
+                file=sys.stderr,
+            )
+    return pair
 
 
 def choose_device(name: str) -> str:

@@ -8,11 +8,20 @@ from pathlib import Path
 
 from kornia_tar import __version__
 from kornia_tar.cli.command import AddCommand
-from kornia_tar.cli.options import add_pair, add_registrar, make_matcher, make_registrar, stretched
+from kornia_tar.cli.options import (
+    add_georeference,
+    add_pair,
+    add_registrar,
+    make_matcher,
+    make_registrar,
+    read_pair,
+    stretched,
+)
 from kornia_tar.cli.outcome import tell
 from kornia_tar.files import output_folder
+from kornia_tar.outputs.ground import ground_report
 from kornia_tar.outputs.results import write_results
-from kornia_tar.raster import read_image
+from kornia_tar.registration import register_georeferenced
 
 
 def add(command: AddCommand) -> None:
@@ -24,17 +33,23 @@ def add(command: AddCommand) -> None:
     add_pair(parser)
     parser.add_argument("-o", "--out", type=Path, required=True, help="folder for the results; made when missing")
     add_registrar(parser)
+    add_georeference(parser)
 
 
 def _do(a: argparse.Namespace) -> int:
-    first, second = read_image(a.image0), read_image(a.image1)
+    first, second = read_pair(a.image0, a.image1, a.nodata0, a.nodata1)
     matcher, out = make_matcher(a.weights, a.device, a.threads, a.bank), output_folder(a.out)
     (grey0, modality0), (grey1, modality1) = stretched(first, second, a.modality0, a.modality1)
     started = time.perf_counter()
-    outcome = make_registrar(matcher, a.model, a.rotations)(grey0, grey1, first.mask, second.mask, modality0, modality1)
+    outcome, search = register_georeferenced(
+        make_registrar(matcher, a.model, a.rotations), first, second, grey0, grey1, modality0, modality1,
+        radius=a.search_radius, use=not a.no_georeference,
+    )  # fmt: skip
     seconds = time.perf_counter() - started
     outcome = outcome.confident(a.threshold)
-    report = {"image0": str(a.image0), "image1": str(a.image1), **outcome.report(), "seconds": round(seconds, 2),
+    ground = ground_report(outcome, first, second)
+    report = {"image0": str(a.image0), "image1": str(a.image1), **outcome.report(), **ground,
+              "search": search._asdict(), "seconds": round(seconds, 2),
               "weights": str(a.weights), "kornia_tar": __version__}  # fmt: skip
     write_results(out, outcome, report, first, second, grey1)
-    return tell(outcome, out, seconds)
+    return tell(outcome, out, seconds, ground, search)

@@ -44,11 +44,13 @@ def draw_quicklook(
     *,
     confidence: ArrayLike | None = None,
     valid: NDArray[np.bool_] | None = None,
+    before: tuple[NDArray[np.uint8], NDArray[np.bool_]] | None = None,
 ) -> NDArray[np.uint8]:
     """Draw before, after, checkerboard and match lines on one sheet.
 
     The overlays show the optical image in cyan and the SAR image in red: what agrees turns grey or white, and
-    what does not shows coloured fringes. "Before" lays the SAR image pixel on pixel, from the top-left corner.
+    what does not shows coloured fringes. "Before" lays the SAR image pixel on pixel, from the top-left corner,
+    where nothing else is told.
 
     Args:
         optical: (H, W) or (H, W, 3) uint8, image0.
@@ -60,6 +62,8 @@ def draw_quicklook(
         caption: lines for the head; the first one is set larger.
         confidence: (N,) in [0, 1]; colours the inliers, and picks those drawn where there are too many.
         valid: (H, W) bool, where ``registered`` holds data; elsewhere the optical image alone is shown.
+        before: (H, W) or (H, W, 3) uint8, image1 in image0's frame by the files' georeferences, and (H, W) bool, where
+            it holds data.
 
     Returns:
         (rows, columns, 3) uint8 RGB; the width is fixed, the height follows the shape of the images.
@@ -78,9 +82,10 @@ def draw_quicklook(
         )
     shown = np.ones(image0.shape[:2], dtype=bool) if valid is None else valid
 
-    naive, covered = _pasted(image1, image0.shape[:2])
+    naive, covered = _pasted(image1, image0.shape[:2]) if before is None else (to_rgb(before[0]), before[1])
+    start = "Before" if before is None else "By the georeferences"
     panels = [
-        ("Before · optical cyan, SAR red", _overlay(image0, naive, covered)),
+        (f"{start} · optical cyan, SAR red", _overlay(image0, naive, covered)),
         ("After", _overlay(image0, warped, shown)),
         ("Checkerboard", _checkerboard(image0, warped, shown)),
     ]

@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 
 from kornia_tar.files import write_json
 from kornia_tar.geometry import Transform, valid_mask, warp_image
+from kornia_tar.outputs.ground import claimed_transform, map_coordinates
 from kornia_tar.outputs.matches import write_matches
 from kornia_tar.outputs.quicklook import draw_quicklook
 from kornia_tar.outputs.registered import write_registered
@@ -61,11 +62,12 @@ def write_results(
         }  # fmt: skip
         if outcome.matrix is not None:
             arrays["matrix"] = outcome.matrix
+        arrays |= map_coordinates(m, first, second)
         write_matches(aside / "matches.h5", arrays)
         sheet = draw_quicklook(
             to_rgb8(first), grey1, warp_image(grey1, transform, first.size), m.points0, m.points1, outcome.inliers,
             _caption(outcome, headline or f"{first.path.name} and {second.path.name}"), confidence=m.confidence,
-            valid=valid,
+            valid=valid, before=_by_georeferences(first, second, grey1),
         )  # fmt: skip
         write_image(aside / "quicklook.png", sheet)
         write_json(aside / "report.json", report)
@@ -76,6 +78,16 @@ def write_results(
                 (out / name).unlink(missing_ok=True)
     finally:
         shutil.rmtree(aside, ignore_errors=True)
+
+
+def _by_georeferences(
+    first: Raster, second: Raster, grey1: NDArray[np.uint8]
+) -> tuple[NDArray[np.uint8], NDArray[np.bool_]] | None:
+    """image1 in image0's frame as the georeferences have it, and where it holds data; None without both."""
+    claimed = claimed_transform(first, second)
+    if claimed is None:
+        return None
+    return warp_image(grey1, claimed, first.size), valid_mask(second.mask, claimed, first.size)
 
 
 def _caption(outcome: Registration, headline: str) -> list[str]:

@@ -24,14 +24,26 @@ class GeoProfile:
     """The georeference of a raster, as rasterio has it.
 
     Attributes:
-        crs: rasterio CRS (or anything it takes for one), or None.
-        transform: affine.Affine, pixel corner (column, row) -> map; see the module's convention.
+        crs: rasterio CRS (or anything it takes for one) of the transform or the GCPs, or None.
+        transform: affine.Affine, pixel corner (column, row) -> map; see the module's convention. None where GCPs or
+            RPCs take its place.
         nodata: the value that marks missing pixels, or None.
+        gcps: rasterio GroundControlPoints, whose rows and columns count from the first pixel's corner, too.
+        rpcs: rasterio RPC, or None.
     """
 
     crs: Any
     transform: Any
     nodata: float | None = None
+    gcps: tuple[Any, ...] = ()
+    rpcs: Any = None
+
+    @property
+    def kind(self) -> str | None:
+        """What tells where the pixels lie: "transform", "GCPs", "RPCs", or None."""
+        if self.transform is not None and not self.transform.is_identity:
+            return "transform"
+        return "GCPs" if self.gcps else "RPCs" if self.rpcs is not None else None
 
 
 @dataclass(frozen=True)

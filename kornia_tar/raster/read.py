@@ -12,6 +12,7 @@ import warnings
 import zlib
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -23,6 +24,7 @@ from PIL import Image, ImageOps
 from kornia_tar.conventions import MIN_SIDE
 from kornia_tar.files import one_line
 from kornia_tar.raster.image import MAX_PIXELS, NEEDS_GEO, TIFF_SUFFIXES, GeoProfile, Raster
+from kornia_tar.raster.nodata import holds, is_fill
 
 _GEO_SUFFIXES = {*TIFF_SUFFIXES, ".vrt", ".img", ".jp2"}
 
@@ -30,7 +32,7 @@ _GEO_SUFFIXES = {*TIFF_SUFFIXES, ".vrt", ".img", ".jp2"}
 _GEO_TAGS = (33550, 33922, 34264)  # GeoTIFF pixel scale, tie points, transformation
 
 
-def read_image(path: str | os.PathLike[str], *, max_pixels: int | None = None) -> Raster:
+def read_image(path: str | os.PathLike[str], *, max_pixels: int | None = None, nodata: float | None = None) -> Raster:
     """Read GeoTIFF, VRT, ERDAS Imagine and JPEG 2000 by rasterio, everything else (PNG, JPEG, WebP ...) by Pillow.
 
     Without rasterio a TIFF that carries no georeference is read by Pillow. EXIF orientation is applied.
@@ -38,13 +40,15 @@ def read_image(path: str | os.PathLike[str], *, max_pixels: int | None = None) -
     Args:
         path: the file.
         max_pixels: refuse larger images; default the environment's KORNIA_TAR_MAX_PIXELS, else :data:`MAX_PIXELS`.
+        nodata: a value that marks missing pixels, beside or in place of the one that the file declares.
 
     Returns:
         Pixels, mask and georeference.
 
     Raises:
         FileNotFoundError: when there is no such file.
-        ValueError: when it is no image, is cut short, has a side below 32 pixels or no valid pixel, or is too large.
+        ValueError: when it is no image, is cut short, has a side below 32 pixels or no valid pixel, is too large, or
+            cannot hold ``nodata``.
         ImportError: when it is a georeferenced file and rasterio is absent.
     """
     path = Path(path)
@@ -55,6 +59,16 @@ def read_image(path: str | os.PathLike[str], *, max_pixels: int | None = None) -
     pixels, mask, profile = (_read_rasterio if by_rasterio else _read_pillow)(path, limit)
     if np.iscomplexobj(pixels):
         pixels = np.abs(pixels)
+    if nodata is not None and not holds(pixels.dtype, nodata):
+        raise ValueError(f"{path}: holds {pixels.dtype}, which never is {nodata:g}: give the nodata value that it has")
+    declared = None if profile is None else profile.nodata
+    for value in (nodata, declared):
+        if value is None:
+            continue
+        missing = is_fill(pixels, value)
+        mask = mask & ~(missing if pixels.ndim == 2 else missing.any(axis=-1))
+    if profile is not None and nodata is not None:
+        profile = replace(profile, nodata=nodata)
     if pixels.dtype.kind == "f":
         finite = np.isfinite(pixels)
         mask = mask & (finite if pixels.ndim == 2 else finite.all(axis=-1))
@@ -145,8 +159,13 @@ def _read_rasterio(path: Path, limit: int) -> tuple[NDArray[Any], NDArray[np.boo
                 bands = [i for i, kind in kinds if kind != ColorInterp.alpha] or [1]
                 pixels = np.moveaxis(file.read(bands), 0, -1)
                 mask = (file.read_masks(bands) > 0).all(axis=0)
-                profile = GeoProfile(file.crs, file.transform, file.nodata)
+                nodata = file.nodata if file.nodata is not None and holds(file.dtypes[0], file.nodata) else None
+                gcps, gcps_crs = file.gcps
+                profile = GeoProfile(file.crs, file.transform, nodata, rpcs=file.rpcs)
+                if profile.kind != "transform" and (gcps or file.rpcs is not None):
+                    crs = gcps_crs if gcps else file.crs
+                    profile = replace(profile, crs=crs, transform=None, gcps=tuple(gcps))
     except rasterio.errors.RasterioError as error:
         raise ValueError(f"{path}: cannot be read as an image ({one_line(error)})") from error
-    plain = profile.crs is None and profile.transform.is_identity and profile.nodata is None
+    plain = profile.kind is None and profile.crs is None and profile.nodata is None
     return pixels[..., 0] if pixels.shape[-1] == 1 else pixels, mask, None if plain else profile

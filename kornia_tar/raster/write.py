@@ -55,7 +55,7 @@ def _write_geotiff(path: Path, pixels: NDArray[Any], profile: GeoProfile | None)
     import rasterio
 
     bands = pixels[..., None] if pixels.ndim == 2 else pixels
-    georeference = {} if profile is None else {k: v for k, v in vars(profile).items() if v is not None}
+    georeference = {} if profile is None else {k: v for k, v in vars(profile).items() if v is not None and v != ()}
     with replacing(path) as temporary, warnings.catch_warnings():
         warnings.simplefilter("ignore", rasterio.errors.NotGeoreferencedWarning)
         try:

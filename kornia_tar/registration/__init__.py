@@ -3,10 +3,11 @@
 from kornia_tar.registration.acceptance import AcceptanceConfig, TransformLimits, VerificationConfig
 from kornia_tar.registration.config import AlignmentConfig, RegistrarConfig, SearchConfig
 from kornia_tar.registration.guided import GuidedMatcher
+from kornia_tar.registration.prior import Search, register_georeferenced
 from kornia_tar.registration.registrar import Registrar
 from kornia_tar.registration.result import Registration
 
 __all__ = [
     "AcceptanceConfig", "AlignmentConfig", "GuidedMatcher", "Registrar", "RegistrarConfig", "Registration",
-    "SearchConfig", "TransformLimits", "VerificationConfig",
+    "Search", "SearchConfig", "TransformLimits", "VerificationConfig", "register_georeferenced",
 ]  # fmt: skip

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass, field
 
 from kornia_tar.conventions import MIN_SIDE
@@ -20,6 +21,7 @@ class SearchConfig:
     inlier_threshold: float = 6.0  # wide, for a similarity knows neither shear nor perspective
     candidates: int = 3  # of one scale's rotations, that the second look is asked about at half the size
     sure_agreement: float = 0.6  # mean confidence of the second look: no further pose is tried
+    near: float = math.inf  # px of image0: images of one grid, which lie on each other to within this
 
     def __post_init__(self) -> None:
         if self.rotations not in (1, 4, 8):

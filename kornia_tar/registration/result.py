@@ -77,6 +77,7 @@ class Registration:
             "reasons": list(self.reasons),
             "model": self.model,
             "matrix": self.matrix,
+            "field": None if self.field is None else Transform(np.eye(3), self.field).to_dict()["field"],
             "rotation_degrees": parts and parts.rotation_degrees,
             "scale": parts and parts.scale,
             "probability": self.probability,

@@ -8,12 +8,14 @@ scale: it warps by their matches, and its confidence tells a true pose from a ch
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator
 from typing import NamedTuple
 
+import numpy as np
 import torch
 
-from kornia_tar.conventions import MIN_SIDE
+from kornia_tar.conventions import CELL, MIN_SIDE
 from kornia_tar.geometry import FloatArray, TransformModel, compose, fit_transform, invert, transform_points
 from kornia_tar.network.net import Matches
 from kornia_tar.raster.view import MaskedImage
@@ -60,6 +62,7 @@ class _Search:
         small0, self.to_small0 = first.reduced(config.search.side)
         small1, self.to_small1 = second.reduced(config.search.side)
         self._small0, self._small1 = small0, small1
+        self._near = config.search.near * max(small0.size) / max(first.size) + CELL
         self._full, self._half = (_Pair(small0, small1, encoder, shrink) for shrink in (1, 2))
 
     def best(self) -> PoseCandidate | None:
@@ -72,7 +75,7 @@ class _Search:
             if not self._encoder.looks_twice:
                 candidates = candidates[:1]
             else:
-                nearer = [self._look_again(one, self._half) for one in candidates[: self._rules.candidates]]
+                nearer = [self._look_again(one, self._half) for one in candidates]
                 candidates = [self._look_again(one, self._full) for one in sorted(nearer, key=_evidence)[-1:]]
             for one in candidates:
                 best = one if best is None or _evidence(one) > _evidence(best) else best
@@ -97,12 +100,17 @@ class _Search:
 
     def _poses(self, shrunk: _ScaledPair, rotations: range) -> list[_Candidate]:
         """Fits to the matches at each rotation, those with the most inliers first, and the matches."""
-        found = []
+        found, here = [], list[_Candidate]()
         for degrees in rotations:
             turned, upright = shrunk.view1.turned(degrees)
             matches = self._encoder.match(shrunk.features0, self._encoder.encode(turned))
             matches = _moved(matches, invert(shrunk.to_view0), compose(upright, invert(shrunk.to_view1)))
             points0, points1 = (t.cpu().double().numpy() for t in matches[:2])
+            if math.isfinite(self._near):
+                kept = torch.from_numpy(np.linalg.norm(points1 - points0, axis=1) <= self._near)
+                matches = Matches(*(t[kept.to(t.device)] for t in matches))
+                points0, points1 = points0[kept], points1[kept]
+                here = [_Candidate(PoseCandidate(0.0, degrees, shrunk.scale, np.eye(3)), matches)]
             keep = (matches.confidence >= self._rules.min_confidence).cpu().numpy()
             threshold = self._rules.inlier_threshold * max(1.0, shrunk.scale)
             fit = fit_transform(points0[keep], points1[keep], model="similarity", threshold=threshold)
@@ -111,7 +119,7 @@ class _Search:
             pose = PoseCandidate(float(fit.inliers.sum()), degrees, shrunk.scale, fit.matrix)
             found.append(_Candidate(pose, matches))
         found.sort(key=_evidence, reverse=True)
-        return found
+        return found[: self._rules.candidates] + here
 
     def _look_again(self, one: _Candidate, pair: _Pair) -> _Candidate:
         """Ask the second look about a pose, and fit the transform to its matches; no evidence where none fits."""

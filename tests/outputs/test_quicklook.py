@@ -50,6 +50,18 @@ def test_matches_and_their_colours_show():
     assert not np.array_equal(good, draw([True, True], [0.1, 0.1]))
 
 
+def test_what_the_georeferences_say_takes_the_place_of_pixel_on_pixel():
+    optical, sar = np.full((100, 100), 128, np.uint8), np.zeros((100, 100), np.uint8)
+    points = np.zeros((0, 2))
+
+    def draw(**options):
+        return draw_quicklook(optical, sar, optical, points, points, [], **options)
+
+    moved = draw(before=(np.full((100, 100), 250, np.uint8), np.ones((100, 100), bool)))
+    changed = (moved != draw()).any(-1).nonzero()
+    assert moved[changed].astype(int)[..., 0].max() >= 240 and changed[1].max() < moved.shape[1] / 2
+
+
 def test_wrong_input_is_named():
     flat = np.zeros((50, 60), np.uint8)
     none = np.zeros((0, 2))

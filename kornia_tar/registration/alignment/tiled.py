@@ -7,10 +7,11 @@ from collections.abc import Sequence
 from dataclasses import replace
 from itertools import pairwise
 
+import numpy as np
 import torch
 from torch import Tensor
 
-from kornia_tar.conventions import CELL, MODALITIES
+from kornia_tar.conventions import CELL, MIN_SIDE, MODALITIES
 from kornia_tar.geometry import FloatArray
 from kornia_tar.matching.matcher import TARMatcher
 from kornia_tar.network.net import Frame, ImageFeatures, Matches, modality_weights
@@ -90,7 +91,7 @@ class TileEncoder:
         """
         warped = second.warped(matrix, first.size)
         parts: list[tuple[DisplacementMaps, DisplacementMaps]] = []
-        cuts, generator = tiles(first.size, self._tile), torch.Generator().manual_seed(0)
+        cuts, generator = _shown_tiles(first, self._tile), torch.Generator().manual_seed(0)
         quota = -(-self._max_cells // (2 * len(cuts)))
         down, across = (_territories([cut[axis] for cut in cuts]) for axis in (0, 1))
         for rows, columns in cuts:
@@ -131,7 +132,7 @@ class TileEncoder:
         if net.second_look is None:
             return math.nan
         warped = second.warped(matrix, first.size)
-        cuts = [cut for cut in tiles(first.size, self._tile) if (first.mask[cut] & warped.mask[cut]).any()]
+        cuts = [cut for cut in _shown_tiles(first, self._tile) if (first.mask[cut] & warped.mask[cut]).any()]
         sure = [torch.zeros(0)]
         for rows, columns in cuts[:: -(-len(cuts) // WITNESS_TILES) or 1]:
             corner = rows.start, columns.start
@@ -145,6 +146,21 @@ class TileEncoder:
         weight = next(self._matcher.parameters())
         image = torch.from_numpy(view.image)[None, None].to(weight.device, weight.dtype)
         return image, None if view.mask.all() else torch.from_numpy(view.mask)[None].to(weight.device)
+
+
+def _shown_tiles(view: MaskedImage, side: int) -> list[tuple[slice, slice]]:
+    """Tiles over the part of an image that shows something, so that a wide margin costs nothing."""
+    bounds = []
+    for axis, length in ((1, view.size[0]), (0, view.size[1])):
+        shown = np.flatnonzero(view.mask.any(axis=axis))
+        low, high = (int(shown[0]), int(shown[-1]) + 1) if len(shown) else (0, length)
+        low = max(0, min(low, length - MIN_SIDE))
+        bounds.append((low, max(high, low + MIN_SIDE)))
+    (top, bottom), (left, right) = bounds
+    return [
+        (slice(top + rows.start, top + rows.stop), slice(left + columns.start, left + columns.stop))
+        for rows, columns in tiles((bottom - top, right - left), side)
+    ]
 
 
 def _territories(cuts: Sequence[slice]) -> dict[int, tuple[float, float]]:

@@ -1,0 +1,90 @@
+"""What a registration says in metres and in map coordinates, where the files have a georeference."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+
+from kornia_tar.geometry import PointMatches, Transform, decompose
+from kornia_tar.raster import Georeference, Raster, pixel_map
+from kornia_tar.raster.georeference import mean_distance, metres, reproject
+from kornia_tar.raster.resample import smooth_transform
+from kornia_tar.registration.result import Registration
+
+
+def georeference_of(raster: Raster) -> Georeference | None:
+    """Take an image's georeference, if it has one that can be used."""
+    try:
+        return Georeference.of(raster)
+    except ValueError:
+        return None
+
+
+def claimed_transform(first: Raster, second: Raster) -> Transform | None:
+    """Give image0 → image1 as the two georeferences have it; None without both, or where they say nothing."""
+    one, other = georeference_of(first), georeference_of(second)
+    if one is None or other is None:
+        return None
+    try:
+        return smooth_transform(pixel_map(one, other), first.size)
+    except ValueError:  # image0 reaches beyond image1's map projection
+        return None
+
+
+def ground_report(outcome: Registration, first: Raster, second: Raster) -> dict[str, Any]:
+    """Say a registration in metres on the ground; None for what cannot be said.
+
+    Args:
+        outcome: of image0 and image1.
+        first: image0.
+        second: image1.
+
+    Returns:
+        plain values for JSON: ``gsd0_metres`` and ``gsd1_metres``, [along x, along y] in the middle of either image;
+        ``shift_metres``, how far image1's georeference is off by image0's, {"east", "north"}, where the inliers are;
+        ``error_estimate_metres``.
+    """
+    georeferences = georeference_of(first), georeference_of(second)
+    distances = [None if g is None else g.ground_distance() for g in georeferences]
+    shift = error = None
+    transform = outcome.transform
+    if transform is not None:
+        inliers = outcome.matches.points0[outcome.inliers]
+        middle = np.array([(first.size[1] - 1) / 2, (first.size[0] - 1) / 2])
+        at = inliers.mean(axis=0) if len(inliers) else middle
+        if georeferences[0] is not None and georeferences[1] is not None:
+            way = metres(georeferences[0].to_lonlat(at), georeferences[1].to_lonlat(transform(at)))[0]
+            shift = {"east": float(way[0]), "north": float(way[1])} if np.isfinite(way).all() else None
+        if distances[1] is not None:
+            error = outcome.error_estimate * mean_distance(distances[1])
+        elif distances[0] is not None:
+            scale = decompose(transform.matrix, at=(float(at[0]), float(at[1]))).scale
+            error = outcome.error_estimate / scale * mean_distance(distances[0])
+    return {
+        "gsd0_metres": distances[0] and list(distances[0]),
+        "gsd1_metres": distances[1] and list(distances[1]),
+        "shift_metres": shift,
+        "error_estimate_metres": error,
+    }
+
+
+def map_coordinates(matches: PointMatches, first: Raster, second: Raster) -> dict[str, Any]:
+    """Give tie points in map coordinates.
+
+    Args:
+        matches: of image0 and image1.
+        first: image0.
+        second: image1.
+
+    Returns:
+        nothing where image0 has no georeference. Else ``map0`` (N, 2), where it puts ``keypoints0``; ``map_crs``, the
+        reference system; and where image1 has one, too, ``map1`` (N, 2), where that one puts ``keypoints1``.
+    """
+    reference, other = georeference_of(first), georeference_of(second)
+    if reference is None:
+        return {}
+    told = {"map0": reference.to_map(matches.points0), "map_crs": reference.crs.to_string()}
+    if other is not None:
+        told["map1"] = reproject(other.to_map(matches.points1), other.crs, reference.crs)
+    return told

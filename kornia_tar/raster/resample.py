@@ -1,0 +1,107 @@
+"""Bring an image to another grid by any smooth map, low-pass filtered where it is the finer one."""
+
+from __future__ import annotations
+
+import math
+
+import cv2
+import numpy as np
+from numpy.typing import NDArray
+
+from kornia_tar.geometry import DisplacementField, FloatArray, Transform, valid_mask, warp_image
+from kornia_tar.geometry.transform import PointMap
+from kornia_tar.raster.view import MaskedImage
+
+NODES = 64  # of a map's field along the longer side: georeferences bend by metres over a whole image
+BLUR_FROM = 1.2  # source pixels for one of the target, from which sampling would alias
+MARGIN = 4  # px around the window that is read, beyond the filter's reach
+
+
+def smooth_transform(points: PointMap, size: tuple[int, int], spacing: float = math.inf) -> Transform:
+    """Describe a smooth map over an image of ``size`` (H, W) by a matrix and a field with nodes few enough for it.
+
+    Args:
+        points: the map, (N, 2) px → (N, 2) px.
+        size: of the image it leads from.
+        spacing: px between nodes, at most.
+
+    Raises:
+        ValueError: a map that is not finite all over the image, or degenerate.
+    """
+    return Transform.of(points, size, min(spacing, max(16.0, max(size) / NODES)))
+
+
+def resample(view: MaskedImage, points: PointMap, size: tuple[int, int]) -> MaskedImage:
+    """Bring an image to a grid of ``size`` (H, W).
+
+    Only the window that the grid shows is touched. Where it has more pixels than the grid it is averaged over areas
+    first, along either axis on its own; what is missing does not bleed into what is not.
+
+    Args:
+        view: the image.
+        points: the map, (N, 2) px of the grid → (N, 2) px of the image.
+        size: of the grid.
+
+    Returns:
+        the image on the grid; all missing where the grid shows none of it.
+
+    Raises:
+        ValueError: a map that is not finite all over the grid, or degenerate.
+    """
+    way = smooth_transform(points, size)
+    x, y = np.meshgrid(np.linspace(0, size[1] - 1, 65), np.linspace(0, size[0] - 1, 65))
+    seen, scale = way(np.stack([x.ravel(), y.ravel()], 1)), _scale(way, size)
+    reach = MARGIN + 4 * np.maximum(scale, 1)
+    low = np.maximum(np.floor(seen.min(0) - reach), 0).astype(int)
+    high = np.minimum(np.ceil(seen.max(0) + reach) + 1, view.size[::-1]).astype(int)
+    if (high <= low).any():
+        return MaskedImage(np.zeros(size, np.float32), np.zeros(size, bool), view.modality)
+    part = view.cut(slice(low[1], high[1]), slice(low[0], high[0]))
+    steps = np.maximum(1, np.minimum((scale / 1.5).astype(int), np.array(part.size[::-1]) // 2))
+    image, mask = _filtered(*_averaged(part.image, part.mask, steps), scale / steps)
+    there = _in_units(way, low + (steps - 1) / 2, steps)
+    return MaskedImage(warp_image(image, there, size), valid_mask(mask, there, size), view.modality)
+
+
+def _scale(way: Transform, size: tuple[int, int]) -> FloatArray:
+    """(2,): pixels of the source, along its x and its y, that one of the grid covers in the middle."""
+    x, y = (size[1] - 1) / 2, (size[0] - 1) / 2
+    ends = way(np.array([[x + 0.5, y], [x, y + 0.5], [x - 0.5, y], [x, y - 0.5]]))
+    return np.asarray(np.linalg.norm(ends[:2] - ends[2:], axis=0))
+
+
+def _averaged(
+    image: NDArray[np.float32], mask: NDArray[np.bool_], steps: NDArray[np.int_]
+) -> tuple[NDArray[np.float32], NDArray[np.bool_]]:
+    """Means over blocks of ``steps`` (x, y) valid pixels; a block of which less than half is valid is missing."""
+    if (steps == 1).all():
+        return image, mask
+    columns, rows = image.shape[1] // steps[0], image.shape[0] // steps[1]
+    cut = slice(0, rows * steps[1]), slice(0, columns * steps[0])
+    total, share = (
+        cv2.resize(part[cut], (int(columns), int(rows)), interpolation=cv2.INTER_AREA)
+        for part in (np.where(mask, image, 0).astype(np.float32), mask.astype(np.float32))
+    )
+    valid = share >= 0.5
+    return np.where(valid, total / np.maximum(share, 1e-3), 0).astype(np.float32), valid
+
+
+def _filtered(
+    image: NDArray[np.float32], mask: NDArray[np.bool_], scale: FloatArray
+) -> tuple[NDArray[np.float32], NDArray[np.bool_]]:
+    """Blurred by what bilinear sampling at every ``scale``-th (x, y) pixel needs; the mask stays."""
+    if (scale <= BLUR_FROM).all():
+        return image, mask
+    sigma = [0.5 * math.sqrt(s**2 - 1) if s > BLUR_FROM else 0.01 for s in scale]
+    total, share = (
+        cv2.GaussianBlur(part, (0, 0), sigmaX=sigma[0], sigmaY=sigma[1])
+        for part in (np.where(mask, image, 0).astype(np.float32), mask.astype(np.float32))
+    )
+    return np.where(mask, total / np.maximum(share, 1e-3), 0).astype(np.float32), mask
+
+
+def _in_units(way: Transform, origin: FloatArray, steps: NDArray[np.int_]) -> Transform:
+    """The map in pixels of the averaged part: (x - origin) / steps."""
+    unit = np.array([[1 / steps[0], 0, -origin[0] / steps[0]], [0, 1 / steps[1], -origin[1] / steps[1]], [0, 0, 1]])
+    field = way.field and DisplacementField(way.field.origin, way.field.spacing, way.field.shift / steps)
+    return Transform(unit @ way.matrix, field)

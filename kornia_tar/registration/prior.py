@@ -1,0 +1,178 @@
+"""The georeference as a prior: register near where two files say that they lie, and everywhere where that fails.
+
+image1 is brought to image0's grid by what both georeferences claim; the registrar looks for the small transform that
+remains; the two are composed. Flip, turn, scale and map projection are the georeference's matter: acceptance judges
+what remains alone. A georeference may be wrong by more than the search radius, or altogether: then both images are
+registered as if they had none.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import replace
+from typing import Any, Literal, NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+
+from kornia_tar.geometry import DisplacementField, Transform, compose, decompose
+from kornia_tar.raster import Raster
+from kornia_tar.raster.georeference import Georeference
+from kornia_tar.raster.resample import smooth_transform
+from kornia_tar.raster.view import MaskedImage
+from kornia_tar.registration.acceptance import reasons
+from kornia_tar.registration.common_grid import CommonGrid
+from kornia_tar.registration.registrar import Registrar
+from kornia_tar.registration.result import Registration
+
+MAX_TURN, MAX_STRETCH = 10.0, 1.25  # degrees and times, of what remains once the georeferences are undone
+MAX_SIDE = 2.0  # times the search's own side, for an image that covers a part of the grid
+
+
+class Search(NamedTuple):
+    """Which search led to a registration."""
+
+    kind: Literal["georeference", "full"]
+    why: str  # in words
+    radius: float | None  # m, of a search by the georeference
+
+
+def register_georeferenced(
+    registrar: Registrar,
+    first: Raster,
+    second: Raster,
+    grey0: NDArray[Any],
+    grey1: NDArray[Any],
+    modality0: str | None = "optical",
+    modality1: str | None = "sar",
+    radius: float | None = None,
+    use: bool = True,
+) -> tuple[Registration, Search]:
+    """Register two images, by their georeferences where both have one, else by their pixels alone.
+
+    Args:
+        registrar: how, and what to trust.
+        first: image0, for its georeference and mask.
+        second: image1.
+        grey0: (H0, W0) uint8 or float in [0, 1], image0 as the matcher sees it.
+        grey1: (H1, W1), likewise.
+        modality0: "optical", "sar", or None to infer it.
+        modality1: likewise.
+        radius: m, how far image1 may lie from where its georeference says; None for one that fits the data.
+        use: False leaves georeferences aside.
+
+    Returns:
+        the registration, in the pixels of both images, and the search that led to it. Of two refusals, the one whose
+        cells agree by more.
+
+    Raises:
+        ValueError: a radius that is not positive; an image that does not fit, named.
+    """
+    if radius is not None and not 0 < radius < math.inf:
+        raise ValueError(f"the search radius is {radius} m; it must be a positive number of metres")
+    full = lambda: registrar(grey0, grey1, first.mask, second.mask, modality0, modality1)  # noqa: E731
+    if not use:
+        return full(), Search("full", "georeferences were left aside", None)
+    if missing := _missing(first, second):
+        return full(), Search("full", missing, None)
+    try:
+        grid = CommonGrid.of(Georeference.of(first), Georeference.of(second), radius)
+        views = grid.views(
+            MaskedImage.of(grey0, first.mask, modality0, "image0"),
+            MaskedImage.of(grey1, second.mask, modality1, "image1"),
+        )
+    except ValueError as error:
+        return full(), Search("full", f"{error}; searched without them", None)
+    near = _near(registrar, grid, views)
+    within = f"within {grid.radius:.0f} m of where the georeferences say"
+    if near.registered:
+        return near, Search("georeference", f"found {within}", grid.radius)
+    anywhere = full()
+    if anywhere.registered:
+        why = f"refused {within} ({'; '.join(near.reasons)}), found without them"
+        return anywhere, Search("full", why, grid.radius)
+    why = f"refused {within}, and without them"
+    if near.log_likelihood_gain >= anywhere.log_likelihood_gain:
+        return near, Search("georeference", why, grid.radius)
+    return anywhere, Search("full", why, grid.radius)
+
+
+def _missing(first: Raster, second: Raster) -> str | None:
+    """Say which image has no georeference that can be used."""
+    told = []
+    for name, raster in (("image0", first), ("image1", second)):
+        try:
+            Georeference.of(raster)
+        except ValueError as error:
+            told.append(f"{name} {error}")
+    return "; ".join(told) or None
+
+
+def _near(registrar: Registrar, grid: CommonGrid, views: tuple[MaskedImage, MaskedImage]) -> Registration:
+    """Register on the common grid, near the identity; the outcome in the images' own pixels."""
+    view0, view1 = views
+    search = registrar.config.search
+    wide = min(MAX_SIDE, max(1.0, 0.5 / grid.share))  # a chip must not shrink to a few cells
+    config = replace(
+        registrar.config,
+        search=replace(
+            search, rotations=1, scales=(1.0,), side=round(search.side * wide), near=grid.radius / grid.distance
+        ),
+    )
+    outcome = Registrar(registrar.matcher, config)(
+        view0.image, view1.image, view0.mask, view1.mask, view0.modality, view1.modality
+    )
+    if outcome.transform is None:
+        return outcome
+    strays = _strays(outcome.transform, grid)
+    return _in_pixels(
+        replace(outcome, registered=outcome.registered and not strays, reasons=outcome.reasons + strays), grid
+    )
+
+
+def _strays(transform: Transform, grid: CommonGrid) -> tuple[str, ...]:
+    """Say where what remains is more than two georeferences differ by."""
+    middle = np.array([[(grid.size[1] - 1) / 2, (grid.size[0] - 1) / 2]])
+    shift = float(np.linalg.norm(transform(middle) - middle)) * grid.distance
+    parts = decompose(transform.matrix, at=(float(middle[0, 0]), float(middle[0, 1])))
+    return reasons(
+        (
+            shift <= grid.radius,
+            f"the images fit {shift:.0f} m from where the georeferences say, beyond the search radius of "
+            f"{grid.radius:.0f} m: give a larger one",
+        ),
+        (
+            abs(parts.rotation_degrees) <= MAX_TURN,
+            f"the images are turned by {parts.rotation_degrees:.0f}° against their georeferences, at most "
+            f"{MAX_TURN:.0f}° is allowed",
+        ),
+        (
+            1 / MAX_STRETCH <= parts.scale <= MAX_STRETCH,
+            f"the scale is {parts.scale:.2f} times what the georeferences say, at most {MAX_STRETCH} is allowed",
+        ),
+    )
+
+
+def _in_pixels(outcome: Registration, grid: CommonGrid) -> Registration:
+    """Compose what was found on the grid with what the georeferences claim."""
+    assert outcome.transform is not None
+    rest, size0, size1 = outcome.transform, grid.first.size, grid.second.size
+    there = lambda points: grid.to_second(rest(points))  # noqa: E731
+    # Over the grid alone: elsewhere image0 may reach to where image1's map projection knows nothing.
+    whole = smooth_transform(there, grid.size, math.inf if rest.field is None else min(rest.field.spacing))
+    field, scale = whole.field, grid.to_grid[[0, 1], [0, 1]]
+    if field is not None:
+        origin, spacing = (np.array(field.origin) - grid.to_grid[:2, 2]) / scale, np.array(field.spacing) / scale
+        field = DisplacementField(
+            (float(origin[0]), float(origin[1])), (float(spacing[0]), float(spacing[1])), field.shift
+        )
+    finer, m = grid.finer, outcome.matches
+    matches = replace(m, points0=grid.to_first(m.points0), points1=grid.to_second(m.points1), std=m.stated_std * finer)
+    kept = np.isfinite(matches.points1).all(axis=1)
+    for points, size in ((matches.points0, size0), (matches.points1, size1)):
+        kept &= ((points >= -0.5) & (points <= np.array(size[::-1]) - 0.5)).all(axis=1)
+    return replace(
+        outcome, matrix=compose(grid.to_grid, whole.matrix), field=field,
+        matches=matches.chosen(kept), inliers=outcome.inliers[kept],
+        rmse=outcome.rmse * finer, corner_std=outcome.corner_std * finer, disagreement=outcome.disagreement * finer,
+    )  # fmt: skip
