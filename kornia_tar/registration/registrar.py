@@ -31,6 +31,7 @@ from kornia_tar.geometry import (
     transform_points,
 )
 from kornia_tar.matching.matcher import TARMatcher
+from kornia_tar.raster.graphics import without_shared_graphics
 from kornia_tar.raster.view import Mask, MaskedImage, scale_at
 from kornia_tar.registration.alignment.evidence import DisplacementMaps, tie_points
 from kornia_tar.registration.alignment.fit import Alignment, align
@@ -100,10 +101,13 @@ class Registrar:
         Raises:
             TypeError, ValueError: an image or mask that does not fit, named.
         """
-        first = self._encoder.with_modality(MaskedImage.of(image0, mask0, modality0, "image0"), self.config.search.side)
-        second = self._encoder.with_modality(
-            MaskedImage.of(image1, mask1, modality1, "image1"), self.config.search.side
+        first, second = (
+            MaskedImage.of(image0, mask0, modality0, "image0"),
+            MaskedImage.of(image1, mask1, modality1, "image1"),
         )
+        if self.config.mask_graphics:
+            first, second = without_shared_graphics(first, second)
+        first, second = (self._encoder.with_modality(view, self.config.search.side) for view in (first, second))
         for name, view in (("image0", first), ("image1", second)):
             if view.flat:  # features of nothing but the frame would agree with each other
                 return self._failed(None, f"{name} is flat: all its valid pixels are alike")
@@ -141,6 +145,7 @@ class Registrar:
         return Registration(
             not reasons, reasons, matrix, self.config.model, matches, inliers,
             start.rotation, start.scale, found.log_likelihood_gain, rmse, std, disagreement,
+            trimmed_gain=found.trimmed_gain, block_agreement=found.block_agreement,
         )  # fmt: skip
 
     def _refined(

@@ -46,6 +46,8 @@ class Registration:
     corner_std: float  # px at the corners, from how much blocks of the image agree
     disagreement: float  # px at the corners, between what either image's cells say alone
     field: DisplacementField | None = None  # px of image1, what the ground adds to the matrix: relief, map projections
+    trimmed_gain: float = -math.inf  # nats per cell, as log_likelihood_gain, without the most telling fifth of the cells
+    block_agreement: float = 0.0  # share of 6×6 blocks over the overlap whose cells together gain
 
     @property
     def transform(self) -> Transform | None:
@@ -75,6 +77,8 @@ class Registration:
             "rotation_degrees": parts and parts.rotation_degrees,
             "scale": parts and parts.scale,
             "gain_nats_per_cell": self.log_likelihood_gain,
+            "trimmed_gain_nats_per_cell": self.trimmed_gain,
+            "block_agreement": self.block_agreement,
             "matches": len(self.matches),
             "inliers": int(self.inliers.sum()),
             "rmse_px": self.rmse,
