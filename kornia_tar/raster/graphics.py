@@ -130,7 +130,7 @@ def _frequent(values0: NDArray[np.uint8], values1: NDArray[np.uint8], tolerance:
     inner, area = _sums(counts, near), _sums(ones, near)
     expected = (_sums(counts, far) - inner) / (_sums(ones, far) - area) * area
     excess = np.where((inner >= LEAST_TONE) & (inner > 3 * expected + 10), inner - expected, 0)
-    pairs = []
+    pairs: list[tuple[int, int]] = []
     while len(pairs) < TONES and excess.max() > 0:
         row, column = np.unravel_index(excess.argmax(), excess.shape)
         pairs.append((int(row), int(column)))
@@ -188,7 +188,7 @@ def _frame(view: MaskedImage) -> Bools:
     frame = np.zeros(view.size, bool)
     for turned, part in ((view.image, frame), (view.image.T, frame.T)):
         same = np.ptp(turned, axis=1) <= BORDER / 255
-        for rows, step in ((np.arange(len(turned)), 1), (np.arange(len(turned))[::-1], -1)):
+        for rows in (np.arange(len(turned)), np.arange(len(turned))[::-1]):
             like = same[rows] & (np.abs(turned[rows, 0] - turned[rows[0], 0]) <= BORDER / 255)
             wide = len(like) if like.all() else int(like.argmin())
             if wide >= 2:

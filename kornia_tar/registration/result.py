@@ -46,7 +46,9 @@ class Registration:
     corner_std: float  # px at the corners, from how much blocks of the image agree
     disagreement: float  # px at the corners, between what either image's cells say alone
     field: DisplacementField | None = None  # px of image1, what the ground adds to the matrix: relief, map projections
-    trimmed_gain: float = -math.inf  # nats per cell, as log_likelihood_gain, without the most telling fifth of the cells
+    trimmed_gain: float = (
+        -math.inf
+    )  # nats per cell, as log_likelihood_gain, without the most telling fifth of the cells
     block_agreement: float = 0.0  # share of 6×6 blocks over the overlap whose cells together gain
 
     @property
