@@ -44,13 +44,13 @@ LEAST_TONE = 20  # pixels of a pair of tones
 WINDOW = 15  # px, in which outlines are compared
 AGREEMENT = 0.5  # of a window's outlines, the share that coincides
 LEAST = 10, 12  # px of coinciding outlines and ridges in a window
-RIDGE, RIDGE_WIDTH = 60, 5  # grey values above its surroundings, and px that a ridge is narrower than
+RIDGE, FAINT, RIDGE_WIDTH = 60, 40, 5  # grey values above its surroundings, at first and further along; px, its width
 PATCH, SAME, CONTRAST = 11, 0.85, 12  # px of a patch; correlation of its fine structure; its standard deviation
 FINE = 2.0  # px, sigma, of structure that is fine
 ALIGNED = 0.25  # median correlation of the ground's fine structure, above which the images show it alike
 TILE = 16  # px, in which that is measured
 BORDER = 3  # grey values that a row of a frame may vary
-WIDE = 9  # px, window of which graphics cover half where they are wide
+WIDE = 15  # px, window of which graphics cover half where they are wide
 REACH = 12  # px, how far away ground is looked for to fill a thin line
 MAX_RATIO = 4.0  # of two pictures' sizes that may carry the same graphics
 
@@ -142,26 +142,34 @@ def _frequent(values0: NDArray[np.uint8], values1: NDArray[np.uint8], tolerance:
 def _ridges(grey0: NDArray[np.uint8], grey1: NDArray[np.uint8], valid: Bools) -> Bools:
     """Thin lines that stand out, in both images at the same pixels, be they brighter or darker."""
     kernel, found = np.ones((RIDGE_WIDTH, RIDGE_WIDTH), np.uint8), np.zeros_like(valid)
-    out0, out1 = (
-        [(morphologyEx(grey, kind, kernel) > RIDGE) & valid for kind in (MORPH_TOPHAT, MORPH_BLACKHAT)]
-        for grey in (grey0, grey1)
+    heights0, heights1 = (
+        [morphologyEx(grey, kind, kernel) * valid for kind in (MORPH_TOPHAT, MORPH_BLACKHAT)] for grey in (grey0, grey1)
     )
-    for ridge0 in out0:
-        for ridge1 in out1:
-            found |= _coinciding(ridge0, ridge1, LEAST[1])
+    for high0 in heights0:
+        for high1 in heights1:
+            further = high0 > FAINT, high1 > FAINT
+            found |= _coinciding(high0 > RIDGE, high1 > RIDGE, LEAST[1], further)
     return found
 
 
-def _coinciding(part0: Bools, part1: Bools, least: int) -> Bools:
-    """Pixels of both parts around which the two coincide, and what they are connected to by weaker agreement."""
-    both = part0 & part1
-    count, union = _sums(both, WINDOW), _sums(part0 | part1, WINDOW)
+def _coinciding(part0: Bools, part1: Bools, least: int, further: tuple[Bools, Bools] | None = None) -> Bools:
+    """Find where two parts coincide, and what is connected to it by weaker agreement, or by that of ``further``."""
+    both, count, union = _overlap(part0, part1)
     sure = both & (count >= least) & (count >= AGREEMENT * union)
     if not sure.any():
         return sure
     likely = both & (count >= 0.6 * least) & (count >= 0.5 * AGREEMENT * union)
-    _, piece = connectedComponents(_dilated(likely, 3).astype(np.uint8), connectivity=8)
+    if further is not None:
+        both, count, union = _overlap(*further)
+        likely |= both & (count >= 0.6 * least) & (count >= 0.6 * AGREEMENT * union)
+    _, piece = connectedComponents(_dilated(likely, 5 if further else 3).astype(np.uint8), connectivity=8)
     return likely & np.isin(piece, np.unique(piece[sure]))
+
+
+def _overlap(part0: Bools, part1: Bools) -> tuple[Bools, Floats, Floats]:
+    """What two parts share, and pixels of that and of either in the window around each pixel."""
+    both = part0 & part1
+    return both, _sums(both, WINDOW), _sums(part0 | part1, WINDOW)
 
 
 def _patches(grey0: NDArray[np.uint8], grey1: NDArray[np.uint8], valid: Bools) -> Bools:
