@@ -33,7 +33,7 @@ from cv2 import (
 )
 from numpy.typing import NDArray
 
-from kornia_tar.raster.view import MaskedImage
+from kornia_tar.raster.view import MaskedImage, tiles
 
 Bools = NDArray[np.bool_]
 Floats = NDArray[np.float32]
@@ -50,16 +50,17 @@ FINE = 2.0  # px, sigma, of structure that is fine
 ALIGNED = 0.25  # median correlation of the ground's fine structure, above which the images show it alike
 TILE = 16  # px, in which that is measured
 BORDER = 3  # grey values that a row of a frame may vary
-WIDE = 15  # px, window of which graphics cover half where they are wide
 REACH = 12  # px, how far away ground is looked for to fill a thin line
+MOST = 2048  # px, longest side of what is looked at at once
 MAX_RATIO = 4.0  # of two pictures' sizes that may carry the same graphics
 
 
 def without_shared_graphics(first: MaskedImage, second: MaskedImage) -> tuple[MaskedImage, MaskedImage]:
     """Take out what is drawn on both images at the same pixels, and frames of one tone around either.
 
-    Thin lines are filled with pixels of the ground beside them, so that a cell that a line crosses keeps its vote; what
-    is wide becomes invalid. Images of two sizes but of one shape are compared at the smaller size.
+    What is within some pixels of the ground is filled with pixels of the ground near it, so that a cell that a line
+    crosses keeps its vote; what is further becomes invalid. Masks alone would not do: two images with one and the same
+    fine mask agree by it as by the lines. Images of two sizes but of one shape are compared at the smaller size.
 
     Args:
         first: image0.
@@ -91,6 +92,13 @@ def shared_graphics(grey0: NDArray[np.uint8], grey1: NDArray[np.uint8], valid: B
     Returns:
         (H, W), a pixel wider than what was seen.
     """
+    found = np.zeros_like(valid)
+    for part in tiles((valid.shape[0], valid.shape[1]), MOST):  # for memory's sake
+        found[part] |= _found(grey0[part], grey1[part], valid[part])
+    return found
+
+
+def _found(grey0: NDArray[np.uint8], grey1: NDArray[np.uint8], valid: Bools) -> Bools:
     found = _tones(grey0, grey1, valid) | _ridges(grey0, grey1, valid)
     found |= _patches(grey0, grey1, valid & ~_dilated(found, 7))
     found = _dilated(found, 3)
@@ -209,19 +217,18 @@ def _cleaned(view: MaskedImage, frame: Bools, graphics: Bools, seed: int) -> Mas
     graphics = graphics & view.mask & ~frame
     if not graphics.any() and not frame.any():
         return view
-    wide = graphics & _dilated(_sums(graphics, WIDE) >= WIDE**2 / 2, WIDE)
-    valid = view.mask & ~wide & ~frame
-    image, left = _filled(view.image, valid & ~graphics, graphics & ~wide, np.random.default_rng(seed))
+    valid = view.mask & ~frame
+    image, left = _filled(view.image, valid & ~graphics, graphics, np.random.default_rng(seed))
     valid &= ~left
     return MaskedImage(np.where(valid, image, 0).astype(np.float32), valid, view.modality) if valid.any() else view
 
 
-def _filled(image: Floats, ground: Bools, thin: Bools, rng: np.random.Generator) -> tuple[Floats, Bools]:
-    """Fill thin lines with pixels drawn from the ground near them, and say which found none.
+def _filled(image: Floats, ground: Bools, drawn: Bools, rng: np.random.Generator) -> tuple[Floats, Bools]:
+    """Fill what is drawn with pixels picked from the ground near it, and say which found none.
 
     A smooth fill would leave the line to be seen on speckle, at the same place in both images.
     """
-    image, left, (height, width) = image.copy(), thin.copy(), image.shape
+    image, left, (height, width) = image.copy(), drawn.copy(), image.shape
     for reach in np.linspace(3, REACH, 24):
         rows, columns = np.nonzero(left)
         if not len(rows):
