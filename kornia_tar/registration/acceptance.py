@@ -60,12 +60,22 @@ class AcceptanceConfig:
     min_gain: float = 0.1  # nats per cell over knowing nothing
     min_evidence: float = 150.0  # nats of all cells together: small crops of different places reached 92
     max_error: float = 5.0  # px of the estimated error
+    min_trimmed_gain: float = -0.15  # nats per cell without the fifth that gains most
+    min_block_agreement: float = 0.5  # share of 6×6 blocks over the overlap whose cells together gain
     inlier_threshold: float = 3.0  # px of a tie point's residual
     inlier_confidence: float = 0.5  # least of an inlier
     limits: TransformLimits = field(default_factory=TransformLimits)
 
     def refusal(
-        self, matrix: FloatArray, size: tuple[int, int], gain: float, cells: int, error: float, scale: float
+        self,
+        matrix: FloatArray,
+        size: tuple[int, int],
+        gain: float,
+        cells: int,
+        error: float,
+        scale: float,
+        trimmed_gain: float,
+        block_agreement: float,
     ) -> tuple[str, ...]:
         """Say why a registration is refused; nothing where it is accepted.
 
@@ -76,6 +86,9 @@ class AcceptanceConfig:
             cells: how many there are.
             error: px, estimated.
             scale: px of image1 for one of image0; errors are allowed to be as much larger.
+            trimmed_gain: nats per cell without the fifth of the cells that gains most.
+            block_agreement: share of the overlap's blocks whose cells together gain; nan, of images too small for
+                blocks, passes.
         """
         allowed, evidence = self.max_error * max(1.0, scale), gain * cells
         return reasons(
@@ -87,6 +100,17 @@ class AcceptanceConfig:
                 evidence >= self.min_evidence,
                 f"the agreement over all cells is {evidence:.0f} nats, at least {self.min_evidence:g} is required: "
                 "give larger crops",
+            ),
+            (
+                trimmed_gain >= self.min_trimmed_gain,
+                f"without the fifth of the cells that agree most the agreement is {trimmed_gain:.2f} nats per cell, at "
+                f"least {self.min_trimmed_gain:g} is required: a few cells decide, such as text, lines or a logo drawn "
+                "on both images; crop to the ground",
+            ),
+            (
+                not block_agreement < self.min_block_agreement,
+                f"{block_agreement:.0%} of the overlap's blocks agree, at least {self.min_block_agreement:.0%} are "
+                "required: the agreement comes from a few places; crop to the ground that both images show",
             ),
             (error <= allowed, f"the estimated error of {error:.1f} px exceeds the limit of {allowed:.1f} px"),
         ) + self.limits.violations(matrix, size)

@@ -136,8 +136,9 @@ class Registrar:
         std, disagreement = found.std * unit, found.disagreement * unit
         error = estimated_error(std, disagreement)
         reasons = rules.refusal(
-            matrix, first.size, found.log_likelihood_gain, found.cells, error, scale_at(matrix, first.size)
-        )
+            matrix, first.size, found.log_likelihood_gain, found.cells, error, scale_at(matrix, first.size),
+            found.trimmed_gain, found.block_agreement,
+        )  # fmt: skip
         fit = self.matcher.calibration.tie_points.of(first.modality, second.modality)
         matches = replace(
             matches, confidence=fit.confidence(matches.confidence), std=fit.std(matches.stated_std * unit)
