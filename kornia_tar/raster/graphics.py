@@ -48,7 +48,7 @@ RIDGE, FAINT, RIDGE_WIDTH = 60, 40, 5  # grey values above its surroundings, at 
 PATCH, SAME, CONTRAST = 11, 0.85, 12  # px of a patch; correlation of its fine structure; its standard deviation
 FINE = 2.0  # px, sigma, of structure that is fine
 ALIGNED = 0.25  # median correlation of the ground's fine structure, above which the images show it alike
-TILE = 16  # px, in which that is measured
+TILE, LEFT = 16, 0.2  # px, in which that is measured; share of the tiles that must be left to measure it in
 BORDER = 3  # grey values that a row of a frame may vary
 REACH = 12  # px, how far away ground is looked for to fill a thin line
 MOST = 2048  # px, longest side of what is looked at at once
@@ -102,7 +102,7 @@ def _found(grey0: NDArray[np.uint8], grey1: NDArray[np.uint8], valid: Bools) -> 
     found = _tones(grey0, grey1, valid) | _ridges(grey0, grey1, valid)
     found |= _patches(grey0, grey1, valid & ~_dilated(found, 7))
     found = _dilated(found, 3)
-    if not found.any() or _ground_alike(grey0, grey1, valid & ~_dilated(found, 5)):
+    if not found.any() or _ground_alike(grey0, grey1, found, valid):
         return np.zeros_like(found)
     return found
 
@@ -190,13 +190,23 @@ def _patches(grey0: NDArray[np.uint8], grey1: NDArray[np.uint8], valid: Bools) -
     return np.asarray(contrasty & (shared > SAME * np.sqrt(power0 * power1)) & valid)
 
 
-def _ground_alike(grey0: NDArray[np.uint8], grey1: NDArray[np.uint8], ground: Bools) -> bool:
-    """Whether the ground coincides to the pixel: the median over tiles of the correlation of its fine structure."""
-    fine0, fine1 = (np.where(ground, _fine(grey), 0) for grey in (grey0, grey1))
-    pool = lambda values: _sums(values, TILE)[TILE // 2 :: TILE, TILE // 2 :: TILE]  # noqa: E731
-    power = np.sqrt(pool(fine0 * fine0).clip(0) * pool(fine1 * fine1).clip(0))
-    seen = (pool(ground) > TILE**2 / 2) & (power > TILE**2)
-    return bool(seen.any() and np.median(pool(fine0 * fine1)[seen] / power[seen]) > ALIGNED)
+def _ground_alike(grey0: NDArray[np.uint8], grey1: NDArray[np.uint8], found: Bools, valid: Bools) -> bool:
+    """Whether the ground coincides to the pixel: the median over tiles of the correlation of its fine structure.
+
+    Where next to nothing is left beside what was found, that is judged: two copies of one image are alike all over.
+    """
+    for ground in (valid & ~_dilated(found, 5), valid):
+        fine0, fine1 = (np.where(ground, _fine(grey), 0) for grey in (grey0, grey1))
+        power = np.sqrt(_pooled(fine0 * fine0).clip(0) * _pooled(fine1 * fine1).clip(0))
+        seen = (_pooled(ground) > TILE**2 / 2) & (power > TILE**2)
+        if seen.sum() > LEFT * (_pooled(valid) > TILE**2 / 2).sum():
+            return bool(np.median(_pooled(fine0 * fine1)[seen] / power[seen]) > ALIGNED)
+    return False
+
+
+def _pooled(values: NDArray[np.generic]) -> Floats:
+    """Sums over tiles."""
+    return _sums(values, TILE)[TILE // 2 :: TILE, TILE // 2 :: TILE]
 
 
 def _frame(view: MaskedImage) -> Bools:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import cv2
 import numpy as np
 import pytest
+from helpers import picture
 
 from kornia_tar.raster.graphics import shared_graphics, without_shared_graphics
 from kornia_tar.raster.synthetic import draw_scene
@@ -95,6 +96,15 @@ def test_an_image_and_itself_are_let_be(places):
     optical, _ = places[0]
     brighter = np.clip(255 * (optical / 255.0) ** 0.7, 0, 255).astype(np.uint8)
     one, two = seen(optical), seen(brighter)
+    cleaned = without_shared_graphics(one, two)
+    assert cleaned[0] is one and cleaned[1] is two
+
+
+def test_two_copies_of_a_smooth_picture_are_let_be_where_a_mask_hides_half():
+    image = picture(1, 64, 80)[0, 0].numpy()
+    mask = np.ones((64, 80), bool)
+    mask[:, :40] = False
+    one, two = seen(image, mask), seen(image)
     cleaned = without_shared_graphics(one, two)
     assert cleaned[0] is one and cleaned[1] is two
 
