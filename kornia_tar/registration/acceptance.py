@@ -65,11 +65,13 @@ class Witnesses:
     cells: int  # of both images, that voted
     error: float  # px, estimated, for images of equal scale
     agreement: float  # mean probability of a cell to lie within 3 px, of the second look; nan without one
+    trimmed_gain: float = 0.0  # nats per cell without the fifth of the cells that gains most
+    block_agreement: float = math.nan  # share of the overlap's blocks whose cells gain; nan where too small for blocks
 
     @classmethod
     def none(cls) -> Witnesses:
         """Return what is known where nothing was found."""
-        return cls(-math.inf, 0, math.inf, 0.0)
+        return cls(-math.inf, 0, math.inf, 0.0, -math.inf, 0.0)
 
     def features(self) -> dict[str, float]:
         """Return the numbers that :class:`kornia_tar.network.calibration.LogisticFit` weighs, all finite."""
@@ -89,6 +91,9 @@ class AcceptanceConfig:
     """When a registration is accepted; lengths are pixels of image1, for images of equal scale."""
 
     min_probability: float = 0.9  # that the transform is right to RIGHT px
+    # Wide: none of 25 true pairs of val-000 and 15 of SRIF, found within 5 px, accepted or not, lies below these two.
+    min_trimmed_gain: float = -0.3  # nats per cell without the fifth that gains most
+    min_block_agreement: float = 0.4  # share of 6×6 blocks over the overlap whose cells together gain
     inlier_threshold: float = 3.0  # px of a tie point's residual
     inlier_confidence: float = 0.5  # least of an inlier
     limits: TransformLimits = field(default_factory=TransformLimits)
@@ -115,6 +120,17 @@ class AcceptanceConfig:
                 f"the probability that it is right to {RIGHT:g} px is {probability:.2f}, at least "
                 f"{self.min_probability:g} is required ({sure}agreement {witnesses.gain:.2f} nats per cell, estimated "
                 f"error {witnesses.error:.1f} px)",
+            ),
+            (
+                witnesses.trimmed_gain >= self.min_trimmed_gain,
+                f"without the fifth of the cells that agree most the agreement is {witnesses.trimmed_gain:.2f} nats "
+                f"per cell, at least {self.min_trimmed_gain:g} is required: a few cells decide, such as text, lines or "
+                "a logo drawn on both images; crop to the ground",
+            ),
+            (
+                not witnesses.block_agreement < self.min_block_agreement,
+                f"{witnesses.block_agreement:.0%} of the overlap's blocks agree, at least "
+                f"{self.min_block_agreement:.0%} are required: the agreement comes from a few places; crop to the ground that both images show",
             ),
         ) + self.limits.violations(matrix, size)
 

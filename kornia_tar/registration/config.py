@@ -63,3 +63,4 @@ class RegistrarConfig:
     search: SearchConfig = field(default_factory=SearchConfig)
     alignment: AlignmentConfig = field(default_factory=AlignmentConfig)
     acceptance: AcceptanceConfig = field(default_factory=AcceptanceConfig)
+    mask_graphics: bool = True  # take out what is drawn on both images at the same pixels; only the ground counts

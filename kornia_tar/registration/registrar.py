@@ -31,6 +31,7 @@ from kornia_tar.geometry import (
     transform_points,
 )
 from kornia_tar.matching.matcher import TARMatcher
+from kornia_tar.raster.graphics import without_shared_graphics
 from kornia_tar.raster.view import Mask, MaskedImage, scale_at
 from kornia_tar.registration.acceptance import Witnesses, probability_right
 from kornia_tar.registration.alignment.evidence import DisplacementMaps, tie_points
@@ -104,10 +105,13 @@ class Registrar:
         Raises:
             TypeError, ValueError: an image or mask that does not fit, named.
         """
-        first = self._encoder.with_modality(MaskedImage.of(image0, mask0, modality0, "image0"), self.config.search.side)
-        second = self._encoder.with_modality(
-            MaskedImage.of(image1, mask1, modality1, "image1"), self.config.search.side
+        first, second = (
+            MaskedImage.of(image0, mask0, modality0, "image0"),
+            MaskedImage.of(image1, mask1, modality1, "image1"),
         )
+        if self.config.mask_graphics:
+            first, second = without_shared_graphics(first, second)
+        first, second = (self._encoder.with_modality(view, self.config.search.side) for view in (first, second))
         for name, view in (("image0", first), ("image1", second)):
             if view.flat:  # features of nothing but the frame would agree with each other
                 return self._failed(None, f"{name} is flat: all its valid pixels are alike")
@@ -135,7 +139,9 @@ class Registrar:
         rmse = float(np.sqrt(np.mean(residuals[inliers] ** 2))) if inliers.any() else math.inf
         std, disagreement = found.std * unit, found.disagreement * unit
         error = estimated_error(std, disagreement) / scale
-        witnesses = Witnesses(found.log_likelihood_gain, found.cells, error, agreement)
+        witnesses = Witnesses(
+            found.log_likelihood_gain, found.cells, error, agreement, found.trimmed_gain, found.block_agreement
+        )
         probability = probability_right(witnesses, self.matcher.calibration.registration)
         reasons = rules.refusal(matrix, first.size, probability, witnesses)
         fit = self.matcher.calibration.tie_points.of(first.modality, second.modality)

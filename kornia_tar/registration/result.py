@@ -83,6 +83,8 @@ class Registration:
             "probability": self.probability,
             "agreement": self.witnesses.agreement,
             "gain_nats_per_cell": self.log_likelihood_gain,
+            "trimmed_gain_nats_per_cell": self.witnesses.trimmed_gain,
+            "block_agreement": self.witnesses.block_agreement,
             "matches": len(self.matches),
             "inliers": int(self.inliers.sum()),
             "rmse_px": self.rmse,

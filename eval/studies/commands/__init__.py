@@ -5,6 +5,7 @@ from __future__ import annotations
 from eval.commands.options import AddParser
 from eval.studies.commands import (
     estimators,
+    graphics,
     initialisation,
     label_noise,
     landcover,
@@ -16,7 +17,7 @@ from eval.studies.commands import (
 
 # As --help lists them.
 STUDIES = (
-    text_ablation, text_substitution, landcover, negatives, label_noise, initialisation, estimators, loftr,
+    text_ablation, text_substitution, landcover, negatives, graphics, label_noise, initialisation, estimators, loftr,
 )  # fmt: skip
 
 

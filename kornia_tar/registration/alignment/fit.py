@@ -25,6 +25,7 @@ from torch import Tensor
 
 from kornia_tar.geometry import FloatArray, TransformModel
 from kornia_tar.network.points import transform_points
+from kornia_tar.registration.alignment.agreement import block_agreement, trimmed_gain
 from kornia_tar.registration.alignment.evidence import DisplacementMaps, join
 
 BLOCKS = 4  # on a side: cells of one block share what they see, so their errors count as one
@@ -41,6 +42,8 @@ class Alignment(NamedTuple):
     cells: int  # of both images
     std: float  # px, one sigma, mean over the judged points; inf where the cells do not determine the model
     disagreement: float  # px, mean over the judged points, between what either image's cells say alone
+    trimmed_gain: float  # nats per cell without the fifth of the cells that gains most
+    block_agreement: float  # share of the overlap's blocks whose cells together gain
 
 
 def align(
@@ -78,7 +81,8 @@ def align(
             places = [transform_points(frame.matrix(one), points) for one in alone]
             disagreement = float((places[0] - places[1]).norm(dim=1).mean())
         matrix = frame.matrix(theta).double().numpy()
-    return Alignment(matrix / matrix[2, 2], float(gains.mean()), len(gains), std, disagreement)
+        spread = trimmed_gain(gains), block_agreement(both.points, gains)
+    return Alignment(matrix / matrix[2, 2], float(gains.mean()), len(gains), std, disagreement, *spread)
 
 
 class _Frame:
