@@ -130,7 +130,8 @@ class AcceptanceConfig:
             (
                 not witnesses.block_agreement < self.min_block_agreement,
                 f"{witnesses.block_agreement:.0%} of the overlap's blocks agree, at least "
-                f"{self.min_block_agreement:.0%} are required: the agreement comes from a few places; crop to the ground that both images show",
+                f"{self.min_block_agreement:.0%} are required: the agreement comes from a few places; crop to the "
+                "ground that both images show",
             ),
         ) + self.limits.violations(matrix, size)
 
