@@ -14,9 +14,9 @@ from kornia_tar.geometry import (
     FloatArray,
     PointMatches,
     Transform,
-    TransformModel,
     decompose,
 )
+from kornia_tar.registration.config import RegistrationModel
 
 ERROR_SCALE = 3.0  # see estimated_error
 
@@ -34,7 +34,7 @@ class Registration:
     registered: bool
     reasons: tuple[str, ...]  # what failed, in words; empty when registered
     matrix: FloatArray | None  # (3, 3), image0 → image1
-    model: TransformModel
+    model: RegistrationModel  # that was found: never "auto" where there is a transform
     matches: PointMatches  # tie points with std, in full-resolution pixels: one for each cell that both images show
     inliers: NDArray[np.bool_]  # (N,)
     rotation_start: int  # degrees, of the pose that the search chose

@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from kornia_tar.conventions import CELL, MODALITIES
-from kornia_tar.geometry import FloatArray
+from kornia_tar.geometry import FloatArray, Transform
 from kornia_tar.matching.matcher import TARMatcher
 from kornia_tar.network.net import ImageFeatures, Matches
 from kornia_tar.raster.view import MaskedImage, tiles
@@ -54,14 +54,19 @@ class TileEncoder:
         return self._matcher.net.match(features0, features1)
 
     def displacement_maps(
-        self, first: MaskedImage, second: MaskedImage, matrix: FloatArray, known: FeatureCache, least: int
+        self,
+        first: MaskedImage,
+        second: MaskedImage,
+        transform: FloatArray | Transform,
+        known: FeatureCache,
+        least: int,
     ) -> tuple[DisplacementMaps, DisplacementMaps] | None:
-        """Map what each cell says of its place after image1 is warped by ``matrix``, in image0's frame.
+        """Map what each cell says of its place after image1 is warped by ``transform``, in image0's frame.
 
         Args:
             first: image0.
             second: image1.
-            matrix: (3, 3), image0 → image1, right to within some 8 px of image0.
+            transform: (3, 3), or with a field, image0 → image1, right to within some 8 px of image0.
             known: features of image0's tiles, which this call uses and adds to; one for each image0.
             least: cells of either image that must show both.
 
@@ -69,7 +74,7 @@ class TileEncoder:
             what image0's cells say, and image1's; None where fewer than ``least`` show both, of small images half of
             all.
         """
-        warped = second.warped(matrix, first.size)
+        warped = second.warped(transform, first.size)
         parts: list[tuple[DisplacementMaps, DisplacementMaps]] = []
         cuts, generator = tiles(first.size, self._tile), torch.Generator().manual_seed(0)
         quota = -(-self._max_cells // (2 * len(cuts)))
