@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from functools import cached_property
+from typing import cast
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
@@ -57,7 +58,7 @@ class SplineRaster:
         return (np.stack([x.ravel(), y.ravel()], 1) - 1) * self.spacing
 
     def locate(self, points: ArrayLike) -> tuple[NDArray[np.int64], FloatArray]:
-        """Find the piece, row by row of the raster, (N,), that each of (N, 2) points lies in, and (N, 2) in [0, 1] where."""
+        """Find the piece (N,), in rows, that each of (N, 2) points lies in, and where in it (N, 2), in [0, 1]."""
         last = np.array(self.intervals[::-1])
         at = (np.asarray(points, np.float64).reshape(-1, 2) / self.spacing).clip(0, last)
         low = np.minimum(at.astype(np.int64), last - 1)
@@ -82,7 +83,7 @@ class SplineRaster:
         return np.einsum("nk,nkc->nc", weight, coefficients[self.members[piece]])
 
     def coefficients(self, function: PointMap) -> FloatArray:
-        """(M, C) coefficients of the sum of splines that is nearest to a function, (N, 2) px → (N, C), over the image."""
+        """Return the (M, C) coefficients of the splines that come nearest to a function, (N, 2) px → (N, C)."""
         places = [
             np.linspace(0, length - 1, 2 * count + 2) for length, count in zip(self.size, self.intervals, strict=True)
         ]
@@ -91,7 +92,7 @@ class SplineRaster:
         piece, weight = self.weights(points)
         rows = np.zeros((len(points), self.rows * self.columns))
         np.put_along_axis(rows, self.members[piece], weight, 1)
-        return np.linalg.lstsq(rows, function(points), rcond=None)[0]
+        return cast(FloatArray, np.linalg.lstsq(rows, function(points), rcond=None)[0])
 
     def bending(self) -> FloatArray:
         """(M, M): the bending energy ∫∫ f_xx² + 2 f_xy² + f_yy² dx dy over the image, a quadratic form."""

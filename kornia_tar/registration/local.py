@@ -7,8 +7,8 @@ by the field and the cells are asked again, at doubling sizes up to the full one
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
-from typing import NamedTuple, get_args
+from collections.abc import Callable
+from typing import Literal, NamedTuple, get_args
 
 import numpy as np
 
@@ -25,13 +25,15 @@ from kornia_tar.geometry import (
 from kornia_tar.raster.view import MaskedImage
 from kornia_tar.registration.alignment.evidence import DisplacementMaps
 from kornia_tar.registration.alignment.fit import Alignment
-from kornia_tar.registration.alignment.smooth import Family, FieldFit, Look, plane
+from kornia_tar.registration.alignment.smooth import WIDTHS, Family, FieldFit, Look, plane
 from kornia_tar.registration.alignment.tiled import FeatureCache, TileEncoder
 from kornia_tar.registration.config import RegistrationModel
+from kornia_tar.registration.held_out import CheckPoints
 
 INTERVALS = 12  # of the control points, along the longer side
-SMOOTHNESS = (1e4, 3e3, 1e3, 3e2, 1e2, 3e1)  # λ that are tried, until one is worse
-REJECTED = 2.0  # standard errors by which a richer model's held-out gain must exceed a simpler one's
+SPACING = 32.0  # px between them, at least
+SMOOTHNESS = (1e4, 3e3, 1e3, 3e2, 1e2)  # λ that are tried, until one is worse
+REJECTED_BY = {"affine": 2.0, "homography": 2.0, "spline": 3.0}  # standard errors of the held-out gain, see choose
 CELLS = 10_000  # that a field is fitted to
 NODES = 8  # of the outcome's raster for one interval of the control points
 
@@ -44,12 +46,13 @@ class Refined(NamedTuple):
     pair: tuple[DisplacementMaps, DisplacementMaps]  # at full size
     before: Transform  # by which image1 was warped then
     model: RegistrationModel
+    check: CheckPoints
 
 
 class Choice(NamedTuple):
     """The simplest model that held-out cells do not reject."""
 
-    model: RegistrationModel
+    model: Literal["similarity", "affine", "homography", "spline"]
     family: Family
     coefficients: FloatArray  # (M, 2)
 
@@ -74,12 +77,10 @@ class Relief:
         self._first, self._second, self._encoder, self._least = first, second, encoder, least
         full = max(first.size)
         self._sides = [side * 2**k for k in range(full.bit_length()) if side * 2**k < full] + [full]
-        self.raster = SplineRaster.over(first.size, full / INTERVALS)
+        self.raster = raster_over(first.size)
         self._known = FeatureCache()
 
-    def refine(
-        self, matrix: FloatArray, magnify: float, plane_of: Plane, auto: bool
-    ) -> Refined | None:
+    def refine(self, matrix: FloatArray, magnify: float, plane_of: Plane, auto: bool) -> Refined | None:
         """Align from ``matrix`` by a field, or with ``auto`` by the simplest model that the cells allow.
 
         Args:
@@ -91,36 +92,35 @@ class Relief:
         seen = self._look(self._sides[0], matrix, np.zeros((len(self.raster.controls()), 2)))
         if seen is None:
             return None
-        choice = choose(FieldFit(seen[0], self.raster), get_args(TransformModel) if auto else ())
-        start, sides = matrix, [*self._sides[1:], self._sides[-1]]
+        choice = choose(FieldFit(seen.some(CELLS), self.raster), get_args(TransformModel) if auto else ())
+        if choice.model == "spline":
+            return self._follow(matrix, choice, [*self._sides[1:], self._sides[-1]], magnify)
+        refined = plane_of(matrix, choice.model)
+        if refined is None or len(self._sides) == 1 or refined.found.log_likelihood_gain <= 0:
+            return refined
+        # Relief of few pixels shows at full size alone.
+        again = Look(*refined.pair, np.zeros_like(seen.asked)).some(CELLS)
+        choice = choose(FieldFit(again, self.raster), ("affine",))
         if choice.model != "spline":
-            refined = plane_of(matrix, choice.model)  # type: ignore[arg-type]  # any other is a plane one
-            if refined is None or len(self._sides) == 1 or refined.found.log_likelihood_gain <= 0:
-                return refined
-            again = Look(*refined.pair, choice.coefficients * 0).some(CELLS)
-            choice = choose(FieldFit(again, self.raster), ("affine",))
-            if choice.model != "spline":
-                return refined
-            start, sides = refined.before.matrix, self._sides[-1:]
-        return self._follow(start, choice, sides, magnify)
+            return refined
+        return self._follow(refined.before.matrix, choice, self._sides[-1:], magnify) or refined
 
-    def _follow(
-        self, matrix: FloatArray, choice: Choice, sides: list[int], magnify: float
-    ) -> Refined | None:
+    def _follow(self, matrix: FloatArray, choice: Choice, sides: list[int], magnify: float) -> Refined | None:
+        """Ask at one size after the other, the last of them the full one, and climb from what was asked."""
         family, field = choice.family, choice.coefficients
         for side in sides:
-            asked, seen = field, self._look(side, matrix, field)
-            if seen is None:
+            look = self._look(side, matrix, field)
+            if look is None:
                 return None
-            fit = FieldFit(seen[0].some(CELLS), self.raster)
-            field = fit.climb(field, family, (1.5, 1.0))
-        pair, before = seen[1], self.transform(matrix, asked)
-        found = judge(fit, field, family)
-        if magnify > 1:
-            closer = self._look(round(magnify * self._sides[-1]), matrix, field)
-            if closer is not None:
-                field = FieldFit(closer[0].some(CELLS), self.raster).climb(field, family, (1.5, 1.0))
-        return Refined(found, self.transform(matrix, field), pair, before, "spline")
+            seen, fit = look, FieldFit(look.some(CELLS), self.raster)
+            field = fit.climb(field, family, WIDTHS[1:])
+        apart = fit.without_folds(field, family)
+        found, check = judge(fit, field, family, apart), fit.votes(apart)
+        closer = self._look(round(magnify * self._sides[-1]), matrix, field) if magnify > 1 else None
+        if closer is not None:
+            field = FieldFit(closer.some(CELLS), self.raster).climb(field, family, WIDTHS[1:])
+        before = self.transform(matrix, seen.asked)
+        return Refined(found, self.transform(matrix, field), (seen.in1, seen.in0), before, "spline", check)
 
     def transform(self, matrix: FloatArray, field: FloatArray) -> Transform:
         """Return x → matrix · (x + u(x)) as the affine transform that is nearest to it and a field."""
@@ -129,10 +129,8 @@ class Relief:
         there = lambda x: transform_points(matrix, x + self.raster(field, x))  # noqa: E731
         return Transform.of(there, self._first.size, float(self.raster.spacing.min()) / NODES)
 
-    def _look(
-        self, side: int, matrix: FloatArray, field: FloatArray
-    ) -> tuple[Look, tuple[DisplacementMaps, DisplacementMaps]] | None:
-        """Ask the cells at a size under a field; the look is in full pixels, the pair as it came."""
+    def _look(self, side: int, matrix: FloatArray, field: FloatArray) -> Look | None:
+        """Ask the cells at a size, with image1 warped by a field."""
         first, full = self._first, max(self._first.size)
         view, to_view = first.reduced(side) if side <= full else first.enlarged(side / full)
         from_view, size = invert(to_view), view.size
@@ -148,49 +146,83 @@ class Relief:
         if pair is None:
             return None
         in1, in0 = (maps.scaled(from_view) for maps in pair)
-        return Look(in1, in0, field), pair
+        return Look(in1, in0, field)
 
 
 def choose(fit: FieldFit, planes: tuple[TransformModel, ...]) -> Choice:
     """Choose the simplest model that held-out cells do not reject; a spline where no ``planes`` are given.
 
-    Each model is fitted to all cells and, a Newton step away, to all but those of each fold of blocks. The spline's
-    smoothness is the one with the largest held-out gain. A simpler model is rejected where its held-out gain falls
-    short of the best's by more than ``REJECTED`` standard errors over blocks.
+    The spline's smoothness is the one with the largest held-out gain, a Newton step away from the fit to all cells.
+    Then each plane model, and that spline, are fitted to all cells but those of each fold of blocks. A plane model is
+    rejected where a richer one's held-out gain is larger by more than some standard errors over blocks: ``REJECTED_BY``
+    of plane models, which cost little where they are not needed, and more of the spline.
     """
-    field, scored = fit.zero, []
-    for model, family in _candidates(fit.raster, planes):
-        field = fit.climb(field, family, (2.5, 1.5, 1.0) if len(scored) in (0, len(planes)) else (1.0,))
-        held_out = fit.gains(fit.without_folds(field, family))
-        scored.append((Choice(model, family, field), np.bincount(fit.block, held_out)))
-        if len(scored) > len(planes) + 1 and scored[-1][1].sum() < scored[-2][1].sum():
+    field, tried = fit.zero, list[Choice]()
+    for model in planes:
+        family = plane(fit.raster, model)
+        field = fit.climb(field, family, (1.0,) if tried else WIDTHS)
+        tried.append(Choice(model, family, field))
+    best, most = None, -np.inf
+    for smoothness in SMOOTHNESS:
+        family = Family(None, smoothness)
+        field = fit.climb(field, family, (1.0,) if best else WIDTHS)
+        gain = fit.gains(fit.without_folds(field, family)).sum()
+        if best and gain < most:
             break
-    best, most = max(scored, key=lambda one: one[1].sum())
-    for choice, gains in scored[: len(planes)]:
-        short = (most - gains)[np.bincount(fit.block) > 0]
-        if short.sum() <= REJECTED * short.std(ddof=1) * np.sqrt(len(short)):
-            return choice
+        best, most = Choice("spline", family, field), gain
+    assert best is not None
+    if not tried:
+        return best
+    tried.append(best)
+    gains = [fit.by_block(fit.gains(fit.without_folds(one.coefficients, one.family, steps=2))) for one in tried]
+    for k, one in enumerate(tried):
+        richer = zip(tried[k + 1 :], gains[k + 1 :], strict=True)
+        if not any(_excess(more, gains[k]) > REJECTED_BY[other.model] for other, more in richer):
+            return one
     return best
 
 
-def _candidates(raster: SplineRaster, planes: tuple[TransformModel, ...]) -> Iterator[tuple[RegistrationModel, Family]]:
-    for model in planes:
-        yield model, plane(raster, model)
-    for smoothness in SMOOTHNESS:
-        yield "spline", Family(None, smoothness)
+def _excess(richer: FloatArray, simpler: FloatArray) -> float:
+    """By how many standard errors gains by block are larger."""
+    more = richer - simpler
+    error = more.std(ddof=1) * np.sqrt(len(more)) if len(more) > 1 else np.inf
+    return float(more.sum() / max(error, 1e-9))
 
 
-def judge(fit: FieldFit, field: FloatArray, family: Family) -> Alignment:
+def check_plane(
+    pair: tuple[DisplacementMaps, DisplacementMaps], before: FloatArray, matrix: FloatArray, model: TransformModel,
+    size: tuple[int, int],
+) -> CheckPoints:  # fmt: skip
+    """Hold out the cells that a plane model was fitted to, fold by fold of blocks.
+
+    Args:
+        pair: what the cells said after image1 was warped by ``before``.
+        before: (3, 3), image0 → image1.
+        matrix: (3, 3), what was found.
+        model: in which family.
+        size: (H, W) of image0.
+    """
+    raster = raster_over(size)
+    rest = compose(matrix, invert(before))
+    field = raster.coefficients(lambda x: transform_points(rest, x) - x)
+    fit = FieldFit(Look(*pair, np.zeros_like(field)).some(CELLS), raster)
+    return fit.votes(fit.without_folds(field, plane(raster, model)))
+
+
+def raster_over(size: tuple[int, int]) -> SplineRaster:
+    """Return the control points over an image of ``size`` (H, W)."""
+    return SplineRaster.over(size, max(max(size) / INTERVALS, SPACING))
+
+
+def judge(fit: FieldFit, field: FloatArray, family: Family, apart: FloatArray) -> Alignment:
     """Say how far to trust a field: the gain of held-out cells, and errors over the ground, in the middles of blocks.
 
     A field is known where cells are: at the image's corners, where a matrix is judged, it is at its worst.
 
-    ``std`` is the jackknife's over folds of blocks; ``disagreement`` lies between fields that either image's cells make.
+    ``std`` is the jackknife's over folds of blocks; ``disagreement`` lies between the fields of either image's cells.
     """
-    apart = fit.without_folds(field, family)
     seen = np.unique(fit.block)
-    points = np.stack([np.bincount(fit.block, fit.points[:, k])[seen] for k in (0, 1)], 1)
-    points /= np.bincount(fit.block)[seen, None]
+    points = np.stack([fit.points[fit.block == one].mean(0) for one in seen])
     places = np.stack([fit.raster(one, points) for one in apart])  # (F, P, 2)
     folds = len(apart)
     spread = (folds - 1) / folds * np.square(places - places.mean(0)).sum((0, 2))

@@ -37,9 +37,10 @@ from kornia_tar.matching.matcher import TARMatcher
 from kornia_tar.raster.view import Mask, MaskedImage, scale_at
 from kornia_tar.registration.alignment.evidence import tie_points
 from kornia_tar.registration.alignment.fit import Alignment, align
+from kornia_tar.registration.alignment.smooth import block_count
 from kornia_tar.registration.alignment.tiled import FeatureCache, TileEncoder
 from kornia_tar.registration.config import RegistrarConfig
-from kornia_tar.registration.local import Refined, Relief
+from kornia_tar.registration.local import Refined, Relief, check_plane
 from kornia_tar.registration.result import Registration, estimated_error
 from kornia_tar.registration.search import PoseCandidate, find_pose
 
@@ -149,6 +150,7 @@ class Registrar:
         return Registration(
             not reasons, reasons, matrix, refined.model, matches, inliers,
             start.rotation, start.scale, found.log_likelihood_gain, rmse, std, disagreement, transform.field,
+            refined.check.summed_up(transform, first.size, swapped, block_count(first.size)),
         )  # fmt: skip
 
     def _refined(
@@ -156,12 +158,10 @@ class Registrar:
     ) -> Refined | None:
         """Align in ``first``'s frame and pixels, up to its full size and beyond; None without ground in common."""
         by_plane = partial(self._by_plane, first, second, check_points)
-        if self.config.model not in ("spline", "auto"):
+        if self.config.model != "spline" and self.config.model != "auto":
             return by_plane(matrix, self.config.model)
         relief = Relief(first, second, self._encoder, self.config.search.side, self.config.alignment.min_cells)
-        return relief.refine(
-            matrix, self._magnification(first.size), by_plane, auto=self.config.model == "auto"
-        )
+        return relief.refine(matrix, self._magnification(first.size), by_plane, auto=self.config.model == "auto")
 
     def _by_plane(
         self,
@@ -186,7 +186,8 @@ class Registrar:
             matrix = compose(found.matrix, before)
         if found.log_likelihood_gain >= self.config.acceptance.min_gain:  # else it will not be trusted
             found, matrix = self._magnified(first, second, matrix, check_points, found, model)
-        return Refined(found, Transform(matrix), pair, Transform(before), model)
+        check = check_plane(pair, before, matrix, model, first.size)
+        return Refined(found, Transform(matrix), pair, Transform(before), model, check)
 
     def _up_to_full_size(
         self, first: MaskedImage, second: MaskedImage, matrix: FloatArray, model: TransformModel
@@ -240,8 +241,9 @@ class Registrar:
         return found, compose(compose(to_large, closer.matrix), before)
 
     def _magnification(self, size: tuple[int, int]) -> float:
-        """How far to magnify an image of ``size``: no further than all cells can vote; less, if then one tile does; 1 if
-        that is not worth it.
+        """How far to magnify an image of ``size``: no further than all cells can vote; less, if then one tile does.
+
+        1 where that would be too little.
         """
         cells = 2 * size[0] * size[1] / CELL**2
         factor = min(self.config.alignment.magnify, math.sqrt(self.config.alignment.max_cells / cells))

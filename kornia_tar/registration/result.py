@@ -17,6 +17,7 @@ from kornia_tar.geometry import (
     decompose,
 )
 from kornia_tar.registration.config import RegistrationModel
+from kornia_tar.registration.held_out import HeldOut
 
 ERROR_SCALE = 3.0  # see estimated_error
 
@@ -46,6 +47,7 @@ class Registration:
     corner_std: float  # px at the corners, from how much blocks of the image agree
     disagreement: float  # px at the corners, between what either image's cells say alone
     field: DisplacementField | None = None  # px of image1, what the ground adds to the matrix: relief, map projections
+    held_out: HeldOut | None = None  # errors at tie points that were not fitted
 
     @property
     def transform(self) -> Transform | None:
@@ -83,6 +85,7 @@ class Registration:
             "disagreement_px": self.disagreement,
             "rotation_start_degrees": self.rotation_start,
             "scale_start": self.scale_start,
+            "held_out": self.held_out and self.held_out.report(),
         }
 
 

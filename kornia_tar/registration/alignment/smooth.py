@@ -12,9 +12,7 @@ compare them all on equal terms.
 
 from __future__ import annotations
 
-import math
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from collections.abc import Sequence
 from typing import NamedTuple
 
 import numpy as np
@@ -23,11 +21,14 @@ from numpy.typing import NDArray
 
 from kornia_tar.geometry import FloatArray, SplineRaster, TransformModel
 from kornia_tar.registration.alignment.evidence import OUTLIER_RATIO, DisplacementMaps, join
+from kornia_tar.registration.held_out import CheckPoints
 
 WIDTHS = (2.5, 1.5, 1.0)  # of the splines over the maps, stage by stage, as in fit.py
 STEPS = 6  # of Newton, at most, a stage
 ENOUGH = 1e-3  # nats a cell that a step must gain for another to follow
 FOLDS = 5
+LEAST = 10  # cells of a block that has a vote
+VAGUE = 3.0  # px, one sigma of a block's vote, beyond which it is none
 
 
 class Family(NamedTuple):
@@ -76,10 +77,11 @@ class FieldFit:
 
     Coefficients are (M, 2) px for all cells, or (F, M, 2), one field for each fold of cells.
 
-    Args:
-        look: what the cells say.
-        raster: of the field.
-        fold: (K,) which of ``FOLDS`` each cell is in; see :func:`blocks`.
+    Attributes:
+        points: (K, 2) px, where the cells are in their own images.
+        ahead: how many of them are image0's.
+        block: (K,) which block of :func:`blocks` each is in.
+        fold: (K,) in which of ``FOLDS`` that block is.
     """
 
     def __init__(self, look: Look, raster: SplineRaster) -> None:
@@ -99,8 +101,7 @@ class FieldFit:
         return np.zeros_like(self.look.asked)
 
     def places(self, coefficients: FloatArray) -> FloatArray:
-        """(K, 2) px where a field sees the cells: image0's in the frame that image1 was warped to, image1's in image0."""
-        piece, weight = self._located
+        """(K, 2) px where a field sees the cells: image0's in image1 as it was warped, image1's in image0."""
         ahead, u = self.ahead, self._values(coefficients, self._located)
         goal = self.points[:ahead] + u[:ahead]
         there = self._values(self.look.asked, self.raster.weights(goal - self._asked1))
@@ -140,13 +141,56 @@ class FieldFit:
                     break
         return found
 
-    def without_folds(self, coefficients: FloatArray, family: Family) -> FloatArray:
-        """(F, M, 2): the best field without the cells of each fold, a Newton step away from that of all."""
+    def without_folds(self, coefficients: FloatArray, family: Family, steps: int = 1) -> FloatArray:
+        """(F, M, 2): the best field without the cells of each fold, Newton ``steps`` away from that of all."""
         slopes, curves = self._quadratic(coefficients, 1.0, self.fold, FOLDS)
-        return np.stack([
+        found = [
             coefficients + self._step(slopes.sum(0) - slope, curves.sum(0) - curve, coefficients, family, 1e-3)
             for slope, curve in zip(slopes, curves, strict=True)
-        ])  # fmt: skip
+        ]
+        for _ in range(steps - 1):
+            for k, field in enumerate(found):
+                slope, curve = (part[0] for part in self._quadratic(field, 1.0, np.where(self.fold == k, -1, 0), 1))
+                found[k] = field + self._step(slope, curve, field, family, 1e-3)
+        return np.stack(found)
+
+    def votes(self, apart: FloatArray) -> CheckPoints:
+        """Let the cells of each block say by how much the field is off that was fitted without them.
+
+        From where fields ``apart``, (F, M, 2), see them, they climb to the shift that they together find most likely.
+        Blocks whose cells agree on none have no vote.
+        """
+        places, (seen, index) = self.places(apart), np.unique(self.block, return_inverse=True)
+        sign = np.where(np.arange(len(places)) < self.ahead, 1.0, -1.0)[:, None]  # image1's are led back
+        shift, damping = np.zeros((len(seen), 2)), np.full(len(seen), 0.05)
+
+        def sums(values: FloatArray) -> FloatArray:
+            return np.bincount(index, values, len(seen)).astype(np.float64)
+
+        def gains(shift: FloatArray, width: float) -> FloatArray:
+            at = torch.from_numpy(places + sign * shift[index]).float()
+            return sums(self._both.log_likelihood_gain(at, width).double().numpy())
+
+        for width in WIDTHS:
+            value = gains(shift, width)
+            for _ in range(STEPS):
+                slope, information = _derivatives(self._both, places + sign * shift[index], width)
+                gradient = np.stack([sums((sign * slope)[:, i]) for i in (0, 1)], 1)
+                curve = np.stack([sums(information[:, i, j]) for i in (0, 1) for j in (0, 1)], 1).reshape(-1, 2, 2)
+                floor = damping * np.trace(curve, axis1=1, axis2=2) + 1e-6
+                step = np.linalg.solve(curve + floor[:, None, None] * np.eye(2), gradient[..., None])[..., 0]
+                after = gains(shift + step, width)
+                better = after > value
+                shift, value = np.where(better[:, None], shift + step, shift), np.maximum(after, value)
+                damping = np.where(better, damping / 2, damping * 8)
+        sharp = np.linalg.eigvalsh(curve)[:, 0] > 1 / VAGUE**2
+        told = (value > 0) & sharp & (sums(np.ones(len(index))) >= LEAST)
+        middle = np.stack([sums(self.points[:, k]) for k in (0, 1)], 1) / sums(np.ones(len(index)))[:, None]
+        return CheckPoints(middle[told], -shift[told])
+
+    def by_block(self, values: FloatArray) -> FloatArray:
+        """Sums of (K,) values over the blocks that hold cells."""
+        return np.bincount(self.block, values)[np.unique(self.block)].astype(np.float64)
 
     def _values(
         self, coefficients: FloatArray, located: tuple[NDArray[np.int64], FloatArray], first: int = 0
@@ -178,12 +222,12 @@ class FieldFit:
         scale = np.diag(curve)
         curve = curve + np.diag(damping * scale + 1e-6 * scale.max() + 1e-12)
         step = np.linalg.solve(curve, slope)
-        return (step if family.basis is None else family.basis @ step).reshape(2, -1).T
+        return np.asarray(step if family.basis is None else family.basis @ step, np.float64).reshape(2, -1).T
 
     def _quadratic(
         self, coefficients: FloatArray, width: float, group: NDArray[np.int64], groups: int
     ) -> tuple[FloatArray, FloatArray]:
-        """Gradients (groups, 2M) and negative Hessians (groups, 2M, 2M) of the gains of groups of cells; -1: of none."""
+        """Gradients (groups, 2M) and negative Hessians (groups, 2M, 2M) of gains by group of cells; -1 is none."""
         places = self.places(coefficients)
         slope, information = _derivatives(self._both, places, width)
         slope[self.ahead :] *= -1  # image1's cells lie where the field leads back to
@@ -212,7 +256,7 @@ class FieldFit:
 
 
 def blocks(points: FloatArray, size: tuple[int, int]) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
-    """Return the block (K,) of a raster over an image of ``size`` (H, W) that each point lies in, and the block's fold.
+    """Return the block (K,) of a raster over an image of ``size`` (H, W) that each point is in, and its fold.
 
     Blocks of one fold are a knight's move apart, so that each has neighbours that stay.
     """
@@ -222,12 +266,12 @@ def blocks(points: FloatArray, size: tuple[int, int]) -> tuple[NDArray[np.int64]
 
 
 def block_count(size: tuple[int, int]) -> int:
-    """Blocks along either side: cells look some 30 px around themselves, and neighbours must not tell each other's noise."""
+    """Count the blocks along a side: of 64 px, or cells on either side of an edge would see the same pixels."""
     return int(np.clip(max(size) // 64, 4, 8))
 
 
 def _derivatives(evidence: DisplacementMaps, places: FloatArray, width: float) -> tuple[FloatArray, FloatArray]:
-    """Gradient (K, 2) of the cells' gains by their places, and negative Hessian (K, 2, 2) with no eigenvalue below 0."""
+    """Gradient (K, 2) of the cells' gains by their places, negative Hessian (K, 2, 2) without negative eigenvalues."""
     scale = evidence.step * width
     raster = torch.arange(evidence.probability.shape[-1], dtype=torch.float32)
     t = ((torch.from_numpy(places).float() - evidence.corner) / evidence.step)[:, :, None] - raster
