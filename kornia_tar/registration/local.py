@@ -114,7 +114,7 @@ class Relief:
                 return None
             seen, fit = look, FieldFit(look.some(CELLS), self.raster)
             field = fit.climb(field, family, WIDTHS[1:])
-        apart = fit.without_folds(field, family)
+        apart = fit.without_folds(field, family, steps=2)
         found, check = judge(fit, field, family, apart), fit.votes(apart)
         closer = self._look(round(magnify * self._sides[-1]), matrix, field) if magnify > 1 else None
         if closer is not None:

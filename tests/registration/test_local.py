@@ -12,7 +12,15 @@ from helpers import needs_weights, small_matcher
 
 from kornia_tar import Registrar, RegistrarConfig, SearchConfig, TARMatcher
 from kornia_tar.files import write_json
-from kornia_tar.geometry import SplineRaster, Transform, compose, invert, transform_points, warp_image
+from kornia_tar.geometry import (
+    SplineRaster,
+    Transform,
+    compose,
+    fit_least_squares,
+    invert,
+    transform_points,
+    warp_image,
+)
 from kornia_tar.raster.synthetic import demo_pair
 from kornia_tar.raster.view import MaskedImage
 from kornia_tar.registration.alignment.evidence import DisplacementMaps, tie_points
@@ -144,7 +152,7 @@ def test_the_simplest_model_that_held_out_cells_do_not_reject_is_chosen(truth, e
     assert rmse(raster_over(SIZE), choice.coefficients, truth) < 0.8
 
 
-@pytest.mark.parametrize("seed", range(3))
+@pytest.mark.parametrize("seed", range(2))
 def test_cells_that_know_nothing_choose_the_simplest(seed):
     assert choose(fitted(look(still, wrong=1.0, seed=seed)), PLANES).model == "similarity"
 
@@ -259,15 +267,14 @@ def test_relief_is_registered_by_a_field():
     ground = np.stack([x.ravel(), y.ravel()], 1).astype(float)
     there = bend(transform_points(truth, ground))
     seen = ((there > 8) & (there < np.array(size[::-1]) - 8)).all(1)
-    matcher, errors = TARMatcher(), {}
-    search = SearchConfig(rotations=1, scales=(1.0,))
-    for model in ("affine", "auto"):
-        outcome = Registrar(matcher, RegistrarConfig(model=model, search=search))(optical, bent)
-        off = np.linalg.norm(outcome.transform(ground) - there, axis=1)[seen]
-        errors[model] = np.sqrt(np.mean(off**2))
-        assert outcome.held_out is not None
+    nearest = fit_least_squares(ground[seen], there[seen])
+    matcher, search = TARMatcher(), SearchConfig(rotations=1, scales=(1.0,))
+    outcome = Registrar(matcher, RegistrarConfig(model="auto", search=search))(optical, bent)
     assert outcome.registered and outcome.model == "spline" and outcome.field is not None
-    assert errors["auto"] < 0.6 * errors["affine"] and errors["auto"] < 2
+    assert outcome.held_out is not None and outcome.held_out.rmse_px < 3
+    off = np.linalg.norm(outcome.transform(ground) - there, axis=1)[seen]
+    best = np.linalg.norm(transform_points(nearest, ground) - there, axis=1)[seen]
+    assert np.sqrt(np.mean(off**2)) < 0.6 * np.sqrt(np.mean(best**2)), "better than any matrix"
     m = outcome.matches
     residual = np.linalg.norm(outcome.transform(m.points0) - m.points1, axis=1)
     assert np.sqrt(np.mean(residual[outcome.inliers] ** 2)) == pytest.approx(outcome.rmse)
