@@ -5,8 +5,8 @@
 2. Alignment: image1 warped into image0's frame by what is known so far; then all cells of both images vote for the
    small transform that remains (``alignment/fit.py``); at doubling sizes up to the full one, tile by tile, which
    bounds the network's memory (``alignment/tiled.py``), and small images magnified at last.
-   With relief (``local.py``) they vote for a smooth field on top of it; held-out cells choose the model where it is left
-   to them, and say by how much it is off.
+   For relief (``local.py``) they vote for a smooth field on top of it; where the model is left to them, cells that are
+   held out choose it.
 3. Acceptance (``acceptance.py``): what fails a check is reported as not registered, with the reason.
 
 The paper publishes no registration procedure; this one is ours.
