@@ -100,6 +100,13 @@ def test_the_field_is_found_though_cells_are_noisy_and_some_wrong():
     assert rmse(fit.raster, fit.climb(fit.zero, SMOOTH), relief) < 0.6
 
 
+def test_inference_mode_and_autocast_change_nothing():
+    fit = fitted(look(relief))
+    expected = fit.climb(fit.zero, SMOOTH)
+    with torch.inference_mode(), torch.autocast("cpu", torch.bfloat16):
+        np.testing.assert_array_equal(fit.climb(fit.zero, SMOOTH), expected)
+
+
 def test_edges_that_pin_one_direction_each_pin_the_field_together():
     fit = fitted(look(relief, noise=0, wrong=0, sigma=(0.8, 50.0)))
     assert rmse(fit.raster, fit.climb(fit.zero, SMOOTH), relief) < 0.5

@@ -111,8 +111,7 @@ class FieldFit:
 
     def gains(self, coefficients: FloatArray, width: float = 1.0) -> FloatArray:
         """(K,) nats that each cell gains over knowing nothing."""
-        places = torch.from_numpy(self.places(coefficients)).float()
-        return self._both.log_likelihood_gain(places, width).double().numpy()
+        return _gains(self._both, self.places(coefficients), width)
 
     def climb(
         self,
@@ -168,8 +167,7 @@ class FieldFit:
             return np.bincount(index, values, len(seen)).astype(np.float64)
 
         def gains(shift: FloatArray, width: float) -> FloatArray:
-            at = torch.from_numpy(places + sign * shift[index]).float()
-            return sums(self._both.log_likelihood_gain(at, width).double().numpy())
+            return sums(_gains(self._both, places + sign * shift[index], width))
 
         for width in WIDTHS:
             value = gains(shift, width)
@@ -270,6 +268,13 @@ def block_count(size: tuple[int, int]) -> int:
     return int(np.clip(max(size) // 64, 4, 8))
 
 
+@torch.autocast("cpu", enabled=False)
+def _gains(evidence: DisplacementMaps, places: FloatArray, width: float) -> FloatArray:
+    """(K,) nats that the cells gain over knowing nothing at (K, 2) places, px; also under autocast as exact as here."""
+    return evidence.log_likelihood_gain(torch.from_numpy(places).float(), width).double().numpy()
+
+
+@torch.autocast("cpu", enabled=False)
 def _derivatives(evidence: DisplacementMaps, places: FloatArray, width: float) -> tuple[FloatArray, FloatArray]:
     """Gradient (K, 2) of the cells' gains by their places, negative Hessian (K, 2, 2) without negative eigenvalues."""
     scale = evidence.step * width
