@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import sys
 from pathlib import Path
+from typing import get_args
 
 import numpy as np
 import torch
@@ -12,10 +13,9 @@ from numpy.typing import NDArray
 
 from kornia_tar.conventions import MODALITIES, Modality
 from kornia_tar.files import one_line
-from kornia_tar.geometry import TransformModel
 from kornia_tar.matching.matcher import TARMatcher
 from kornia_tar.raster import Raster, read_image, suspected_fill, to_grey8, told_modality
-from kornia_tar.registration.config import RegistrarConfig, SearchConfig
+from kornia_tar.registration.config import RegistrarConfig, RegistrationModel, SearchConfig
 from kornia_tar.registration.registrar import Registrar
 
 MODALITY_CHOICES = (*MODALITIES, "auto")
@@ -61,8 +61,9 @@ def add_threshold(parser: argparse.ArgumentParser, default: float) -> None:
 def add_registrar(parser: argparse.ArgumentParser) -> None:
     """How to register; see :func:`make_registrar`."""
     add_threshold(parser, 0.0)
-    parser.add_argument("--model", choices=("affine", "similarity", "homography"), default="affine",
-                        help="transform to fit (default: affine)")  # fmt: skip
+    parser.add_argument("--model", choices=get_args(RegistrationModel), default="affine",
+                        help="transform to fit; spline: an affine one and a smooth field, for relief; auto: the "
+                        "simplest that cells which were held out do not reject (default: affine)")  # fmt: skip
     parser.add_argument("--rotations", type=int, choices=(1, 4, 8), default=8, help="8: any rotation; 4: "
                         "multiples of 90° only, faster on refused pairs; 1: no search (default: 8)")  # fmt: skip
 
@@ -114,7 +115,7 @@ def make_matcher(
     return matcher.to(choose_device(device)).fuse()
 
 
-def make_registrar(matcher: TARMatcher, model: TransformModel, rotations: int) -> Registrar:
+def make_registrar(matcher: TARMatcher, model: RegistrationModel, rotations: int) -> Registrar:
     """Build the registrar that the options of :func:`add_registrar` describe."""
     return Registrar(matcher, RegistrarConfig(model=model, search=SearchConfig(rotations=rotations)))
 

@@ -19,11 +19,12 @@ from kornia_tar.geometry.matrix import (
     spread,
     transform_points,
 )
+from kornia_tar.geometry.spline import SplineRaster
 from kornia_tar.geometry.transform import DisplacementField, Transform
 from kornia_tar.geometry.warp import valid_mask, warp_image
 
 __all__ = [
-    "MINIMAL_POINTS", "Decomposition", "DisplacementField", "Fit", "FloatArray", "PointMatches", "Transform",
-    "TransformModel", "compose", "corner_error", "decompose", "fit_least_squares", "fit_transform", "image_corners",
-    "invert", "spread", "transform_points", "valid_mask", "warp_image",
+    "MINIMAL_POINTS", "Decomposition", "DisplacementField", "Fit", "FloatArray", "PointMatches", "SplineRaster",
+    "Transform", "TransformModel", "compose", "corner_error", "decompose", "fit_least_squares", "fit_transform",
+    "image_corners", "invert", "spread", "transform_points", "valid_mask", "warp_image",
 ]  # fmt: skip

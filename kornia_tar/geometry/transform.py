@@ -131,6 +131,15 @@ class Transform:
         shift = DisplacementField.over(size, min(field.spacing), lambda x: field(transform_points(first, x)))
         return Transform(joined, shift)
 
+    def then_back(self, other: Transform, size: tuple[int, int]) -> Transform:
+        """Go to image1 by this and back by another: ``x → other⁻¹(T(x))``, over an image0 of ``size`` (H, W)."""
+        joined = compose(self.matrix, invert(other.matrix))
+        if self.field is None and other.field is None:
+            return Transform(joined)
+        spacing = min(min(field.spacing) for field in (self.field, other.field) if field is not None)
+        rest = lambda x: other.inverse_points(self(x)) - transform_points(joined, x)  # noqa: E731
+        return Transform(joined, DisplacementField.over(size, spacing, rest))
+
     def inverse_points(self, points: ArrayLike) -> FloatArray:
         """Map points (N, 2) px of image1 back to image0, by Newton steps with the matrix; exact where no field is."""
         goal = np.asarray(points, np.float64).reshape(-1, 2)

@@ -20,7 +20,7 @@ from kornia_tar.outputs.registered import write_registered
 from kornia_tar.raster import Raster, to_rgb8, write_image
 from kornia_tar.registration.result import Registration
 
-NAMES = ("registered.png", "registered.tif", "matches.h5", "quicklook.png", "report.json")
+NAMES = ("registered.png", "registered.tif", "matches.h5", "quicklook.png", "transform.json", "report.json")
 
 
 def write_results(
@@ -70,6 +70,8 @@ def write_results(
             valid=valid, before=_by_georeferences(first, second, grey1),
         )  # fmt: skip
         write_image(aside / "quicklook.png", sheet)
+        if transform.field is not None:
+            write_json(aside / "transform.json", transform.to_dict())
         write_json(aside / "report.json", report)
         for name in NAMES:
             if (aside / name).exists():

@@ -11,7 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from kornia_tar.conventions import MIN_SIDE
-from kornia_tar.geometry import FloatArray, decompose, invert, valid_mask, warp_image
+from kornia_tar.geometry import FloatArray, Transform, decompose, invert, valid_mask, warp_image
 from kornia_tar.raster.stretch import to_grey
 
 Mask = NDArray[np.bool_] | None
@@ -90,8 +90,9 @@ class MaskedImage:
         image, mask = np.rot90(self.image, degrees // 90), np.rot90(self.mask, degrees // 90)
         return MaskedImage(np.ascontiguousarray(image), np.ascontiguousarray(mask), self.modality), matrix
 
-    def warped(self, matrix: FloatArray, size: tuple[int, int]) -> MaskedImage:
-        """In the frame that ``matrix`` leads from."""
+    def warped(self, transform: FloatArray | Transform, size: tuple[int, int]) -> MaskedImage:
+        """In the frame that ``transform``, a matrix or with a field, leads from."""
+        matrix = transform.matrix if isinstance(transform, Transform) else transform
         image, scale = self.image, scale_at(matrix, size)
         if scale > 1.5:  # bilinear sampling of a much finer image would alias its speckle
             blurred, share = (
@@ -99,7 +100,7 @@ class MaskedImage:
                 for part in (image, self.mask.astype(np.float32))
             )
             image = (blurred / np.maximum(share, 1e-3)).astype(np.float32)  # nodata is black and must not spread
-        return MaskedImage(warp_image(image, matrix, size), valid_mask(self.mask, matrix, size), self.modality)
+        return MaskedImage(warp_image(image, transform, size), valid_mask(self.mask, transform, size), self.modality)
 
     def cut(self, rows: slice, columns: slice) -> MaskedImage:
         """A tile of it."""

@@ -4,10 +4,13 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass, field
+from typing import Literal
 
 from kornia_tar.conventions import MIN_SIDE
-from kornia_tar.geometry import TransformModel
 from kornia_tar.registration.acceptance import AcceptanceConfig
+
+#: A plane transform; "spline": an affine one and a smooth field; "auto": the simplest of them that the cells allow.
+RegistrationModel = Literal["similarity", "affine", "homography", "spline", "auto"]
 
 
 @dataclass(frozen=True)
@@ -59,7 +62,7 @@ class AlignmentConfig:
 class RegistrarConfig:
     """How to register, and what to accept."""
 
-    model: TransformModel = "affine"
+    model: RegistrationModel = "affine"
     search: SearchConfig = field(default_factory=SearchConfig)
     alignment: AlignmentConfig = field(default_factory=AlignmentConfig)
     acceptance: AcceptanceConfig = field(default_factory=AcceptanceConfig)

@@ -5,6 +5,8 @@
 2. Alignment: image1 warped into image0's frame by what is known so far; then all cells of both images vote for the
    small transform that remains (``alignment/fit.py``); at doubling sizes up to the full one, tile by tile, which
    bounds the network's memory (``alignment/tiled.py``), and small images magnified at last.
+   For relief (``local.py``) they vote for a smooth field on top of it; where the model is left to them, cells that are
+   held out choose it.
 3. Acceptance (``acceptance.py``): what fails a check is reported as not registered, with the reason.
 
 The paper publishes no registration procedure; this one is ours.
@@ -14,6 +16,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import replace
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -24,6 +27,8 @@ from kornia_tar.conventions import CELL
 from kornia_tar.geometry import (
     FloatArray,
     PointMatches,
+    Transform,
+    TransformModel,
     compose,
     fit_least_squares,
     image_corners,
@@ -34,10 +39,12 @@ from kornia_tar.matching.matcher import TARMatcher
 from kornia_tar.raster.graphics import without_shared_graphics
 from kornia_tar.raster.view import Mask, MaskedImage, scale_at
 from kornia_tar.registration.acceptance import Witnesses, probability_right
-from kornia_tar.registration.alignment.evidence import DisplacementMaps, tie_points
+from kornia_tar.registration.alignment.evidence import tie_points
 from kornia_tar.registration.alignment.fit import Alignment, align
+from kornia_tar.registration.alignment.smooth import block_count
 from kornia_tar.registration.alignment.tiled import FeatureCache, TileEncoder
 from kornia_tar.registration.config import RegistrarConfig
+from kornia_tar.registration.local import Refined, Relief, check_plane
 from kornia_tar.registration.result import Registration, estimated_error
 from kornia_tar.registration.search import PoseCandidate, find_pose
 
@@ -119,21 +126,23 @@ class Registrar:
         if start is None:
             return self._failed(None, NO_POSE)
         corners = image_corners(first.size)
-        if scale_at(start.matrix, first.size) > FINER:  # in the finer image's frame the same ground has more cells
+        swapped = scale_at(start.matrix, first.size) > FINER
+        if swapped:  # in the finer image's frame the same ground has more cells
             there = transform_points(start.matrix, corners)
-            refined = self._refined(second, first, invert(start.matrix), there)
-            refined = refined and (refined[0], invert(refined[1]), refined[2].swapped(), refined[3])
-            unit = 1.0
+            refined, unit = self._refined(second, first, invert(start.matrix), there), 1.0
         else:
-            refined = self._refined(first, second, start.matrix, corners)
-            unit = scale_at(start.matrix, first.size)
+            refined, unit = self._refined(first, second, start.matrix, corners), scale_at(start.matrix, first.size)
         if refined is None:
             least = math.ceil(min(self.config.alignment.min_cells, first.image.size / CELL**2 / 2))
             reason = f"fewer than {least} cells of 8×8 px are seen in both images; crop to the common area"
             return self._failed(start, reason)
-        found, matrix, matches, agreement = refined
-        matches = matches.inside(first.size, second.size)
-        residuals = np.linalg.norm(transform_points(matrix, matches.points0) - matches.points1, axis=1)
+        found, transform, own = refined.found, refined.transform, second if swapped else first
+        agreement = self._encoder.agreement(own, first if swapped else second, transform)
+        matches = self._tie_points(refined, own)
+        if swapped:
+            transform, matches = transform.inverse(first.size), matches.swapped()
+        matrix, matches = transform.matrix, matches.inside(first.size, second.size)
+        residuals = np.linalg.norm(transform(matches.points0) - matches.points1, axis=1)
         scale, rules = max(1.0, scale_at(matrix, first.size)), self.config.acceptance
         inliers = (residuals < rules.inlier_threshold * scale) & (matches.confidence >= rules.inlier_confidence)
         rmse = float(np.sqrt(np.mean(residuals[inliers] ** 2))) if inliers.any() else math.inf
@@ -149,19 +158,31 @@ class Registrar:
             matches, confidence=fit.confidence(matches.confidence), std=fit.std(matches.stated_std * unit)
         )
         return Registration(
-            not reasons, reasons, matrix, self.config.model, matches, inliers,
-            start.rotation, start.scale, rmse, std, disagreement, probability, witnesses,
+            not reasons, reasons, matrix, refined.model, matches, inliers,
+            start.rotation, start.scale, rmse, std, disagreement, probability, witnesses, transform.field,
+            refined.check.summed_up(transform, first.size, swapped, block_count(first.size)),
         )  # fmt: skip
 
     def _refined(
         self, first: MaskedImage, second: MaskedImage, matrix: FloatArray, check_points: FloatArray
-    ) -> tuple[Alignment, FloatArray, PointMatches, float] | None:
-        """Align in ``first``'s frame and pixels, up to its full size and beyond; None without ground in common.
+    ) -> Refined | None:
+        """Align in ``first``'s frame and pixels, up to its full size and beyond; None without ground in common."""
+        by_plane = partial(self._by_plane, first, second, check_points)
+        if self.config.model != "spline" and self.config.model != "auto":
+            return by_plane(matrix, self.config.model)
+        relief = Relief(first, second, self._encoder, self.config.search.side, self.config.alignment.min_cells)
+        return relief.refine(matrix, self._magnification(first.size), by_plane, auto=self.config.model == "auto")
 
-        Returns:
-            the alignment, the transform, tie points, and how sure the cells are of it at last.
-        """
-        rough = self._up_to_full_size(first, second, matrix)
+    def _by_plane(
+        self,
+        first: MaskedImage,
+        second: MaskedImage,
+        check_points: FloatArray,
+        matrix: FloatArray,
+        model: TransformModel,
+    ) -> Refined | None:
+        """The same by a plane model."""
+        rough = self._up_to_full_size(first, second, matrix, model)
         if rough is None:
             return None
         matrix, known = rough, FeatureCache()
@@ -171,14 +192,16 @@ class Registrar:
             if seen is None:
                 return None
             pair = seen
-            found = align(*pair, self.config.model, first.size, check_points=None if left else check_points)
+            found = align(*pair, model, first.size, check_points=None if left else check_points)
             matrix = compose(found.matrix, before)
         if found.log_likelihood_gain >= WORTH_MAGNIFYING:  # else it will not be trusted
-            found, matrix = self._magnified(first, second, matrix, check_points, found)
-        agreement = self._encoder.agreement(first, second, matrix, known)
-        return found, matrix, self._tie_points(pair, before, matrix), agreement
+            found, matrix = self._magnified(first, second, matrix, check_points, found, model)
+        check = check_plane(pair, before, matrix, model, first.size)
+        return Refined(found, Transform(matrix), pair, Transform(before), model, check)
 
-    def _up_to_full_size(self, first: MaskedImage, second: MaskedImage, matrix: FloatArray) -> FloatArray | None:
+    def _up_to_full_size(
+        self, first: MaskedImage, second: MaskedImage, matrix: FloatArray, model: TransformModel
+    ) -> FloatArray | None:
         """Align at doubling sizes short of the full one: cells see a few pixels, which no error must outgrow."""
         side = 2 * self.config.search.side
         while side < max(first.size):
@@ -188,17 +211,23 @@ class Registrar:
             )
             if pair is None:
                 return None
-            step = align(*pair, self.config.model, small.size).matrix
+            step = align(*pair, model, small.size).matrix
             matrix = compose(compose(compose(to_small, step), invert(to_small)), matrix)
             side *= 2
-        if self.config.model == "similarity":  # reduced images have whole sides: their frames are a little stretched
+        if model == "similarity":  # reduced images have whole sides: their frames are a little stretched
             corners = image_corners(first.size)
             nearest = fit_least_squares(corners, transform_points(matrix, corners), "similarity")
             matrix = matrix if nearest is None else nearest
         return matrix
 
     def _magnified(
-        self, first: MaskedImage, second: MaskedImage, matrix: FloatArray, check_points: FloatArray, found: Alignment
+        self,
+        first: MaskedImage,
+        second: MaskedImage,
+        matrix: FloatArray,
+        check_points: FloatArray,
+        found: Alignment,
+        model: TransformModel,
     ) -> tuple[Alignment, FloatArray]:
         """Align once more in ``first``'s frame magnified, where that is worth it.
 
@@ -206,14 +235,14 @@ class Registrar:
         itself in less ground, too, and has less to tell: the gain stays that of ``found``, at full size.
         """
         factor = self._magnification(first.size)
-        if factor < WORTHWHILE:
+        if factor == 1:
             return found, matrix
         large, to_large = first.enlarged(factor)
         before = compose(invert(to_large), matrix)
         pair = self._encoder.displacement_maps(large, second, before, FeatureCache(), self.config.alignment.min_cells)
         if pair is None:
             return found, matrix
-        closer = align(*pair, self.config.model, large.size, check_points=transform_points(to_large, check_points))
+        closer = align(*pair, model, large.size, check_points=transform_points(to_large, check_points))
         if closer.log_likelihood_gain <= 0 or not math.isfinite(
             closer.std
         ):  # it sees less ground, and may see nothing there
@@ -222,11 +251,15 @@ class Registrar:
         return found, compose(compose(to_large, closer.matrix), before)
 
     def _magnification(self, size: tuple[int, int]) -> float:
-        """How far to magnify an image of ``size``: no further than all cells can vote; less, if then one tile does."""
+        """How far to magnify an image of ``size``: no further than all cells can vote; less, if then one tile does.
+
+        1 where that would be too little.
+        """
         cells = 2 * size[0] * size[1] / CELL**2
         factor = min(self.config.alignment.magnify, math.sqrt(self.config.alignment.max_cells / cells))
         single = self.config.alignment.tile / max(size)
-        return single if 0.8 * factor <= single < factor else factor
+        factor = single if 0.8 * factor <= single < factor else factor
+        return factor if factor >= WORTHWHILE else 1.0
 
     def _failed(self, start: PoseCandidate | None, reason: str) -> Registration:
         rotation, scale = (0, 1.0) if start is None else (start.rotation, start.scale)
@@ -236,23 +269,15 @@ class Registrar:
             inf, inf, inf, 0.0, Witnesses.none(),
         )  # fmt: skip
 
-    def _tie_points(
-        self, pair: tuple[DisplacementMaps, DisplacementMaps], before: FloatArray, matrix: FloatArray
-    ) -> PointMatches:
-        """One tie point of each cell of both images, near the transform ``matrix``.
-
-        Args:
-            pair: what the cells said after image1 was warped by ``before``.
-            before: (3, 3), image0 → image1.
-            matrix: likewise.
-        """
-        in1, in0 = pair
-        rest = compose(matrix, invert(before))
+    def _tie_points(self, refined: Refined, first: MaskedImage) -> PointMatches:
+        """One tie point of each cell of both images, near the transform that was found in ``first``'s frame."""
+        (in1, in0), before = refined.pair, refined.before
+        rest = refined.transform.then_back(before, first.size)
         places1, std1, confidence1 = tie_points(in1, rest, self.config.alignment.relief, WITHIN)
-        places0, std0, confidence0 = tie_points(in0, invert(rest), self.config.alignment.relief, WITHIN)
+        places0, std0, confidence0 = tie_points(in0, rest.inverse(first.size), self.config.alignment.relief, WITHIN)
         return PointMatches(
             torch.cat([in1.points, places0]).double().numpy(),
-            transform_points(before, torch.cat([places1, in0.points]).double().numpy()),
+            before(torch.cat([places1, in0.points]).double().numpy()),
             torch.cat([confidence1, confidence0]).double().numpy(),
             torch.cat([std1, std0]).double().numpy(),
         )

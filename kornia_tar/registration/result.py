@@ -14,10 +14,11 @@ from kornia_tar.geometry import (
     FloatArray,
     PointMatches,
     Transform,
-    TransformModel,
     decompose,
 )
 from kornia_tar.registration.acceptance import Witnesses
+from kornia_tar.registration.config import RegistrationModel
+from kornia_tar.registration.held_out import HeldOut
 
 ERROR_SCALE = 3.0  # see estimated_error
 
@@ -35,7 +36,7 @@ class Registration:
     registered: bool
     reasons: tuple[str, ...]  # what failed, in words; empty when registered
     matrix: FloatArray | None  # (3, 3), image0 → image1
-    model: TransformModel
+    model: RegistrationModel  # that was found: never "auto" where there is a transform
     matches: PointMatches  # tie points with std, in full-resolution pixels: one for each cell that both images show
     inliers: NDArray[np.bool_]  # (N,)
     rotation_start: int  # degrees, of the pose that the search chose
@@ -46,6 +47,7 @@ class Registration:
     probability: float  # that the mean corner error is below 5 px of image1 at equal scale, calibrated
     witnesses: Witnesses  # what that rests on
     field: DisplacementField | None = None  # px of image1, what the ground adds to the matrix: relief, map projections
+    held_out: HeldOut | None = None  # errors at tie points that were not fitted
 
     @property
     def transform(self) -> Transform | None:
@@ -93,6 +95,7 @@ class Registration:
             "disagreement_px": self.disagreement,
             "rotation_start_degrees": self.rotation_start,
             "scale_start": self.scale_start,
+            "held_out": self.held_out and self.held_out.report(),
         }
 
 

@@ -108,3 +108,11 @@ def test_a_field_of_zeros_warps_as_its_matrix():
     plain, through = (warp_image(image, t, (600, 640)) for t in (matrix, Transform(matrix, field)))
     difference = np.abs(plain.astype(int) - through)
     assert (difference > 8).mean() < 0.01  # OpenCV rounds positions to 1/32 px, in each function its own way
+
+
+def test_there_and_back_by_another_is_the_step_between_them():
+    first, second = Transform.of(bend, SIZE, spacing=4), Transform(MATRIX)
+    step, points = first.then_back(second, SIZE), grid((60, 100)) + 10
+    assert np.abs(second(step(points)) - first(points)).max() < 0.05
+    assert Transform(MATRIX).then_back(second, SIZE).field is None
+    assert np.abs(first.then_back(first, SIZE)(points) - points).max() < 0.05

@@ -11,13 +11,15 @@ from eval.studies.commands import (
     landcover,
     loftr,
     negatives,
+    relief,
     text_ablation,
     text_substitution,
 )
 
 # As --help lists them.
 STUDIES = (
-    text_ablation, text_substitution, landcover, negatives, graphics, label_noise, initialisation, estimators, loftr,
+    text_ablation, text_substitution, landcover, negatives, graphics, label_noise, initialisation, estimators, relief,
+    loftr,
 )  # fmt: skip
 
 

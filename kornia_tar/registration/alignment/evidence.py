@@ -10,7 +10,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from kornia_tar.geometry import FloatArray
+from kornia_tar.geometry import FloatArray, Transform
 from kornia_tar.network.fine import PLACE_STEP
 from kornia_tar.network.net import ImageFeatures, TARNet
 from kornia_tar.network.points import transform_points
@@ -45,6 +45,12 @@ class DisplacementMaps(NamedTuple):
     def moved(self, by: Tensor) -> DisplacementMaps:
         """The same in a frame where everything lies ``by`` (2,) px further: from a tile to its image."""
         return self._replace(points=self.points + by, corner=self.corner + by)
+
+    def scaled(self, matrix: FloatArray) -> DisplacementMaps:
+        """The same in another frame, to which ``matrix``, (3, 3), leads: a similarity without rotation, or nearly."""
+        to = torch.from_numpy(np.asarray(matrix))
+        points, corner = (transform_points(to, part.double()).float() for part in (self.points, self.corner))
+        return self._replace(points=points, corner=corner, step=self.step * math.sqrt(float(to[0, 0] * to[1, 1])))
 
     def rows(self, index: Tensor) -> DisplacementMaps:
         """Some cells, copied to the CPU, where :func:`align` works."""
@@ -89,9 +95,9 @@ def join(parts: Sequence[DisplacementMaps]) -> DisplacementMaps:
 
 
 def tie_points(
-    evidence: DisplacementMaps, matrix: FloatArray, sigma: float, within: float
+    evidence: DisplacementMaps, transform: FloatArray | Transform, sigma: float, within: float
 ) -> tuple[Tensor, Tensor, Tensor]:
-    """Where each cell lies, given what it says and that ``matrix`` is right to within ``sigma`` px.
+    """Where each cell lies, given what it says and that ``transform`` is right to within ``sigma`` px.
 
     The mean of the posterior: the cell's map times a normal distribution around T x_k.
 
@@ -100,7 +106,8 @@ def tie_points(
         the place is right to ``within`` px and the cell no outlier. A cell that tells nothing lies on the transform
         with a confidence of a half: the prior's own.
     """
-    expected = transform_points(torch.from_numpy(np.asarray(matrix)), evidence.points)  # (K, 2)
+    way = transform if isinstance(transform, Transform) else Transform(transform)
+    expected = torch.from_numpy(way(evidence.points.double().numpy())).float()  # (K, 2)
     side = evidence.probability.shape[-1]
     y, x = torch.meshgrid(torch.arange(side), torch.arange(side), indexing="ij")
     places = evidence.corner[:, None] + evidence.step * torch.stack([x, y], -1).view(1, -1, 2)  # (K, S², 2)

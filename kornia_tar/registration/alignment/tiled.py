@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 
 from kornia_tar.conventions import CELL, MIN_SIDE, MODALITIES
-from kornia_tar.geometry import FloatArray
+from kornia_tar.geometry import FloatArray, Transform
 from kornia_tar.matching.matcher import TARMatcher
 from kornia_tar.network.net import Frame, ImageFeatures, Matches, modality_weights
 from kornia_tar.raster.view import MaskedImage, tiles
@@ -74,14 +74,19 @@ class TileEncoder:
         return self._matcher.net.match(features0, features1)
 
     def displacement_maps(
-        self, first: MaskedImage, second: MaskedImage, matrix: FloatArray, known: FeatureCache, least: int
+        self,
+        first: MaskedImage,
+        second: MaskedImage,
+        transform: FloatArray | Transform,
+        known: FeatureCache,
+        least: int,
     ) -> tuple[DisplacementMaps, DisplacementMaps] | None:
-        """Map what each cell says of its place after image1 is warped by ``matrix``, in image0's frame.
+        """Map what each cell says of its place after image1 is warped by ``transform``, in image0's frame.
 
         Args:
             first: image0.
             second: image1.
-            matrix: (3, 3), image0 → image1, right to within some 8 px of image0.
+            transform: (3, 3), or with a field, image0 → image1, right to within some 8 px of image0.
             known: features of image0's tiles, which this call uses and adds to; one for each image0.
             least: cells of either image that must show both.
 
@@ -89,7 +94,7 @@ class TileEncoder:
             what image0's cells say, and image1's; None where fewer than ``least`` show both, of small images half of
             all.
         """
-        warped = second.warped(matrix, first.size)
+        warped = second.warped(transform, first.size)
         parts: list[tuple[DisplacementMaps, DisplacementMaps]] = []
         cuts, generator = _shown_tiles(first, self._tile), torch.Generator().manual_seed(0)
         quota = -(-self._max_cells // (2 * len(cuts)))
@@ -112,7 +117,7 @@ class TileEncoder:
         in1, in0 = (join(side) for side in zip(*parts, strict=True))
         return in1, in0
 
-    def agreement(self, first: MaskedImage, second: MaskedImage, matrix: FloatArray, known: FeatureCache) -> float:
+    def agreement(self, first: MaskedImage, second: MaskedImage, transform: FloatArray | Transform) -> float:
         """Ask the network's second look how sure the cells are of a transform, once it is found.
 
         The look was trained on true pairs and on images of different places, and has seen no transform fitted to its
@@ -121,8 +126,7 @@ class TileEncoder:
         Args:
             first: image0.
             second: image1.
-            matrix: (3, 3), image0 → image1.
-            known: features of image0's tiles; as in :meth:`displacement_maps`.
+            transform: image0 → image1.
 
         Returns:
             the mean probability of lying within 3 px, of the cells of both images in up to ``WITNESS_TILES`` tiles;
@@ -131,13 +135,12 @@ class TileEncoder:
         net = self._matcher.net
         if net.second_look is None:
             return math.nan
-        warped = second.warped(matrix, first.size)
+        warped = second.warped(transform, first.size)
         cuts = [cut for cut in _shown_tiles(first, self._tile) if (first.mask[cut] & warped.mask[cut]).any()]
         sure = [torch.zeros(0)]
         for rows, columns in cuts[:: -(-len(cuts) // WITNESS_TILES) or 1]:
-            corner = rows.start, columns.start
-            features0 = known[corner] if corner in known else self.encode(first.cut(rows, columns))
-            sure.append(net.cell_confidence(features0, self.encode(warped.cut(rows, columns))).float().cpu())
+            pair = (self.encode(view.cut(rows, columns)) for view in (first, warped))
+            sure.append(net.cell_confidence(*pair).float().cpu())
         cells = torch.cat(sure)
         return float(cells.mean()) if len(cells) else 0.0
 
