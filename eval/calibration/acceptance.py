@@ -23,9 +23,9 @@ from kornia_tar.files import write_json, write_text
 from kornia_tar.network.calibration import LogisticFit, RegistrationFits
 from kornia_tar.registration.acceptance import RIGHT
 
-WITHOUT_LOOK = ("gain", "log_cells", "log_error")
-WITH_LOOK = (*WITHOUT_LOOK, "agreement")
-PENALTY = 1.0  # scikit-learn's C, on standardised numbers: a few hundred pairs must not make it too sure
+WITHOUT_LOOK = ("gain", "few_cells", "log_error")
+WITH_LOOK = (*WITHOUT_LOOK, "agreement", "agreement_half")
+PENALTY = 10.0  # scikit-learn's C, on standardised numbers: a few hundred pairs must not make it too sure
 WRONG = 10.0  # px, from which an accepted pair counts as wrong
 
 

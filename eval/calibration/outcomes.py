@@ -37,13 +37,19 @@ class Outcome:
     cells: int = 0
     witness_error: float = 0.0
     agreement: float = 0.0
+    agreement_half: float = 0.0
+    trimmed_gain: float = 0.0
+    block_agreement: float = 0.0
     probability: float = 0.0
     digest: str = ""  # of the pairs that were asked, see ``protocol.Pair.digest``
 
     @property
     def witnesses(self) -> Witnesses:
         """What the registrar had to go by."""
-        return Witnesses(self.gain, self.cells, self.witness_error, self.agreement)
+        return Witnesses(
+            self.gain, self.cells, self.witness_error, self.agreement, self.agreement_half, self.trimmed_gain,
+            self.block_agreement,
+        )  # fmt: skip
 
 
 class Outcomes:
@@ -130,7 +136,8 @@ def measure(
             seen = found.witnesses
             outcome = Outcome(
                 name, error, bool(found.registered), float(found.error_estimate), seconds, float(seen.gain),
-                seen.cells, float(seen.error), float(seen.agreement), float(found.probability), digest,
+                seen.cells, float(seen.error), float(seen.agreement), float(seen.agreement_half), seen.trimmed_gain,
+                seen.block_agreement, float(found.probability), digest,
             )  # fmt: skip
             kept.add(outcome)
         tick(1)

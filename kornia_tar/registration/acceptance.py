@@ -14,7 +14,8 @@ from dataclasses import dataclass, field
 from kornia_tar.geometry import FloatArray, decompose, spread
 from kornia_tar.network.calibration import RegistrationFits
 
-RIGHT = 5.0  # px of image1 at equal scale, mean corner error below which a transform counts as right
+MANY_CELLS = 2000  # from which on chance agreement does not grow less; of fewer it is found more often
+RIGHT = 10.0  # px of image1, mean corner error below which a transform counts as right; the estimate says how exact
 
 
 def reasons(*checks: tuple[bool, str]) -> tuple[str, ...]:
@@ -65,24 +66,26 @@ class Witnesses:
     cells: int  # of both images, that voted
     error: float  # px, estimated, for images of equal scale
     agreement: float  # mean probability of a cell to lie within 3 px, of the second look; nan without one
+    agreement_half: float  # the same with both images at half the size
     trimmed_gain: float = 0.0  # nats per cell without the fifth of the cells that gains most
     block_agreement: float = math.nan  # share of the overlap's blocks whose cells gain; nan where too small for blocks
 
     @classmethod
     def none(cls) -> Witnesses:
         """Return what is known where nothing was found."""
-        return cls(-math.inf, 0, math.inf, 0.0, -math.inf, 0.0)
+        return cls(-math.inf, 0, math.inf, 0.0, 0.0, -math.inf, 0.0)
 
     def features(self) -> dict[str, float]:
         """Return the numbers that :class:`kornia_tar.network.calibration.LogisticFit` weighs, all finite."""
         values = {
             "gain": min(max(self.gain, -0.5), 1.0),
-            "log_cells": math.log(max(self.cells, 1)),
+            "few_cells": math.log(max(MANY_CELLS / max(self.cells, 1), 1.0)),
             "log_error": math.log(min(max(self.error, 0.1), 100.0)),
         }
         if not math.isnan(self.agreement):
-            p = min(max(self.agreement, 0.01), 0.99)
-            values["agreement"] = math.log(p / (1 - p))
+            for name, value in (("agreement", self.agreement), ("agreement_half", self.agreement_half)):
+                p = min(max(value, 0.01), 0.99)
+                values[name] = math.log(p / (1 - p))
         return values
 
 

@@ -57,6 +57,9 @@ WITHIN = 3.0  # px, of a tie point's confidence
 WORTHWHILE = 1.2  # times, least magnification
 
 
+SMALLEST_HALF = 64  # px, side from which cells at half the size tell something
+
+
 WORTH_MAGNIFYING = 0.03  # nats per cell, below which a transform is hardly ever right
 
 
@@ -137,7 +140,7 @@ class Registrar:
             reason = f"fewer than {least} cells of 8×8 px are seen in both images; crop to the common area"
             return self._failed(start, reason)
         found, transform, own = refined.found, refined.transform, second if swapped else first
-        agreement = self._encoder.agreement(own, first if swapped else second, transform)
+        agreement = self._agreement(own, first if swapped else second, transform)
         matches = self._tie_points(refined, own)
         if swapped:
             transform, matches = transform.inverse(first.size), matches.swapped()
@@ -149,7 +152,7 @@ class Registrar:
         std, disagreement = found.std * unit, found.disagreement * unit
         error = estimated_error(std, disagreement) / scale
         witnesses = Witnesses(
-            found.log_likelihood_gain, found.cells, error, agreement, found.trimmed_gain, found.block_agreement
+            found.log_likelihood_gain, found.cells, error, *agreement, found.trimmed_gain, found.block_agreement
         )
         probability = probability_right(witnesses, self.matcher.calibration.registration)
         reasons = rules.refusal(matrix, first.size, probability, witnesses)
@@ -162,6 +165,14 @@ class Registrar:
             start.rotation, start.scale, rmse, std, disagreement, probability, witnesses, transform.field,
             refined.check.summed_up(transform, first.size, swapped, block_count(first.size)),
         )  # fmt: skip
+
+    def _agreement(self, first: MaskedImage, second: MaskedImage, transform: Transform) -> tuple[float, float]:
+        """Ask how sure cells are at full size, and at half of it, where each sees twice as much ground."""
+        full = self._encoder.agreement(first, second, transform)
+        small, to_small = first.reduced(max(first.size) // 2)
+        if min(small.size) < SMALLEST_HALF:
+            return full, full
+        return full, self._encoder.agreement(small, second, transform.after(invert(to_small), small.size))
 
     def _refined(
         self, first: MaskedImage, second: MaskedImage, matrix: FloatArray, check_points: FloatArray

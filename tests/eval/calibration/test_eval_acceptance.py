@@ -24,7 +24,7 @@ def outcomes(count: int, right: bool, seed: int, spread: float = 0.08) -> list[O
         agreement = float(np.clip((0.85 if right else 0.2) + spread * rng.normal(), 0.01, 0.99))
         gain = (0.4 if right else -0.1) + 0.05 * rng.normal()
         error = float(rng.uniform(0.5, 4)) if right else None
-        found.append(Outcome(f"{k}", error, right, 1.0, 1.0, gain, 1500, 1.0 if right else 9.0, agreement))
+        found.append(Outcome(f"{k}", error, right, 1.0, 1.0, gain, 1500, 1.0 if right else 9.0, agreement, agreement))
     return found
 
 
@@ -57,7 +57,7 @@ def test_crops_and_levels_of_a_set_are_left_out_together():
 
 
 def test_what_is_wrong_by_little_is_neither_right_nor_wrong_and_nothing_to_fit_is_said():
-    pair = Outcome("x", 7.0, True, 1.0, 1.0, 0.4, 1500, 1.0, 0.9)
+    pair = Outcome("x", 7.0, True, 1.0, 1.0, 0.4, 1500, 1.0, 0.9, 0.9)
     row = acceptance.figures(Kind("x", [pair], []), np.array([0.95]), 0.9)
     assert row["found"] == 0 and row["wrong but accepted"] == 0
     with pytest.raises(ValueError, match="take more pairs"):
