@@ -21,14 +21,6 @@ PASSES = {
     "gain": 0.3, "cells": 2000, "error": 1.0, "agreement": 0.9, "agreement_half": 0.9, "trimmed_gain": 0.1,
     "block_agreement": 0.9,
 }  # fmt: skip
-    "gain": 0.3,
-    "cells": 2000,
-    "error": 1.0,
-    "agreement": 0.9,
-    "agreement_half": 0.9,
-    "trimmed_gain": 0.1,
-    "block_agreement": 0.9,
-}
 
 
 def sheet(image: np.ndarray) -> np.ndarray:
