@@ -35,7 +35,7 @@ def _do(a: argparse.Namespace) -> int:
     write_image(out / "optical.png", optical)
     write_image(out / "sar.png", sar)
     started = time.perf_counter()
-    outcome = make_registrar(matcher, a.model, a.rotations)(optical, sar)
+    outcome = make_registrar(matcher, a.model, a.rotations, a.min_probability)(optical, sar)
     seconds = time.perf_counter() - started
     outcome = outcome.confident(a.threshold)
     error = corner_error(outcome.matrix, truth, optical.shape[:2])

@@ -15,6 +15,7 @@ from kornia_tar.conventions import MODALITIES, Modality
 from kornia_tar.files import one_line
 from kornia_tar.matching.matcher import TARMatcher
 from kornia_tar.raster import Raster, read_image, suspected_fill, to_grey8, told_modality
+from kornia_tar.registration.acceptance import RIGHT, AcceptanceConfig
 from kornia_tar.registration.config import RegistrarConfig, RegistrationModel, SearchConfig
 from kornia_tar.registration.registrar import Registrar
 
@@ -66,6 +67,9 @@ def add_registrar(parser: argparse.ArgumentParser) -> None:
                         "simplest that cells which were held out do not reject (default: affine)")  # fmt: skip
     parser.add_argument("--rotations", type=int, choices=(1, 4, 8), default=8, help="8: any rotation; 4: "
                         "multiples of 90° only, faster on refused pairs; 1: no search (default: 8)")  # fmt: skip
+    parser.add_argument("--min-probability", type=float, default=AcceptanceConfig.min_probability, help="least "
+                        f"probability that the transform is right to {RIGHT:g} px, in [0, 1]; below it the pair is "
+                        "refused (default: %(default)s)")  # fmt: skip
 
 
 def add_georeference(parser: argparse.ArgumentParser) -> None:
@@ -115,9 +119,12 @@ def make_matcher(
     return matcher.to(choose_device(device)).fuse()
 
 
-def make_registrar(matcher: TARMatcher, model: RegistrationModel, rotations: int) -> Registrar:
+def make_registrar(
+    matcher: TARMatcher, model: RegistrationModel, rotations: int, min_probability: float
+) -> Registrar:  # fmt: skip
     """Build the registrar that the options of :func:`add_registrar` describe."""
-    return Registrar(matcher, RegistrarConfig(model=model, search=SearchConfig(rotations=rotations)))
+    rules = AcceptanceConfig(min_probability=min_probability)
+    return Registrar(matcher, RegistrarConfig(model=model, search=SearchConfig(rotations=rotations), acceptance=rules))
 
 
 def stretched(

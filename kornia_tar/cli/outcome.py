@@ -39,7 +39,10 @@ def tell(
         return NOT_REGISTERED
     ground = ground or {}
     error, shift = ground.get("error_estimate_metres"), ground.get("shift_metres")
-    told = [f"estimated error {outcome.error_estimate:.2f} px" + ("" if error is None else f" ({error:.1f} m)")]
+    told = [
+        f"probability {outcome.probability:.2f}, estimated error {outcome.error_estimate:.2f} px"
+        + ("" if error is None else f" ({error:.1f} m)")
+    ]
     if shift is not None:
         told.append(f"image1's georeference is off by {shift['east']:.0f} m east, {shift['north']:.0f} m north")
     if search is not None and search.radius is not None:

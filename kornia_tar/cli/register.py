@@ -42,8 +42,8 @@ def _do(a: argparse.Namespace) -> int:
     (grey0, modality0), (grey1, modality1) = stretched(first, second, a.modality0, a.modality1)
     started = time.perf_counter()
     outcome, search = register_georeferenced(
-        make_registrar(matcher, a.model, a.rotations), first, second, grey0, grey1, modality0, modality1,
-        radius=a.search_radius, use=not a.no_georeference,
+        make_registrar(matcher, a.model, a.rotations, a.min_probability), first, second, grey0, grey1,
+        modality0, modality1, radius=a.search_radius, use=not a.no_georeference,
     )  # fmt: skip
     seconds = time.perf_counter() - started
     outcome = outcome.confident(a.threshold)

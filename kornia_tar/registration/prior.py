@@ -62,8 +62,8 @@ def register_georeferenced(
         use: False leaves georeferences aside.
 
     Returns:
-        the registration, in the pixels of both images, and the search that led to it. Of two refusals, the one whose
-        cells agree by more.
+        the registration, in the pixels of both images, and the search that led to it. Of two refusals, the more
+        probable one.
 
     Raises:
         ValueError: a radius that is not positive; an image that does not fit, named.
@@ -92,7 +92,7 @@ def register_georeferenced(
         why = f"refused {within} ({'; '.join(near.reasons)}), found without them"
         return anywhere, Search("full", why, grid.radius)
     why = f"refused {within}, and without them"
-    if near.log_likelihood_gain >= anywhere.log_likelihood_gain:
+    if near.probability >= anywhere.probability:
         return near, Search("georeference", why, grid.radius)
     return anywhere, Search("full", why, grid.radius)
 

@@ -44,7 +44,7 @@ class Registration:
     rmse: float  # px, residuals of the inliers; small by nature, for tie points lean towards the transform
     corner_std: float  # px at the corners, from how much blocks of the image agree
     disagreement: float  # px at the corners, between what either image's cells say alone
-    probability: float  # that the mean corner error is below 5 px of image1 at equal scale, calibrated
+    probability: float  # that the mean corner error is below 10 px of image1, calibrated
     witnesses: Witnesses  # what that rests on
     field: DisplacementField | None = None  # px of image1, what the ground adds to the matrix: relief, map projections
     held_out: HeldOut | None = None  # errors at tie points that were not fitted
@@ -84,6 +84,7 @@ class Registration:
             "scale": parts and parts.scale,
             "probability": self.probability,
             "agreement": self.witnesses.agreement,
+            "agreement_half": self.witnesses.agreement_half,
             "gain_nats_per_cell": self.log_likelihood_gain,
             "trimmed_gain_nats_per_cell": self.witnesses.trimmed_gain,
             "block_agreement": self.witnesses.block_agreement,
