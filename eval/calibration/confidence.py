@@ -213,6 +213,8 @@ def store(path: Path, fitted: str, **fits: Any) -> None:
     words = {key: known[key] for key in ("fitted", "acceptance_fitted") if key in known}
     words["acceptance_fitted" if "registration" in fits else "fitted"] = fitted
     calibration = replace(Calibration.from_metadata(known or None), **fits).to_metadata()
+    if "registration" not in {*fits, *known}:
+        del calibration["registration"]  # the default is the package's, which may get better
     save_checkpoint(path, net, info | {"calibration": calibration | words})
 
 

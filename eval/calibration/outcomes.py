@@ -37,7 +37,6 @@ class Outcome:
     cells: int = 0
     witness_error: float = 0.0
     agreement: float = 0.0
-    agreement_half: float = 0.0
     trimmed_gain: float = 0.0
     block_agreement: float = 0.0
     probability: float = 0.0
@@ -47,7 +46,7 @@ class Outcome:
     def witnesses(self) -> Witnesses:
         """What the registrar had to go by."""
         return Witnesses(
-            self.gain, self.cells, self.witness_error, self.agreement, self.agreement_half, self.trimmed_gain,
+            self.gain, self.cells, self.witness_error, self.agreement, self.trimmed_gain,
             self.block_agreement,
         )  # fmt: skip
 
@@ -136,7 +135,7 @@ def measure(
             seen = found.witnesses
             outcome = Outcome(
                 name, error, bool(found.registered), float(found.error_estimate), seconds, float(seen.gain),
-                seen.cells, float(seen.error), float(seen.agreement), float(seen.agreement_half), seen.trimmed_gain,
+                seen.cells, float(seen.error), float(seen.agreement), seen.trimmed_gain,
                 seen.block_agreement, float(found.probability), digest,
             )  # fmt: skip
             kept.add(outcome)

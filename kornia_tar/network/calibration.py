@@ -104,8 +104,8 @@ class RegistrationFits:
     By default those of the weights that are shipped.
     """
 
-    with_look: LogisticFit = LogisticFit(-1.2, {"agreement": 6.0})
-    without_look: LogisticFit = LogisticFit(-7.0, {"gain": 20.0, "log_cells": 0.8, "log_error": -1.0})
+    with_look: LogisticFit = LogisticFit(5.52, {"agreement": 2.11, "few_cells": -3.74, "log_error": -2.65})
+    without_look: LogisticFit = LogisticFit(5.13, {"gain": 14.4, "few_cells": -4.41, "log_error": -3.08})
 
 
 @dataclass(frozen=True)

@@ -6,6 +6,7 @@ rasterio (``pip install "kornia-tar[geo]"``) is imported only when such a file i
 from __future__ import annotations
 
 import importlib.util
+import math
 import os
 import struct
 import warnings
@@ -160,7 +161,10 @@ def _read_rasterio(path: Path, limit: int) -> tuple[NDArray[Any], NDArray[np.boo
                 pixels = np.moveaxis(file.read(bands), 0, -1)
                 mask = (file.read_masks(bands) > 0).all(axis=0)
                 nodata = file.nodata if file.nodata is not None and holds(file.dtypes[0], file.nodata) else None
+                if nodata is not None and pixels.dtype.kind == "f" and math.isfinite(nodata):  # a tag may be beyond it
+                    nodata = float(np.clip(nodata, *(getattr(np.finfo(pixels.dtype), end) for end in ("min", "max"))))
                 gcps, gcps_crs = file.gcps
+                gcps = gcps if gcps_crs else []  # of no use, and nothing that could be written
                 profile = GeoProfile(file.crs, file.transform, nodata, rpcs=file.rpcs)
                 if profile.kind != "transform" and (gcps or file.rpcs is not None):
                     crs = gcps_crs if gcps else file.crs

@@ -60,20 +60,19 @@ class TransformLimits:
 
 @dataclass(frozen=True)
 class Witnesses:
-    """What speaks for or against a transform, once it is found; lengths in pixels of the frame that was aligned in."""
+    """What speaks for or against a transform, once it is found."""
 
     gain: float  # nats per cell over knowing nothing
     cells: int  # of both images, that voted
-    error: float  # px, estimated, for images of equal scale
+    error: float  # estimated, px of the coarser image
     agreement: float  # mean probability of a cell to lie within 3 px, of the second look; nan without one
-    agreement_half: float  # the same with both images at half the size
     trimmed_gain: float = 0.0  # nats per cell without the fifth of the cells that gains most
     block_agreement: float = math.nan  # share of the overlap's blocks whose cells gain; nan where too small for blocks
 
     @classmethod
     def none(cls) -> Witnesses:
         """Return what is known where nothing was found."""
-        return cls(-math.inf, 0, math.inf, 0.0, 0.0, -math.inf, 0.0)
+        return cls(-math.inf, 0, math.inf, 0.0, -math.inf, 0.0)
 
     def features(self) -> dict[str, float]:
         """Return the numbers that :class:`kornia_tar.network.calibration.LogisticFit` weighs, all finite."""
@@ -83,15 +82,14 @@ class Witnesses:
             "log_error": math.log(min(max(self.error, 0.1), 100.0)),
         }
         if not math.isnan(self.agreement):
-            for name, value in (("agreement", self.agreement), ("agreement_half", self.agreement_half)):
-                p = min(max(value, 0.01), 0.99)
-                values[name] = math.log(p / (1 - p))
+            p = min(max(self.agreement, 0.01), 0.99)
+            values["agreement"] = math.log(p / (1 - p))
         return values
 
 
 @dataclass(frozen=True)
 class AcceptanceConfig:
-    """When a registration is accepted; lengths are pixels of image1, for images of equal scale."""
+    """When a registration is accepted; lengths are pixels of image1, times the scale where it is finer."""
 
     min_probability: float = 0.9  # that the transform is right to RIGHT px
     # Wide: none of 25 true pairs of val-000 and 15 of SRIF, found within 5 px, accepted or not, lies below these two.
@@ -122,7 +120,7 @@ class AcceptanceConfig:
                 probability >= self.min_probability,
                 f"the probability that it is right to {RIGHT:g} px is {probability:.2f}, at least "
                 f"{self.min_probability:g} is required ({sure}agreement {witnesses.gain:.2f} nats per cell, estimated "
-                f"error {witnesses.error:.1f} px)",
+                f"error {witnesses.error:.1f} px of the coarser image)",
             ),
             (
                 witnesses.trimmed_gain >= self.min_trimmed_gain,

@@ -28,7 +28,7 @@ class HeldOut:
         rmse_px_image0: as ``rmse_px``, px of image0.
         ce90_px_image0: as ``ce90_px``, px of image0.
         blocks: (R, R, 2) px of image1, (x, y) of the fit minus what the cells say, in rows from the top; nan where they
-            agree on nothing.
+            agree on nothing. Over the common area, where georeferences led the search.
     """
 
     points: int

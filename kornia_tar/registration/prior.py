@@ -22,6 +22,7 @@ from kornia_tar.raster.resample import smooth_transform
 from kornia_tar.raster.view import MaskedImage
 from kornia_tar.registration.acceptance import reasons
 from kornia_tar.registration.common_grid import CommonGrid
+from kornia_tar.registration.held_out import HeldOut
 from kornia_tar.registration.registrar import Registrar
 from kornia_tar.registration.result import Registration
 
@@ -83,8 +84,11 @@ def register_georeferenced(
         )
     except ValueError as error:
         return full(), Search("full", f"{error}; searched without them", None)
-    near = _near(registrar, grid, views)
     within = f"within {grid.radius:.0f} m of where the georeferences say"
+    try:
+        near = _near(registrar, grid, views)
+    except ValueError as error:  # such as a homography whose horizon lies in the images
+        return full(), Search("full", f"no transform {within} ({error}); searched without them", grid.radius)
     if near.registered:
         return near, Search("georeference", f"found {within}", grid.radius)
     anywhere = full()
@@ -175,4 +179,20 @@ def _in_pixels(outcome: Registration, grid: CommonGrid) -> Registration:
         outcome, matrix=compose(grid.to_grid, whole.matrix), field=field,
         matches=matches.chosen(kept), inliers=outcome.inliers[kept],
         rmse=outcome.rmse * finer, corner_std=outcome.corner_std * finer, disagreement=outcome.disagreement * finer,
+        held_out=None if outcome.held_out is None else _in_image_pixels(outcome.held_out, grid),
+    )  # fmt: skip
+
+
+def _in_image_pixels(held: HeldOut, grid: CommonGrid) -> HeldOut:
+    """Turn errors in the grid's pixels into the images' own; the blocks stay where they are, over the common area."""
+    rows, columns = held.blocks.shape[:2]
+    y, x = np.mgrid[:rows, :columns]
+    middles = (np.stack([x.ravel(), y.ravel()], 1) + 0.5) / (columns, rows) * grid.size[::-1] - 0.5
+    vectors = held.blocks.reshape(-1, 2)
+    blocks = (grid.to_second(middles + np.nan_to_num(vectors)) - grid.to_second(middles)).reshape(held.blocks.shape)
+    blocks[np.isnan(held.blocks)] = np.nan
+    coarser = 1 / math.sqrt(grid.to_grid[0, 0] * grid.to_grid[1, 1])
+    return HeldOut(
+        held.points, held.rmse_px * grid.finer, held.ce90_px * grid.finer,
+        held.rmse_px_image0 * coarser, held.ce90_px_image0 * coarser, blocks,
     )  # fmt: skip

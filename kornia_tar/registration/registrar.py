@@ -57,9 +57,6 @@ WITHIN = 3.0  # px, of a tie point's confidence
 WORTHWHILE = 1.2  # times, least magnification
 
 
-SMALLEST_HALF = 64  # px, side from which cells at half the size tell something
-
-
 WORTH_MAGNIFYING = 0.03  # nats per cell, below which a transform is hardly ever right
 
 
@@ -140,7 +137,7 @@ class Registrar:
             reason = f"fewer than {least} cells of 8×8 px are seen in both images; crop to the common area"
             return self._failed(start, reason)
         found, transform, own = refined.found, refined.transform, second if swapped else first
-        agreement = self._agreement(own, first if swapped else second, transform)
+        agreement = self._encoder.agreement(own, first if swapped else second, transform)
         matches = self._tie_points(refined, own)
         if swapped:
             transform, matches = transform.inverse(first.size), matches.swapped()
@@ -152,7 +149,7 @@ class Registrar:
         std, disagreement = found.std * unit, found.disagreement * unit
         error = estimated_error(std, disagreement) / scale
         witnesses = Witnesses(
-            found.log_likelihood_gain, found.cells, error, *agreement, found.trimmed_gain, found.block_agreement
+            found.log_likelihood_gain, found.cells, error, agreement, found.trimmed_gain, found.block_agreement
         )
         probability = probability_right(witnesses, self.matcher.calibration.registration)
         reasons = rules.refusal(matrix, first.size, probability, witnesses)
@@ -165,14 +162,6 @@ class Registrar:
             start.rotation, start.scale, rmse, std, disagreement, probability, witnesses, transform.field,
             refined.check.summed_up(transform, first.size, swapped, block_count(first.size)),
         )  # fmt: skip
-
-    def _agreement(self, first: MaskedImage, second: MaskedImage, transform: Transform) -> tuple[float, float]:
-        """Ask how sure cells are at full size, and at half of it, where each sees twice as much ground."""
-        full = self._encoder.agreement(first, second, transform)
-        small, to_small = first.reduced(max(first.size) // 2)
-        if min(small.size) < SMALLEST_HALF:
-            return full, full
-        return full, self._encoder.agreement(small, second, transform.after(invert(to_small), small.size))
 
     def _refined(
         self, first: MaskedImage, second: MaskedImage, matrix: FloatArray, check_points: FloatArray
@@ -274,9 +263,11 @@ class Registrar:
 
     def _failed(self, start: PoseCandidate | None, reason: str) -> Registration:
         rotation, scale = (0, 1.0) if start is None else (start.rotation, start.scale)
-        inf, nothing = math.inf, PointMatches.empty()
+        inf, nothing, model = math.inf, PointMatches.empty(), self.config.model
+        if start is not None:  # what the search fits
+            model = "similarity" if model == "similarity" else "affine"
         return Registration(
-            False, (reason,), start and start.matrix, self.config.model, nothing, np.zeros(0, bool), rotation, scale,
+            False, (reason,), start and start.matrix, model, nothing, np.zeros(0, bool), rotation, scale,
             inf, inf, inf, 0.0, Witnesses.none(),
         )  # fmt: skip
 

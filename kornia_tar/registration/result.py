@@ -84,7 +84,6 @@ class Registration:
             "scale": parts and parts.scale,
             "probability": self.probability,
             "agreement": self.witnesses.agreement,
-            "agreement_half": self.witnesses.agreement_half,
             "gain_nats_per_cell": self.log_likelihood_gain,
             "trimmed_gain_nats_per_cell": self.witnesses.trimmed_gain,
             "block_agreement": self.witnesses.block_agreement,

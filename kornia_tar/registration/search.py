@@ -130,7 +130,7 @@ class _Search:
         model: TransformModel = "similarity" if self._config.model == "similarity" else "affine"
         fit = fit_transform(points0, points1, model=model, threshold=self._rules.inlier_threshold, weights=sure)
         if fit is None or self._config.acceptance.limits.violations(fit.matrix, self._small0.size):
-            return one._replace(pose=one.pose._replace(evidence=0.0))
+            return one._replace(pose=one.pose._replace(evidence=0.0, agreement=0.0))
         pose = one.pose._replace(evidence=float((sure**2).sum()), agreement=float(sure.mean()), matrix=fit.matrix)
         return _Candidate(pose, seen)
 

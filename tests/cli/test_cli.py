@@ -51,7 +51,7 @@ def test_register_writes_everything_and_finds_the_truth(pair, tmp_path, capsys):
     matches = read_matches(tmp_path / "out" / "matches.h5")
     assert matches["keypoints0"].shape == matches["keypoints1"].shape == (report["matches"], 2)
     assert matches["inliers"].sum() == report["inliers"]
-    assert "registered: estimated error" in capsys.readouterr().out
+    assert "registered: probability 1.00, estimated error" in capsys.readouterr().out
 
 
 @needs_weights

@@ -1,6 +1,7 @@
 """Acceptance: the probability that a transform is right, from what speaks for it, and the reasons in words."""
 
 import math
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -9,8 +10,8 @@ from kornia_tar import AcceptanceConfig
 from kornia_tar.network.calibration import Calibration, LogisticFit, RegistrationFits
 from kornia_tar.registration.acceptance import Witnesses, probability_right
 
-GOOD = Witnesses(gain=0.5, cells=2000, error=0.8, agreement=0.92, agreement_half=0.95)
-POOR = Witnesses(gain=-0.1, cells=2000, error=9.0, agreement=0.2, agreement_half=0.2)
+GOOD = Witnesses(gain=0.5, cells=2000, error=0.8, agreement=0.92)
+POOR = Witnesses(gain=-0.1, cells=2000, error=9.0, agreement=0.2)
 
 
 @pytest.mark.parametrize(
@@ -21,8 +22,10 @@ def test_good_witnesses_are_believed_and_poor_ones_are_not(fits):
 
 
 def test_weights_without_a_second_look_are_judged_by_the_rest():
+    blind, lost = (replace(w, agreement=math.nan) for w in (GOOD, POOR))
+    assert probability_right(blind, RegistrationFits()) > 0.9 > 0.1 > probability_right(lost, RegistrationFits())
     fits = RegistrationFits(LogisticFit(0.0, {}), LogisticFit(0.0, {"gain": 100.0}))
-    unseen = Witnesses(0.5, 2000, 0.8, math.nan, math.nan)
+    unseen = Witnesses(0.5, 2000, 0.8, math.nan)
     assert probability_right(unseen, fits) > 0.99
     assert probability_right(GOOD, fits) == 0.5
 

@@ -18,7 +18,7 @@ SIDE = 256
 TRUTH = np.array([[0.97, 0.17, -10.0], [-0.17, 0.97, 34.0], [0, 0, 1]])  # image0 → image1
 QUICK = SearchConfig(rotations=1, scales=(1.0,))
 PASSES = {
-    "gain": 0.3, "cells": 2000, "error": 1.0, "agreement": 0.9, "agreement_half": 0.9, "trimmed_gain": 0.1,
+    "gain": 0.3, "cells": 2000, "error": 1.0, "agreement": 0.9, "trimmed_gain": 0.1,
     "block_agreement": 0.9,
 }  # fmt: skip
 

@@ -18,7 +18,7 @@ from kornia_tar.network.net import Frame, ImageFeatures, Matches, modality_weigh
 from kornia_tar.raster.view import MaskedImage, tiles
 from kornia_tar.registration.alignment.evidence import DisplacementMaps, join
 
-WITNESS_TILES = 16  # spread evenly, that are asked whether a transform is right
+WITNESS_TILES = 16  # drawn at random, that are asked whether a transform is right
 
 KNOWN_PIXELS = 2**22  # of an image, up to which its features are kept from look to look
 
@@ -138,7 +138,8 @@ class TileEncoder:
         warped = second.warped(transform, first.size)
         cuts = [cut for cut in _shown_tiles(first, self._tile) if (first.mask[cut] & warped.mask[cut]).any()]
         sure = [torch.zeros(0)]
-        for rows, columns in cuts[:: -(-len(cuts) // WITNESS_TILES) or 1]:
+        order = torch.randperm(len(cuts), generator=torch.Generator().manual_seed(0))  # a stride would keep to columns
+        for rows, columns in (cuts[k] for k in order[:WITNESS_TILES]):
             pair = (self.encode(view.cut(rows, columns)) for view in (first, warped))
             sure.append(net.cell_confidence(*pair).float().cpu())
         cells = torch.cat(sure)

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import math
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -24,7 +26,7 @@ def outcomes(count: int, right: bool, seed: int, spread: float = 0.08) -> list[O
         agreement = float(np.clip((0.85 if right else 0.2) + spread * rng.normal(), 0.01, 0.99))
         gain = (0.4 if right else -0.1) + 0.05 * rng.normal()
         error = float(rng.uniform(0.5, 4)) if right else None
-        found.append(Outcome(f"{k}", error, right, 1.0, 1.0, gain, 1500, 1.0 if right else 9.0, agreement, agreement))
+        found.append(Outcome(f"{k}", error, right, 1.0, 1.0, gain, 1500, 1.0 if right else 9.0, agreement))
     return found
 
 
@@ -56,12 +58,22 @@ def test_crops_and_levels_of_a_set_are_left_out_together():
     assert np.allclose(with_crops, without)
 
 
-def test_what_is_wrong_by_little_is_neither_right_nor_wrong_and_nothing_to_fit_is_said():
-    pair = Outcome("x", 7.0, True, 1.0, 1.0, 0.4, 1500, 1.0, 0.9, 0.9)
-    row = acceptance.figures(Kind("x", [pair], []), np.array([0.95]), 0.9)
-    assert row["found"] == 0 and row["wrong but accepted"] == 0
+def test_what_is_found_and_nothing_to_fit():
+    pair = Outcome("x", 7.0, True, 1.0, 1.0, 0.4, 1500, 1.0, 0.9)
+    far = Outcome("y", 12.0, True, 1.0, 1.0, 0.4, 1500, 1.0, 0.9)
+    row = acceptance.figures(Kind("x", [pair, far], []), np.array([0.95, 0.95]), 0.9)
+    assert row["found"] == 50 and row["found and accepted"] == 50 and row["wrong but accepted"] == 1
     with pytest.raises(ValueError, match="take more pairs"):
         acceptance.fit([Kind("x", outcomes(5, True, 0), [])])
+
+
+def test_weights_without_a_second_look_are_judged_too():
+    blind = [
+        Kind(kind.name, *([replace(o, agreement=math.nan) for o in part]
+                          for part in (kind.true, kind.mismatched))) for kind in kinds()
+    ]  # fmt: skip
+    found = acceptance.judge(blind)
+    assert acceptance.figures(blind[1], found["b"], 0.9)["found and accepted"] > 90
 
 
 def test_the_table_is_written(tmp_path):

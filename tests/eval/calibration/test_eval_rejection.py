@@ -79,7 +79,7 @@ def test_an_interrupted_command_goes_on_where_it_stopped(command, tmp_path, monk
     found = reported(tmp_path)
     assert [entry["seconds"] for entry in found[:2]] == [entry["seconds"] for entry in kept]  # not registered again
     assert found[2]["name"] == "fake__2 and fake__0"
-    assert found[0]["error"] < rejection.RIGHT and found[2]["error"] is None
+    assert found[0]["error"] < 5 and found[2]["error"] is None
     assert command("another cache") == 0  # at a stretch
     for entry in (*found, *(again := reported(tmp_path))):
         del entry["seconds"]
