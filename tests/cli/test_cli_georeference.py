@@ -39,7 +39,8 @@ def untrained(tmp_path_factory: pytest.TempPathFactory) -> list[str]:
     torch.manual_seed(0)
     path = tmp_path_factory.mktemp("weights") / "untrained.safetensors"
     save_checkpoint(path, TARNet(), {})
-    return ["--weights", str(path), "--rotations", "1"]
+    # Their probability is not calibrated: only one that cannot be is out of their reach.
+    return ["--weights", str(path), "--rotations", "1", "--min-probability", "1"]
 
 
 @needs_weights
