@@ -78,8 +78,8 @@ def test_geotiff_lies_on_the_optical_grid(untrained, tmp_path):
     from kornia_tar.geometry import PointMatches
     from kornia_tar.outputs.results import write_results
     from kornia_tar.raster import read_image
-    from kornia_tar.registration.acceptance import Witnesses
-from kornia_tar.registration.result import Registration
+        from kornia_tar.registration.acceptance import Witnesses
+    from kornia_tar.registration.result import Registration
 
     optical, sar, truth = demo_pair(2)
     grid = rasterio.transform.from_origin(500_000, 4_600_000, 10, 10)
@@ -91,7 +91,9 @@ from kornia_tar.registration.result import Registration
         file.write(sar.astype(np.float32)[None])
     first, second = read_image(tmp_path / "o.tif"), read_image(tmp_path / "s.tif")
     none = PointMatches.empty()
-    outcome = Registration(True, (), truth, "affine", none, np.zeros(0, bool), 0, 1.0, 0.5, 0.5, 0.5, 0.95, Witnesses.none())
+    outcome = Registration(
+        True, (), truth, "affine", none, np.zeros(0, bool), 0, 1.0, 0.5, 0.5, 0.5, 0.95, Witnesses.none()
+    )
     write_results(tmp_path, outcome, outcome.report(), first, second, sar)
     with rasterio.open(tmp_path / "registered.tif") as file:
         assert file.crs == "EPSG:32632" and file.transform == grid and file.dtypes == ("float32",)
