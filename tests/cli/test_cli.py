@@ -78,7 +78,7 @@ def test_geotiff_lies_on_the_optical_grid(untrained, tmp_path):
     from kornia_tar.geometry import PointMatches
     from kornia_tar.outputs.results import write_results
     from kornia_tar.raster import read_image
-        from kornia_tar.registration.acceptance import Witnesses
+    from kornia_tar.registration.acceptance import Witnesses
     from kornia_tar.registration.result import Registration
 
     optical, sar, truth = demo_pair(2)
