@@ -117,11 +117,11 @@ def _refused(outcome: Outcome) -> bool:
     return outcome.found and not outcome.accepted
 
 
-def write(folder: Path, outcomes: Sequence[Outcome]) -> Path:
-    """Write ``scenes.forms.json`` and ``scenes.forms.md``; returns the latter's path."""
-    made = provenance()
+def write(folder: Path, outcomes: Sequence[Outcome], model: str = "affine") -> Path:
+    """Write ``scenes.forms.json`` and ``.md``, or ``scenes.forms.<model>.…``; returns the latter's path."""
+    made, stem = provenance(), "scenes.forms" if model == "affine" else f"scenes.forms.{model}"
     folder.mkdir(parents=True, exist_ok=True)
-    write_json(folder / "scenes.forms.json", {"outcomes": [asdict(o) for o in outcomes], "made": made})
+    write_json(folder / f"{stem}.json", {"outcomes": [asdict(o) for o in outcomes], "made": made})
     heads = ("form", "good", "accepted", f"within {RIGHT:g} px", f"within {ALIKE} px of same grid",
              "refused though right", "CPU s")  # fmt: skip
     each = [
@@ -132,9 +132,9 @@ def write(folder: Path, outcomes: Sequence[Outcome]) -> Path:
     columns = ("scene", "form", "accepted", "search", "px from the georeference", "px from same grid", "nats per cell",
                "estimated error", "CPU s")  # fmt: skip
     lines = [
-        "## Forms of georeferenced files", "",
+        f"## Forms of georeferenced files, model {model}", "",
         "Sentinel-1 lies some px off Sentinel-2 in this terrain by itself. Good: accepted, right, and as on the same "
         "grid. Distances are means over the common ground, px of the scenes' grid.", "",
         *grid(heads, summary(outcomes)), "", *grid(columns, each, text=4), "", *made_by(made),
     ]  # fmt: skip
-    return write_text(folder / "scenes.forms.md", "\n".join(lines) + "\n")
+    return write_text(folder / f"{stem}.md", "\n".join(lines) + "\n")

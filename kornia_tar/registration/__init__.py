@@ -1,7 +1,7 @@
 """Two images in, one trustworthy transform out, or an honest refusal: search, alignment, acceptance."""
 
 from kornia_tar.registration.acceptance import AcceptanceConfig, TransformLimits, VerificationConfig
-from kornia_tar.registration.config import AlignmentConfig, RegistrarConfig, SearchConfig
+from kornia_tar.registration.config import AlignmentConfig, RegistrarConfig, RegistrationModel, SearchConfig
 from kornia_tar.registration.guided import GuidedMatcher
 from kornia_tar.registration.prior import Search, register_georeferenced
 from kornia_tar.registration.registrar import Registrar
@@ -9,5 +9,5 @@ from kornia_tar.registration.result import Registration
 
 __all__ = [
     "AcceptanceConfig", "AlignmentConfig", "GuidedMatcher", "Registrar", "RegistrarConfig", "Registration",
-    "Search", "SearchConfig", "TransformLimits", "VerificationConfig", "register_georeferenced",
+    "RegistrationModel", "Search", "SearchConfig", "TransformLimits", "VerificationConfig", "register_georeferenced",
 ]  # fmt: skip
