@@ -22,6 +22,6 @@ from kornia_tar.text import TextBank, TextPrior, available_text_priors, load_tex
 __version__ = "0.1.0"
 __all__ = [
     "AcceptanceConfig", "AlignmentConfig", "GuidedMatcher", "Registrar", "RegistrarConfig", "Registration",
-    "RegistrationModel", "SearchConfig", "TARConfig", "TARMatcher", "TextBank", "TextPrior", "TransformLimits", "available_text_priors",
-    "load_text_prior", "register_georeferenced",
+    "RegistrationModel", "SearchConfig", "TARConfig", "TARMatcher", "TextBank", "TextPrior", "TransformLimits",
+    "available_text_priors", "load_text_prior", "register_georeferenced",
 ]  # fmt: skip
