@@ -64,6 +64,7 @@ class Sparse(ABC):
 
     def __init__(self, glue: LightGlue, settings: str) -> None:
         self._glue = glue
+        self._seen: tuple[Image, Features] | None = None
         self.settings = f"kornia {kornia.__version__}, {settings}, LightGlue"
 
     @abstractmethod
@@ -75,10 +76,16 @@ class Sparse(ABC):
         """Match; the confidence is LightGlue's own."""
         data = {}
         for key, image in (("image0", image0), ("image1", image1)):
-            points, descriptors = self.extract(image)
+            points, descriptors = self._features0(image) if key == "image0" else self.extract(image)
             size = torch.tensor([image.shape[1::-1]])
             data[key] = {"keypoints": points[None], "descriptors": descriptors[None], "image_size": size}
         out = self._glue(data)
         pairs = out["matches"][0]
         points0, points1 = (data[key]["keypoints"][0] - self.offset for key in data)
         return Matches.of(points0[pairs[:, 0]], points1[pairs[:, 1]], out["scores"][0])
+
+    def _features0(self, image: Image) -> Features:
+        """Extract an image0 once, however often it is asked in a row: a rotation search turns image1 alone."""
+        if self._seen is None or self._seen[0] is not image:
+            self._seen = image, self.extract(image)
+        return self._seen[1]
