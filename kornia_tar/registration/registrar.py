@@ -27,10 +27,6 @@ from kornia_tar.conventions import CELL
 from kornia_tar.geometry import (
     FloatArray,
     PointMatches,
-    Transform,
-    TransformModel,
-    compose,
-    fit_least_squares,
     image_corners,
     invert,
     transform_points,
@@ -40,11 +36,11 @@ from kornia_tar.raster.graphics import without_shared_graphics
 from kornia_tar.raster.view import Mask, MaskedImage, scale_at
 from kornia_tar.registration.acceptance import Witnesses, probability_right
 from kornia_tar.registration.alignment.evidence import tie_points
-from kornia_tar.registration.alignment.fit import Alignment, align
 from kornia_tar.registration.alignment.smooth import block_count
-from kornia_tar.registration.alignment.tiled import FeatureCache, TileEncoder
+from kornia_tar.registration.alignment.tiled import TileEncoder
 from kornia_tar.registration.config import RegistrarConfig
-from kornia_tar.registration.local import Refined, Relief, check_plane
+from kornia_tar.registration.local import Refined, Relief
+from kornia_tar.registration.plane import PlaneAlignment
 from kornia_tar.registration.result import Registration, estimated_error
 from kornia_tar.registration.search import PoseCandidate, find_pose
 
@@ -52,12 +48,6 @@ FINER = 1.25  # image1's pixels for one of image0's, from which image1's frame i
 
 
 WITHIN = 3.0  # px, of a tie point's confidence
-
-
-WORTHWHILE = 1.2  # times, least magnification
-
-
-WORTH_MAGNIFYING = 0.03  # nats per cell, below which a transform is hardly ever right
 
 
 NO_POSE = (
@@ -167,99 +157,13 @@ class Registrar:
         self, first: MaskedImage, second: MaskedImage, matrix: FloatArray, check_points: FloatArray
     ) -> Refined | None:
         """Align in ``first``'s frame and pixels, up to its full size and beyond; None without ground in common."""
-        by_plane = partial(self._by_plane, first, second, check_points)
-        if self.config.model != "spline" and self.config.model != "auto":
-            return by_plane(matrix, self.config.model)
+        model = self.config.model
+        plane = PlaneAlignment(first, second, self._encoder, self.config.alignment)
+        if model != "spline" and model != "auto":
+            return plane.refine(plane.settled(matrix, model), model, check_points)
         relief = Relief(first, second, self._encoder, self.config.search.side, self.config.alignment.min_cells)
-        return relief.refine(matrix, self._magnification(first.size), by_plane, auto=self.config.model == "auto")
-
-    def _by_plane(
-        self,
-        first: MaskedImage,
-        second: MaskedImage,
-        check_points: FloatArray,
-        matrix: FloatArray,
-        model: TransformModel,
-    ) -> Refined | None:
-        """The same by a plane model."""
-        rough = self._up_to_full_size(first, second, matrix, model)
-        if rough is None:
-            return None
-        matrix, known = rough, FeatureCache()
-        for left in reversed(range(self.config.alignment.refinements)):
-            before = matrix
-            seen = self._encoder.displacement_maps(first, second, before, known, self.config.alignment.min_cells)
-            if seen is None:
-                return None
-            pair = seen
-            found = align(*pair, model, first.size, check_points=None if left else check_points)
-            matrix = compose(found.matrix, before)
-        if found.log_likelihood_gain >= WORTH_MAGNIFYING:  # else it will not be trusted
-            found, matrix = self._magnified(first, second, matrix, check_points, found, model)
-        check = check_plane(pair, before, matrix, model, first.size)
-        return Refined(found, Transform(matrix), pair, Transform(before), model, check)
-
-    def _up_to_full_size(
-        self, first: MaskedImage, second: MaskedImage, matrix: FloatArray, model: TransformModel
-    ) -> FloatArray | None:
-        """Align at doubling sizes short of the full one: cells see a few pixels, which no error must outgrow."""
-        side = 2 * self.config.search.side
-        while side < max(first.size):
-            small, to_small = first.reduced(side)
-            pair = self._encoder.displacement_maps(
-                small, second, compose(invert(to_small), matrix), FeatureCache(), self.config.alignment.min_cells
-            )
-            if pair is None:
-                return None
-            step = align(*pair, model, small.size).matrix
-            matrix = compose(compose(compose(to_small, step), invert(to_small)), matrix)
-            side *= 2
-        if model == "similarity":  # reduced images have whole sides: their frames are a little stretched
-            corners = image_corners(first.size)
-            nearest = fit_least_squares(corners, transform_points(matrix, corners), "similarity")
-            matrix = matrix if nearest is None else nearest
-        return matrix
-
-    def _magnified(
-        self,
-        first: MaskedImage,
-        second: MaskedImage,
-        matrix: FloatArray,
-        check_points: FloatArray,
-        found: Alignment,
-        model: TransformModel,
-    ) -> tuple[Alignment, FloatArray]:
-        """Align once more in ``first``'s frame magnified, where that is worth it.
-
-        A magnified cell stands for less ground, so that more of them vote, and their maps are finer. It looks for
-        itself in less ground, too, and has less to tell: the gain stays that of ``found``, at full size.
-        """
-        factor = self._magnification(first.size)
-        if factor == 1:
-            return found, matrix
-        large, to_large = first.enlarged(factor)
-        before = compose(invert(to_large), matrix)
-        pair = self._encoder.displacement_maps(large, second, before, FeatureCache(), self.config.alignment.min_cells)
-        if pair is None:
-            return found, matrix
-        closer = align(*pair, model, large.size, check_points=transform_points(to_large, check_points))
-        if closer.log_likelihood_gain <= 0 or not math.isfinite(
-            closer.std
-        ):  # it sees less ground, and may see nothing there
-            return found, matrix
-        found = found._replace(std=closer.std / factor, disagreement=closer.disagreement / factor)
-        return found, compose(compose(to_large, closer.matrix), before)
-
-    def _magnification(self, size: tuple[int, int]) -> float:
-        """How far to magnify an image of ``size``: no further than all cells can vote; less, if then one tile does.
-
-        1 where that would be too little.
-        """
-        cells = 2 * size[0] * size[1] / CELL**2
-        factor = min(self.config.alignment.magnify, math.sqrt(self.config.alignment.max_cells / cells))
-        single = self.config.alignment.tile / max(size)
-        factor = single if 0.8 * factor <= single < factor else factor
-        return factor if factor >= WORTHWHILE else 1.0
+        by_plane = partial(plane.refine, check_points=check_points)
+        return relief.refine(plane.settled(matrix, "affine"), plane.magnification(), by_plane, auto=model == "auto")
 
     def _failed(self, start: PoseCandidate | None, reason: str) -> Registration:
         rotation, scale = (0, 1.0) if start is None else (start.rotation, start.scale)
