@@ -94,9 +94,8 @@ class _Search:
         for scale in scales:
             shrunk[scale] = _ScaledPair(self._small0, self._small1, scale, self._encoder, self._full.frames[0].features)
             yield self._poses(shrunk[scale], quarters)
-        if self._rules.rotations == 8:
-            for scale in scales:
-                yield self._poses(shrunk[scale], range(45, 360, 90))
+        if self._rules.rotations == 8 and scales:  # at the first scale only: of 150 pairs no other diagonal was right
+            yield self._poses(shrunk[scales[0]], range(45, 360, 90))
 
     def _poses(self, shrunk: _ScaledPair, rotations: range) -> list[_Candidate]:
         """Fits to the matches at each rotation, those with the most inliers first, and the matches."""
