@@ -71,8 +71,6 @@ class PlaneAlignment:
     def refine(self, matrix: FloatArray, model: TransformModel, check_points: FloatArray) -> Refined | None:
         """Align at growing sizes up to the full one and beyond; None without ground in common.
 
-        Where the cells gain nothing at the full size, as of blurred images, they are asked at half of it.
-
         Args:
             matrix: (3, 3), image0 → image1, settled.
             model: to fit.
@@ -85,11 +83,7 @@ class PlaneAlignment:
         for _ in range(self._config.refinements - 1):
             step = self._step(full, step.matrix, model, check_points) or step
         matrix, found = step.matrix, step.found
-        if _gain(step) <= 0:
-            coarser = self._step(self._level(max(self._first.size) // 2), start, model, check_points)
-            if coarser is not None and _gain(coarser) > 0:
-                step, matrix, found = coarser, coarser.matrix, coarser.found
-        elif _gain(step) >= WORTH_MAGNIFYING and (factor := self.magnification()) > 1:
+        if _gain(step) >= WORTH_MAGNIFYING and (factor := self.magnification()) > 1:
             # A magnified cell stands for less ground, so that more of them vote, and their maps are finer. It looks for
             # itself in less ground, too, and has less to tell: the gain stays that of the full size.
             closer = self._step(_Level(*self._first.enlarged(factor)), step.matrix, model, check_points)
