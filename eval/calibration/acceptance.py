@@ -23,8 +23,8 @@ from kornia_tar.files import write_json, write_text
 from kornia_tar.network.calibration import LogisticFit, RegistrationFits
 from kornia_tar.registration.acceptance import RIGHT, probability_right
 
-WITHOUT_LOOK = ("gain", "few_cells", "log_error")
-WITH_LOOK = ("agreement", "few_cells", "log_error")  # gain beside them brought sets that the fit had not seen nothing
+WITHOUT_LOOK = ("excess_gain", "few_cells", "log_error")
+WITH_LOOK = ("agreement", "excess_gain", "few_cells", "log_error")
 PENALTY = 10.0  # scikit-learn's C, on standardised numbers: a few hundred pairs must not make it too sure
 
 

@@ -66,18 +66,20 @@ class Witnesses:
     cells: int  # of both images, that voted
     error: float  # estimated, px of the coarser image
     agreement: float  # mean probability of a cell to lie within 3 px, of the second look; nan without one
+    excess_gain: float = 0.0  # nats per cell more than at a decoy, see ``testimony``
     trimmed_gain: float = 0.0  # nats per cell without the fifth of the cells that gains most
     block_agreement: float = math.nan  # share of the overlap's blocks whose cells gain; nan where too small for blocks
 
     @classmethod
     def none(cls) -> Witnesses:
         """Return what is known where nothing was found."""
-        return cls(-math.inf, 0, math.inf, 0.0, -math.inf, 0.0)
+        return cls(-math.inf, 0, math.inf, 0.0, 0.0, -math.inf, 0.0)
 
     def features(self) -> dict[str, float]:
         """Return the numbers that :class:`kornia_tar.network.calibration.LogisticFit` weighs, all finite."""
         values = {
             "gain": min(max(self.gain, -0.5), 1.0),
+            "excess_gain": min(max(self.excess_gain, -0.5), 0.5),
             "few_cells": math.log(max(MANY_CELLS / max(self.cells, 1), 1.0)),
             "log_error": math.log(min(max(self.error, 0.1), 100.0)),
         }
@@ -119,8 +121,8 @@ class AcceptanceConfig:
             (
                 probability >= self.min_probability,
                 f"the probability that it is right to {RIGHT:g} px is {probability:.2f}, at least "
-                f"{self.min_probability:g} is required ({sure}agreement {witnesses.gain:.2f} nats per cell, estimated "
-                f"error {witnesses.error:.1f} px of the coarser image)",
+                f"{self.min_probability:g} is required ({sure}each gains {witnesses.excess_gain:.2f} nats more than at "
+                f"a decoy, estimated error {witnesses.error:.1f} px of the coarser image)",
             ),
             (
                 witnesses.trimmed_gain >= self.min_trimmed_gain,

@@ -43,6 +43,7 @@ from kornia_tar.registration.local import Refined, Relief
 from kornia_tar.registration.plane import PlaneAlignment
 from kornia_tar.registration.result import Registration, estimated_error
 from kornia_tar.registration.search import PoseCandidate, find_pose
+from kornia_tar.registration.testimony import hear
 
 FINER = 1.25  # image1's pixels for one of image0's, from which image1's frame is the one to align in
 
@@ -127,7 +128,7 @@ class Registrar:
             reason = f"fewer than {least} cells of 8×8 px are seen in both images; crop to the common area"
             return self._failed(start, reason)
         found, transform, own = refined.found, refined.transform, second if swapped else first
-        agreement = self._encoder.agreement(own, first if swapped else second, transform)
+        testimony = hear(own, first if swapped else second, transform, self._encoder, self.config.alignment.tile)
         matches = self._tie_points(refined, own)
         if swapped:
             transform, matches = transform.inverse(first.size), matches.swapped()
@@ -139,7 +140,7 @@ class Registrar:
         std, disagreement = found.std * unit, found.disagreement * unit
         error = estimated_error(std, disagreement) / scale
         witnesses = Witnesses(
-            found.log_likelihood_gain, found.cells, error, agreement, found.trimmed_gain, found.block_agreement
+            found.log_likelihood_gain, found.cells, error, *testimony, found.trimmed_gain, found.block_agreement
         )
         probability = probability_right(witnesses, self.matcher.calibration.registration)
         reasons = rules.refusal(matrix, first.size, probability, witnesses)

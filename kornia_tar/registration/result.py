@@ -84,6 +84,7 @@ class Registration:
             "scale": parts and parts.scale,
             "probability": self.probability,
             "agreement": self.witnesses.agreement,
+            "excess_gain": self.witnesses.excess_gain,
             "gain_nats_per_cell": self.log_likelihood_gain,
             "trimmed_gain_nats_per_cell": self.witnesses.trimmed_gain,
             "block_agreement": self.witnesses.block_agreement,

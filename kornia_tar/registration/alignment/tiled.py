@@ -18,8 +18,6 @@ from kornia_tar.network.net import Frame, ImageFeatures, Matches, modality_weigh
 from kornia_tar.raster.view import MaskedImage, tiles
 from kornia_tar.registration.alignment.evidence import DisplacementMaps, join
 
-WITNESS_TILES = 16  # drawn at random, that are asked whether a transform is right
-
 KNOWN_PIXELS = 2**22  # of an image, up to which its features are kept from look to look
 
 
@@ -117,33 +115,22 @@ class TileEncoder:
         in1, in0 = (join(side) for side in zip(*parts, strict=True))
         return in1, in0
 
-    def agreement(self, first: MaskedImage, second: MaskedImage, transform: FloatArray | Transform) -> float:
-        """Ask the network's second look how sure the cells are of a transform, once it is found.
+    def compare(self, features0: ImageFeatures, features1: ImageFeatures) -> tuple[DisplacementMaps, DisplacementMaps]:
+        """Map what each cell of two whole images in one frame says of its place, on the CPU."""
+        in1, in0 = DisplacementMaps.between(self._matcher.net, features0, features1)
+        everything = torch.arange(len(in1.points))
+        return in1.rows(everything), in0.rows(everything)
+
+    def confidence(self, features0: ImageFeatures, features1: ImageFeatures) -> Tensor:
+        """Ask the second look how sure each cell is that two images in one frame lie on each other within 3 px.
 
         The look was trained on true pairs and on images of different places, and has seen no transform fitted to its
         own answers: it is a witness of its own.
 
-        Args:
-            first: image0.
-            second: image1.
-            transform: image0 → image1.
-
         Returns:
-            the mean probability of lying within 3 px, of the cells of both images in up to ``WITNESS_TILES`` tiles;
-            nan where the weights have no second look, 0 where no cell shows both images.
+            (K,) probabilities, of the valid cells of both.
         """
-        net = self._matcher.net
-        if net.second_look is None:
-            return math.nan
-        warped = second.warped(transform, first.size)
-        cuts = [cut for cut in _shown_tiles(first, self._tile) if (first.mask[cut] & warped.mask[cut]).any()]
-        sure = [torch.zeros(0)]
-        order = torch.randperm(len(cuts), generator=torch.Generator().manual_seed(0))  # a stride would keep to columns
-        for rows, columns in (cuts[k] for k in order[:WITNESS_TILES]):
-            pair = (self.encode(view.cut(rows, columns)) for view in (first, warped))
-            sure.append(net.cell_confidence(*pair).float().cpu())
-        cells = torch.cat(sure)
-        return float(cells.mean()) if len(cells) else 0.0
+        return self._matcher.net.cell_confidence(features0, features1).float().cpu()
 
     def _tensors(self, view: MaskedImage) -> tuple[Tensor, Tensor | None]:
         """Image and mask as the matcher takes them."""
