@@ -12,11 +12,15 @@ import sys
 from collections.abc import Sequence
 from copy import deepcopy
 from pathlib import Path
-from typing import Any, get_args
+from typing import TYPE_CHECKING, Any, cast, get_args
 
 from hloc_plugin.confs import confs
 from hloc_plugin.registry import how_to_install, register
 from kornia_tar.cli.command import adder, run_command
+
+if TYPE_CHECKING:
+    from kornia_tar import Registrar
+    from kornia_tar.registration import RegistrationModel
 
 NOTHING_FOUND = 2
 
@@ -125,6 +129,10 @@ def _add_checks(parser: argparse.ArgumentParser) -> None:
                         help=f"largest error of an inlier, px (default: {default.threshold})")  # fmt: skip
     parser.add_argument("--min-inliers", type=int, default=default.min_inliers,
                         help=f"of an accepted pair (default: {default.min_inliers})")  # fmt: skip
+    parser.add_argument("--min-probability", type=float, default=0.9,
+                        help="least probability that an affine transform or a homography is right to 10 px, which the "
+                        "registrar judges by the images; 0: by the counts of inliers alone (default: 0.9)")  # fmt: skip
+    parser.add_argument("--device", default="auto", help="that judges: auto, cpu, cuda, … (default: auto)")
     parser.add_argument("--no-pictures", dest="pictures", action="store_false", help="write no pictures of inliers")
 
 
@@ -194,11 +202,23 @@ def run_verify(a: argparse.Namespace) -> int:
     config = VerificationConfig(threshold=a.threshold, min_inliers=a.min_inliers)
     verified = verify_files(
         a.pairs, a.images, a.features, a.matches, a.out, model=a.model, config=config, camera_mode=a.camera_mode,
-        pictures=a.pictures, progress=_tell,
+        pictures=a.pictures, registrar=_judge(a.model, a.min_probability, a.device), progress=_tell,
     )  # fmt: skip
     accepted = sum(outcome.accepted for outcome in verified.values())
     print(f"{accepted} of {len(verified)} pairs accepted; see {a.out / 'verification.json'}")
     return 0 if accepted else NOTHING_FOUND
+
+
+def _judge(model: str, min_probability: float, device: str) -> Registrar | None:
+    """Build what judges planar geometries; None where it is not wanted."""
+    if not min_probability or model not in ("affine", "homography"):
+        return None
+    from kornia_tar import AcceptanceConfig, Registrar, RegistrarConfig, TARMatcher
+    from kornia_tar.cli.options import choose_device
+
+    acceptance = AcceptanceConfig(min_probability=min_probability)
+    matcher = TARMatcher().fuse().to(choose_device(device))
+    return Registrar(matcher, RegistrarConfig(cast("RegistrationModel", model), acceptance=acceptance))
 
 
 def run_reconstruct(a: argparse.Namespace) -> int:

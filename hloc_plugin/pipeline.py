@@ -15,6 +15,7 @@ from hloc_plugin.picture import draw_inliers
 from hloc_plugin.verification import DEFAULTS, Model, Verification, verify
 from kornia_tar.files import output_folder, write_json
 from kornia_tar.raster import read_image, to_rgb8, write_image
+from kornia_tar.registration import Registrar
 from kornia_tar.registration.acceptance import VerificationConfig
 
 
@@ -29,6 +30,7 @@ def verify_files(
     config: VerificationConfig = DEFAULTS,
     camera_mode: str = "AUTO",
     pictures: bool = True,
+    registrar: Registrar | None = None,
     progress: Callable[[str], None] = lambda line: None,
 ) -> dict[Pair, Verification]:
     """Verify each pair; write ``verification.json``, ``database.db`` and ``inliers/PAIR.png`` into ``out``.
@@ -43,6 +45,7 @@ def verify_files(
         config: what a pair must show.
         camera_mode: how COLMAP shares cameras between images.
         pictures: whether to draw.
+        registrar: judges affine transforms and homographies by the images, once the counts accept them; or None.
         progress: told one line for each pair.
 
     Returns:
@@ -66,6 +69,10 @@ def verify_files(
                 raise ValueError(f"{matches}: names keypoints of {pair[k]} that {features} does not hold")
         points0, points1 = (keypoints[name][indices[:, k]] for k, name in enumerate(pair))
         outcome = verify(points0, points1, image0.shape[:2], image1.shape[:2], model, config)
+        if registrar is not None and outcome.accepted and model in ("affine", "homography"):
+            assert outcome.matrix is not None
+            seen = registrar.judge(image0, image1, outcome.matrix, modality0=None, modality1=None)
+            outcome = outcome.judged(seen.probability, seen.reasons)
         verified[pair] = outcome
         line = _line(pair, outcome)
         if pictures:
@@ -79,7 +86,8 @@ def verify_files(
 
 
 def _line(pair: Pair, outcome: Verification) -> str:
-    state = "accepted" if outcome.accepted else "rejected: " + "; ".join(outcome.reasons)
+    sure = "" if outcome.probability is None else f" with probability {outcome.probability:.2f}"
+    state = f"accepted{sure}" if outcome.accepted else "rejected: " + "; ".join(outcome.reasons)
     return f"{pair[0]} {pair[1]}: {int(outcome.inliers.sum())} of {len(outcome.inliers)} matches, {state}"
 
 

@@ -10,7 +10,7 @@ fundamental matrix and the two-view geometry are for optical views.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, Literal, get_args
 
 import cv2
@@ -40,6 +40,7 @@ class Verification:
     inliers: NDArray[np.bool_]  # (N,)
     rmse: float  # px, of the inliers: transfer error in image1, or Sampson distance
     reasons: tuple[str, ...]  # why it is rejected; empty when accepted
+    probability: float | None = None  # that a planar transform is right, of the registrar; None where it was not asked
 
     @property
     def accepted(self) -> bool:
@@ -51,11 +52,17 @@ class Verification:
         """Whether ``matrix`` maps points, rather than joining them to lines."""
         return self.model in ("affine", "homography") or self.config in _PLANAR_CONFIGS
 
+    def judged(self, probability: float, reasons: tuple[str, ...]) -> Verification:
+        """Return the outcome with what :meth:`kornia_tar.Registrar.judge` said of its transform."""
+        config = "DEGENERATE" if reasons else self.config
+        return replace(self, config=config, reasons=self.reasons + reasons, probability=probability)
+
     def report(self) -> dict[str, Any]:
         """Plain values for JSON."""
         return {
             "accepted": self.accepted, "reasons": list(self.reasons), "matches": len(self.inliers),
-            "inliers": int(self.inliers.sum()), "rmse_px": self.rmse, "model": self.model, "config": self.config,
+            "inliers": int(self.inliers.sum()), "probability": self.probability,
+            "rmse_px": self.rmse, "model": self.model, "config": self.config,
             "homography" if self.planar else "fundamental": self.matrix,
         }  # fmt: skip
 

@@ -21,12 +21,14 @@ from typing import Any
 
 import numpy as np
 import torch
-from numpy.typing import NDArray
+from numpy.typing import ArrayLike, NDArray
 
 from kornia_tar.conventions import CELL
 from kornia_tar.geometry import (
     FloatArray,
     PointMatches,
+    TransformModel,
+    corner_error,
     image_corners,
     invert,
     transform_points,
@@ -34,7 +36,7 @@ from kornia_tar.geometry import (
 from kornia_tar.matching.matcher import TARMatcher
 from kornia_tar.raster.graphics import without_shared_graphics
 from kornia_tar.raster.view import Mask, MaskedImage, scale_at
-from kornia_tar.registration.acceptance import Witnesses, probability_right
+from kornia_tar.registration.acceptance import RIGHT, Witnesses, probability_right, reasons
 from kornia_tar.registration.alignment.evidence import tie_points
 from kornia_tar.registration.alignment.smooth import block_count
 from kornia_tar.registration.alignment.tiled import TileEncoder
@@ -103,6 +105,65 @@ class Registrar:
         Raises:
             TypeError, ValueError: an image or mask that does not fit, named.
         """
+        views = self._views(image0, image1, mask0, mask1, modality0, modality1)
+        if isinstance(views, str):
+            return self._failed(None, views)
+        start = find_pose(*views, self._encoder, self.config)
+        return self._failed(None, NO_POSE) if start is None else self._register(*views, start)
+
+    @torch.no_grad()
+    def judge(
+        self,
+        image0: NDArray[Any],
+        image1: NDArray[Any],
+        matrix: ArrayLike,
+        mask0: Mask = None,
+        mask1: Mask = None,
+        modality0: str | None = "optical",
+        modality1: str | None = "sar",
+    ) -> Registration:
+        """Say whether a transform that was found elsewhere can be trusted, by the decision of :meth:`__call__`.
+
+        No pose is searched: the images are aligned from the transform, and the outcome is judged as any other. It is
+        refused, too, where the alignment left the transform by more than ``RIGHT`` px.
+
+        Args:
+            image0: as in :meth:`__call__`, and so on.
+            image1: likewise.
+            matrix: (3, 3), image0 → image1.
+            mask0: likewise.
+            mask1: likewise.
+            modality0: likewise.
+            modality1: likewise.
+
+        Returns:
+            the alignment's own transform, and its probability.
+
+        Raises:
+            TypeError, ValueError: an image, a mask or a matrix that does not fit, named.
+        """
+        views = self._views(image0, image1, mask0, mask1, modality0, modality1)
+        given = np.asarray(matrix, np.float64)
+        if given.shape != (3, 3) or not np.isfinite(given).all() or abs(np.linalg.det(given)) < 1e-12:
+            raise ValueError(f"matrix must be (3, 3), finite and invertible, got {given.tolist()}")
+        if isinstance(views, str):
+            return self._failed(None, views)
+        size, limits = views[0].size, self.config.acceptance.limits
+        start = PoseCandidate(0.0, 0, scale_at(given, size), given)
+        if broken := limits.violations(given, size):
+            return self._failed(start, "; ".join(broken))
+        outcome = self._register(*views, start, settle=False)
+        if outcome.transform is None:
+            return outcome
+        apart = corner_error(outcome.transform.matrix, given, size) / max(1.0, start.scale)
+        strays = reasons((apart <= RIGHT, f"the cells lead {apart:.0f} px away from it, at most {RIGHT:g} are allowed"))
+        return replace(outcome, registered=outcome.registered and not strays, reasons=outcome.reasons + strays)
+
+    def _views(
+        self, image0: NDArray[Any], image1: NDArray[Any], mask0: Mask, mask1: Mask,
+        modality0: str | None, modality1: str | None,
+    ) -> tuple[MaskedImage, MaskedImage] | str:  # fmt: skip
+        """Both images as they are looked at; or why nothing can be found in them."""
         first, second = (
             MaskedImage.of(image0, mask0, modality0, "image0"),
             MaskedImage.of(image1, mask1, modality1, "image1"),
@@ -112,17 +173,21 @@ class Registrar:
         first, second = (self._encoder.with_modality(view, self.config.search.side) for view in (first, second))
         for name, view in (("image0", first), ("image1", second)):
             if view.flat:  # features of nothing but the frame would agree with each other
-                return self._failed(None, f"{name} is flat: all its valid pixels are alike")
-        start = find_pose(first, second, self._encoder, self.config)
-        if start is None:
-            return self._failed(None, NO_POSE)
+                return f"{name} is flat: all its valid pixels are alike"
+        return first, second
+
+    def _register(
+        self, first: MaskedImage, second: MaskedImage, start: PoseCandidate, settle: bool = True
+    ) -> Registration:
+        """Align from a pose, and decide."""
         corners = image_corners(first.size)
         swapped = scale_at(start.matrix, first.size) > FINER
         if swapped:  # in the finer image's frame the same ground has more cells
             there = transform_points(start.matrix, corners)
-            refined, unit = self._refined(second, first, invert(start.matrix), there), 1.0
+            refined, unit = self._refined(second, first, invert(start.matrix), there, settle), 1.0
         else:
-            refined, unit = self._refined(first, second, start.matrix, corners), scale_at(start.matrix, first.size)
+            refined = self._refined(first, second, start.matrix, corners, settle)
+            unit = scale_at(start.matrix, first.size)
         if refined is None:
             least = math.ceil(min(self.config.alignment.min_cells, first.image.size / CELL**2 / 2))
             reason = f"fewer than {least} cells of 8×8 px are seen in both images; crop to the common area"
@@ -143,28 +208,30 @@ class Registrar:
             found.log_likelihood_gain, found.cells, error, *testimony, found.trimmed_gain, found.block_agreement
         )
         probability = probability_right(witnesses, self.matcher.calibration.registration)
-        reasons = rules.refusal(matrix, first.size, probability, witnesses)
+        refused = rules.refusal(matrix, first.size, probability, witnesses)
         fit = self.matcher.calibration.tie_points.of(first.modality, second.modality)
         matches = replace(
             matches, confidence=fit.confidence(matches.confidence), std=fit.std(matches.stated_std * unit)
         )
         return Registration(
-            not reasons, reasons, matrix, refined.model, matches, inliers,
+            not refused, refused, matrix, refined.model, matches, inliers,
             start.rotation, start.scale, rmse, std, disagreement, probability, witnesses, transform.field,
             refined.check.summed_up(transform, first.size, swapped, block_count(first.size)),
         )  # fmt: skip
 
     def _refined(
-        self, first: MaskedImage, second: MaskedImage, matrix: FloatArray, check_points: FloatArray
+        self, first: MaskedImage, second: MaskedImage, matrix: FloatArray, check_points: FloatArray, settle: bool
     ) -> Refined | None:
         """Align in ``first``'s frame and pixels, up to its full size and beyond; None without ground in common."""
         model = self.config.model
         plane = PlaneAlignment(first, second, self._encoder, self.config.alignment)
+        family: TransformModel = "affine" if model == "spline" or model == "auto" else model
+        matrix = plane.settled(matrix, family) if settle else matrix
         if model != "spline" and model != "auto":
-            return plane.refine(plane.settled(matrix, model), model, check_points)
+            return plane.refine(matrix, model, check_points)
         relief = Relief(first, second, self._encoder, self.config.search.side, self.config.alignment.min_cells)
         by_plane = partial(plane.refine, check_points=check_points)
-        return relief.refine(plane.settled(matrix, "affine"), plane.magnification(), by_plane, auto=model == "auto")
+        return relief.refine(matrix, plane.magnification(), by_plane, auto=model == "auto")
 
     def _failed(self, start: PoseCandidate | None, reason: str) -> Registration:
         rotation, scale = (0, 1.0) if start is None else (start.rotation, start.scale)

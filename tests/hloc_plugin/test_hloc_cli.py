@@ -7,12 +7,14 @@ import json
 import cv2
 import numpy as np
 import pytest
+from helpers import needs_weights
 
 from hloc_plugin import cli
 from hloc_plugin.formats import write_features, write_matches
+from kornia_tar.files import output_folder
 from kornia_tar.geometry import PointMatches, corner_error, transform_points, warp_image
 from kornia_tar.raster import write_image
-from kornia_tar.raster.synthetic import draw_scene
+from kornia_tar.raster.synthetic import demo_pair, draw_scene
 
 TRUTH = np.array([[0.95, -0.2, 20.0], [0.2, 0.95, -10.0], [0, 0, 1]])
 
@@ -54,7 +56,7 @@ def verify(folder, pairs: str, *more: str) -> int:
 
 def test_verify_tells_true_from_wrong(matched, capsys):
     pytest.importorskip("pycolmap")
-    assert verify(matched, "both") == 0
+    assert verify(matched, "both", "--min-probability", "0") == 0
     out, err = capsys.readouterr()
     assert "1 of 2 pairs accepted" in out and "[2/2] optical.png other.png" in err
     report = json.loads((matched / "out/verification.json").read_text())
@@ -69,6 +71,33 @@ def test_verify_that_accepts_nothing_ends_with_2(matched):
     pytest.importorskip("pycolmap")
     assert verify(matched, "wrong", "--no-pictures") == cli.NOTHING_FOUND
     assert not (matched / "out/inliers").exists()
+
+
+@needs_weights
+def test_verify_asks_the_images_too(tmp_path, capsys):
+    """Matches that agree with each other on a wrong place are refused; counts alone would accept them."""
+    pytest.importorskip("pycolmap")
+    optical, sar, truth = demo_pair()
+    images = output_folder(tmp_path / "images")
+    for name, image in (("optical.png", optical), ("sar.png", sar), ("again.png", sar)):
+        write_image(images / name, image)
+    rng, every = np.random.default_rng(0), np.repeat(np.arange(200)[:, None], 2, axis=1)
+    points, wrong = rng.uniform(80, 430, (200, 2)), truth @ np.array([[1.0, 0, 60], [0, 1, 45], [0, 0, 1]])
+    found = {
+        "optical.png": points,
+        "sar.png": transform_points(truth, points),
+        "again.png": transform_points(wrong, points),
+    }
+    write_features(tmp_path / "f.h5", {name: (p, np.ones(200)) for name, p in found.items()})
+    pairs = [("optical.png", "sar.png"), ("optical.png", "again.png")]
+    dense, ones = PointMatches(points, points, np.ones(200, np.float32)), np.ones(200, np.float32)
+    write_matches(tmp_path / "m.h5", {pair: (dense, every, ones) for pair in pairs})
+    (tmp_path / "both.txt").write_text("".join(f"{a} {b}\n" for a, b in pairs))
+    assert verify(tmp_path, "both", "--no-pictures") == 0
+    right, moved = json.loads((tmp_path / "out/verification.json").read_text())["pairs"]
+    assert right["accepted"] and right["probability"] > 0.9
+    assert not moved["accepted"] and moved["inliers"] == 200, "counts alone would accept it"
+    assert "px away" in " ".join(moved["reasons"]) or "probability" in " ".join(moved["reasons"])
 
 
 def test_match_dense_by_our_own_writer(views, weights, tmp_path, capsys):

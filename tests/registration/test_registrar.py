@@ -338,3 +338,19 @@ def test_real_pairs_end_in_a_report(registrar):
         # How many are registered is measured in eval; one that is called registered must not be far off.
         if outcome.registered:
             assert corner_error(outcome.matrix, truth[file.name.split(".")[0]]["H"], optical.shape) < 20
+
+
+@needs_weights
+def test_a_transform_found_elsewhere_is_judged_by_the_same_decision():
+    optical, sar, truth = demo_pair()
+    registrar = Registrar(TARMatcher().fuse())
+    near = truth @ np.array([[1.0, 0, 3], [0, 1, -2], [0, 0, 1]])
+    outcome = registrar.judge(optical, sar, near)
+    assert outcome.registered and outcome.probability > 0.9
+    assert corner_error(outcome.matrix, truth, optical.shape[:2]) < 1.5, "and corrected"
+    wrong = truth @ np.array([[1.0, 0, 60], [0, 1, 45], [0, 0, 1]])
+    assert not registrar.judge(optical, sar, wrong).registered
+    with pytest.raises(ValueError, match="finite and invertible"):
+        registrar.judge(optical, sar, np.zeros((3, 3)))
+    mirrored = truth @ np.diag([-1.0, 1, 1])
+    assert "mirrors" in registrar.judge(optical, sar, mirrored).reasons[0]
