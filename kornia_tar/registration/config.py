@@ -20,6 +20,7 @@ class SearchConfig:
     rotations: int = 8  # 1: nearly upright pairs; 4: any rotation; 8: the diagonals too, where the four leave doubt
     scales: tuple[float, ...] = (1.0, 1.4, 0.7)  # image1's pixels for one of image0's; tried in turn
     side: int = 384  # longest side of the small images
+    first_side: int = 256  # longest side of what the first looks see, which cost most
     min_confidence: float = 0.1  # of the matches that a pose is fitted to, as the network states it
     inlier_threshold: float = 6.0  # wide, for a similarity knows neither shear nor perspective
     candidates: int = 3  # of one scale's rotations, that the second look is asked about at half the size

@@ -92,7 +92,9 @@ class _Search:
         scales = [scale for scale in self._rules.scales if sides * min(scale, 1 / scale) >= MIN_SIDE]
         shrunk: dict[float, _ScaledPair] = {}
         for scale in scales:
-            shrunk[scale] = _ScaledPair(self._small0, self._small1, scale, self._encoder, self._full.frames[0].features)
+            shrunk[scale] = _ScaledPair(
+                self._small0, self._small1, scale, self._encoder, self._full.frames[0].features, self._rules.first_side
+            )
             yield self._poses(shrunk[scale], quarters)
         if self._rules.rotations == 8 and scales:  # at the first scale only: of 150 pairs no other diagonal was right
             yield self._poses(shrunk[scales[0]], range(45, 360, 90))
@@ -169,9 +171,11 @@ class _ScaledPair:
     """Both images with the finer one shrunk to the other's pixels, if ``scale`` is right; image0 looked at once."""
 
     def __init__(
-        self, first: MaskedImage, second: MaskedImage, scale: float, encoder: TileEncoder, known0: ImageFeatures
-    ) -> None:
+        self, first: MaskedImage, second: MaskedImage, scale: float, encoder: TileEncoder, known0: ImageFeatures,
+        side: int,
+    ) -> None:  # fmt: skip
         self.scale = scale
-        self.view0, self.to_view0 = first.reduced(round(max(first.size) * min(1.0, scale)))
-        self.view1, self.to_view1 = second.reduced(round(max(second.size) * min(1.0, 1 / scale)))
+        shrink = min(1.0, side / max(*first.size, *second.size))
+        self.view0, self.to_view0 = first.reduced(round(max(first.size) * shrink * min(1.0, scale)))
+        self.view1, self.to_view1 = second.reduced(round(max(second.size) * shrink * min(1.0, 1 / scale)))
         self.features0 = known0 if self.view0 is first else encoder.encode(self.view0)
