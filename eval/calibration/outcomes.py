@@ -38,7 +38,7 @@ class Outcome:
     witness_error: float = 0.0
     agreement: float = 0.0
     excess_gain: float = 0.0
-    trimmed_gain: float = 0.0
+    trimmed_excess: float = 0.0
     block_agreement: float = 0.0
     probability: float = 0.0
     digest: str = ""  # of the pairs that were asked, see ``protocol.Pair.digest``
@@ -47,7 +47,7 @@ class Outcome:
     def witnesses(self) -> Witnesses:
         """What the registrar had to go by."""
         return Witnesses(
-            self.gain, self.cells, self.witness_error, self.agreement, self.excess_gain, self.trimmed_gain,
+            self.gain, self.cells, self.witness_error, self.agreement, self.excess_gain, self.trimmed_excess,
             self.block_agreement,
         )  # fmt: skip
 
@@ -136,7 +136,7 @@ def measure(
             seen = found.witnesses
             outcome = Outcome(
                 name, error, bool(found.registered), float(found.error_estimate), seconds, float(seen.gain),
-                seen.cells, float(seen.error), float(seen.agreement), seen.excess_gain, seen.trimmed_gain,
+                seen.cells, float(seen.error), float(seen.agreement), seen.excess_gain, seen.trimmed_excess,
                 seen.block_agreement, float(found.probability), digest,
             )  # fmt: skip
             kept.add(outcome)

@@ -67,13 +67,13 @@ class Witnesses:
     error: float  # estimated, px of the coarser image
     agreement: float  # mean probability of a cell to lie within 3 px, of the second look; nan without one
     excess_gain: float = 0.0  # nats per cell more than at a decoy, see ``testimony``
-    trimmed_gain: float = 0.0  # nats per cell without the fifth of the cells that gains most
-    block_agreement: float = math.nan  # share of the overlap's blocks whose cells gain; nan where too small for blocks
+    trimmed_excess: float = 0.0  # the same without the fifth of the cells that gains most, of either
+    block_agreement: float = math.nan  # share of the overlap's blocks that gain more than at the decoy; nan without one
 
     @classmethod
     def none(cls) -> Witnesses:
         """Return what is known where nothing was found."""
-        return cls(-math.inf, 0, math.inf, 0.0, 0.0, -math.inf, 0.0)
+        return cls(-math.inf, 0, math.inf, 0.0, 0.0, 0.0, 0.0)
 
     def features(self) -> dict[str, float]:
         """Return the numbers that :class:`kornia_tar.network.calibration.LogisticFit` weighs, all finite."""
@@ -95,8 +95,8 @@ class AcceptanceConfig:
 
     min_probability: float = 0.9  # that the transform is right to RIGHT px
     # Wide: none of 25 true pairs of val-000 and 15 of SRIF, found within 5 px, accepted or not, lies below these two.
-    min_trimmed_gain: float = -0.3  # nats per cell without the fifth that gains most
-    min_block_agreement: float = 0.4  # share of 6×6 blocks over the overlap whose cells together gain
+    min_trimmed_excess: float = 0.02  # nats per cell more than at a decoy, without the fifth that gains most
+    min_block_agreement: float = 0.4  # share of 6×6 blocks over the overlap whose cells gain more than at a decoy
     inlier_threshold: float = 3.0  # px of a tie point's residual
     inlier_confidence: float = 0.5  # least of an inlier
     limits: TransformLimits = field(default_factory=TransformLimits)
@@ -125,10 +125,10 @@ class AcceptanceConfig:
                 f"a decoy, estimated error {witnesses.error:.1f} px of the coarser image)",
             ),
             (
-                witnesses.trimmed_gain >= self.min_trimmed_gain,
-                f"without the fifth of the cells that agree most the agreement is {witnesses.trimmed_gain:.2f} nats "
-                f"per cell, at least {self.min_trimmed_gain:g} is required: a few cells decide, such as text, lines or "
-                "a logo drawn on both images; crop to the ground",
+                witnesses.trimmed_excess >= self.min_trimmed_excess,
+                f"without the fifth of the cells that agree most each gains {witnesses.trimmed_excess:.2f} nats more "
+                f"than at a decoy, at least {self.min_trimmed_excess:g} are required: a few cells decide, such as text, "
+                "lines or a logo drawn on both images; crop to the ground",
             ),
             (
                 not witnesses.block_agreement < self.min_block_agreement,

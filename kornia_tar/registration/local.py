@@ -24,7 +24,6 @@ from kornia_tar.geometry import (
     transform_points,
 )
 from kornia_tar.raster.view import MaskedImage
-from kornia_tar.registration.alignment.agreement import block_agreement, trimmed_gain
 from kornia_tar.registration.alignment.evidence import DisplacementMaps
 from kornia_tar.registration.alignment.fit import Alignment
 from kornia_tar.registration.alignment.smooth import WIDTHS, Family, FieldFit, Look, plane
@@ -231,8 +230,5 @@ def judge(fit: FieldFit, field: FloatArray, family: Family, apart: FloatArray) -
     ahead = np.arange(len(fit.points)) < fit.ahead
     one, other = (fit.raster(fit.climb(field, family, (1.0,), own), points) for own in (ahead, ~ahead))
     gains = torch.from_numpy(np.ascontiguousarray(fit.gains(apart)))
-    centres = torch.from_numpy(np.ascontiguousarray(fit.points))
-    return Alignment(
-        np.eye(3), float(gains.mean()), len(gains), float(np.sqrt(spread).mean()),
-        float(np.linalg.norm(one - other, axis=1).mean()), trimmed_gain(gains), block_agreement(centres, gains),
-    )  # fmt: skip
+    apart_by = float(np.linalg.norm(one - other, axis=1).mean())
+    return Alignment(np.eye(3), gains, float(np.sqrt(spread).mean()), apart_by)

@@ -204,9 +204,7 @@ class Registrar:
         rmse = float(np.sqrt(np.mean(residuals[inliers] ** 2))) if inliers.any() else math.inf
         std, disagreement = found.std * unit, found.disagreement * unit
         error = estimated_error(std, disagreement) / scale
-        witnesses = Witnesses(
-            found.log_likelihood_gain, found.cells, error, *testimony, found.trimmed_gain, found.block_agreement
-        )
+        witnesses = Witnesses(found.log_likelihood_gain, found.cells, error, *testimony)
         probability = probability_right(witnesses, self.matcher.calibration.registration)
         refused = rules.refusal(matrix, first.size, probability, witnesses)
         fit = self.matcher.calibration.tie_points.of(first.modality, second.modality)

@@ -86,7 +86,7 @@ class Registration:
             "agreement": self.witnesses.agreement,
             "excess_gain": self.witnesses.excess_gain,
             "gain_nats_per_cell": self.log_likelihood_gain,
-            "trimmed_gain_nats_per_cell": self.witnesses.trimmed_gain,
+            "trimmed_excess_gain": self.witnesses.trimmed_excess,
             "block_agreement": self.witnesses.block_agreement,
             "matches": len(self.matches),
             "inliers": int(self.inliers.sum()),

@@ -18,7 +18,7 @@ SIDE = 256
 TRUTH = np.array([[0.97, 0.17, -10.0], [-0.17, 0.97, 34.0], [0, 0, 1]])  # image0 → image1
 QUICK = SearchConfig(rotations=1, scales=(1.0,))
 PASSES = {
-    "gain": 0.3, "cells": 2000, "error": 1.0, "agreement": 0.9, "trimmed_gain": 0.1,
+    "gain": 0.3, "cells": 2000, "error": 1.0, "agreement": 0.9, "excess_gain": 0.4, "trimmed_excess": 0.3,
     "block_agreement": 0.9,
 }  # fmt: skip
 
@@ -58,7 +58,7 @@ def test_a_true_pair_with_a_sheets_graphics_is_registered_by_its_ground(matcher)
     found = Registrar(matcher, RegistrarConfig(search=QUICK))(sheet(optical), sheet(sar))
     assert found.registered, found.reasons
     assert corner_error(found.matrix, TRUTH, (SIDE, SIDE)) < 3
-    assert found.witnesses.block_agreement > 0.7 and found.witnesses.trimmed_gain > 0
+    assert found.witnesses.block_agreement > 0.7 and found.witnesses.trimmed_excess > 0.1
 
 
 @needs_weights
@@ -74,7 +74,7 @@ def test_two_places_with_one_sheets_graphics_are_refused(matcher):
     ("change", "words"),
     [
         ({}, None),
-        ({"trimmed_gain": -0.4}, "fifth of the cells.*-0.40 nats per cell, at least -0.3"),
+        ({"trimmed_excess": 0.004}, "fifth of the cells.*0.00 nats more than at a decoy, at least"),
         ({"block_agreement": 0.31}, "31% of the overlap's blocks agree, at least 40%"),
         ({"block_agreement": float("nan")}, None),
     ],

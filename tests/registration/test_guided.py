@@ -18,7 +18,7 @@ OPEN = RegistrarConfig(
     search=SearchConfig(side=96, scales=(1.0,)),
     alignment=AlignmentConfig(tile=96, refinements=1, min_cells=1),
     acceptance=AcceptanceConfig(
-        min_probability=0, min_trimmed_gain=-1e9, min_block_agreement=0.0, limits=TransformLimits(1e6, 1e9, 1e9)
+        min_probability=0, min_trimmed_excess=-1e9, min_block_agreement=0.0, limits=TransformLimits(1e6, 1e9, 1e9)
     ),
 )
 

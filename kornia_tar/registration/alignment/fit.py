@@ -25,7 +25,6 @@ from torch import Tensor
 
 from kornia_tar.geometry import FloatArray, TransformModel
 from kornia_tar.network.points import transform_points
-from kornia_tar.registration.alignment.agreement import block_agreement, trimmed_gain
 from kornia_tar.registration.alignment.evidence import DisplacementMaps, join
 
 BLOCKS = 4  # on a side: cells of one block share what they see, so their errors count as one
@@ -38,12 +37,19 @@ class Alignment(NamedTuple):
     """Outcome of :func:`align`."""
 
     matrix: FloatArray  # (3, 3), image0 → image1, in the evidence's frame
-    log_likelihood_gain: float  # nats per cell over knowing nothing; 0 or less where nothing agrees
-    cells: int  # of both images
+    gains: Tensor  # (K,) nats of each cell of both images over knowing nothing
     std: float  # px, one sigma, mean over the judged points; inf where the cells do not determine the model
     disagreement: float  # px, mean over the judged points, between what either image's cells say alone
-    trimmed_gain: float  # nats per cell without the fifth of the cells that gains most
-    block_agreement: float  # share of the overlap's blocks whose cells together gain
+
+    @property
+    def log_likelihood_gain(self) -> float:
+        """Nats per cell; 0 or less where nothing agrees."""
+        return float(self.gains.mean())
+
+    @property
+    def cells(self) -> int:
+        """How many cells there are, of both images."""
+        return len(self.gains)
 
 
 def align(
@@ -71,7 +77,7 @@ def align(
         theta = frame.identity()
         for width in widths:
             theta = _climb(frame, theta, both, ahead, width)
-        gains = _gains(frame.matrix(theta), both, ahead)
+        gains = _gains(frame.matrix(theta), both, ahead).detach()
         std = disagreement = math.nan
         if check_points is not None:
             points = torch.from_numpy(check_points).float()
@@ -81,8 +87,7 @@ def align(
             places = [transform_points(frame.matrix(one), points) for one in alone]
             disagreement = float((places[0] - places[1]).norm(dim=1).mean())
         matrix = frame.matrix(theta).double().numpy()
-        spread = trimmed_gain(gains), block_agreement(both.points, gains)
-    return Alignment(matrix / matrix[2, 2], float(gains.mean()), len(gains), std, disagreement, *spread)
+    return Alignment(matrix / matrix[2, 2], gains, std, disagreement)
 
 
 class _Frame:
