@@ -127,8 +127,8 @@ class AcceptanceConfig:
             (
                 witnesses.trimmed_excess >= self.min_trimmed_excess,
                 f"without the fifth of the cells that agree most each gains {witnesses.trimmed_excess:.2f} nats more "
-                f"than at a decoy, at least {self.min_trimmed_excess:g} are required: a few cells decide, such as text, "
-                "lines or a logo drawn on both images; crop to the ground",
+                f"than at a decoy, at least {self.min_trimmed_excess:g} are required: a few cells decide, such as "
+                "text, lines or a logo drawn on both images; crop to the ground",
             ),
             (
                 not witnesses.block_agreement < self.min_block_agreement,

@@ -68,20 +68,28 @@ class _Search:
     def best(self) -> PoseCandidate | None:
         """Return the pose with most evidence; the search ends early at one that is beyond doubt.
 
-        Candidates are compared at half the size, where a cell sees twice as far, as poses may be off.
+        Candidates are compared at half the size, where a cell sees twice as far, as poses may be off. One that is
+        likely there is asked about at full size, and of unlikely ones the best, where there is nothing else.
         """
         best: _Candidate | None = None
+        unlikely: _Candidate | None = None
         for candidates in self._first_looks():
             if not self._encoder.looks_twice:
-                candidates = candidates[:1]
-            else:
-                nearer = [self._look_again(one, self._half) for one in candidates]
-                candidates = [self._look_again(one, self._full) for one in sorted(nearer, key=_evidence)[-1:]]
-            for one in candidates:
-                best = one if best is None or _evidence(one) > _evidence(best) else best
-            if best is not None and best.pose.agreement >= self._rules.sure_agreement:
-                break
-        if best is not None and best.pose.agreement < self._rules.sure_agreement and self._encoder.looks_twice:
+                best = max((one for one in (best, *candidates[:1]) if one is not None), key=_evidence, default=None)
+                continue
+            nearest = max((self._look_again(one, self._half) for one in candidates), key=_evidence, default=None)
+            if nearest is None:
+                continue
+            if nearest.pose.agreement < self._rules.likely_agreement:
+                unlikely = nearest if unlikely is None else max(unlikely, nearest, key=_evidence)
+                continue
+            nearest = self._look_again(nearest, self._full)
+            best = nearest if best is None else max(best, nearest, key=_evidence)
+            if best.pose.agreement >= self._rules.sure_agreement:
+                return best.pose
+        if best is None and unlikely is not None:
+            best = self._look_again(unlikely, self._full)
+        if best is not None and self._encoder.looks_twice:
             best = max(best, self._look_again(best, self._full), key=_evidence)
         return None if best is None else best.pose
 
