@@ -25,6 +25,7 @@ from kornia_tar.registration.acceptance import RIGHT, probability_right
 
 WITHOUT_LOOK = ("excess_gain", "few_cells", "log_error")
 WITH_LOOK = ("agreement", "excess_gain", "few_cells", "log_error")
+PRIOR = 2 / 3  # of right transforms: most pairs that users bring are of one place, and 97 of 100 of those are found
 PENALTY = 10.0  # scikit-learn's C, on standardised numbers: a few hundred pairs must not make it too sure
 
 
@@ -48,7 +49,7 @@ def is_right(outcome: Outcome) -> bool:
 
 
 def fit(kinds: Sequence[Kind]) -> RegistrationFits:
-    """Fit both models, with and without the second look; each kind has the same weight, and so have right and wrong.
+    """Fit both models, with and without the second look; each kind has the same weight, right ones ``PRIOR`` together.
 
     Raises:
         ValueError: the kinds hold no right, or no wrong, transform.
@@ -66,7 +67,7 @@ def _fit(kinds: Sequence[Kind], names: Sequence[str]) -> LogisticFit:
         raise ValueError("acceptance needs transforms that are right and some that are wrong: take more pairs")
     x = np.array([[o.witnesses.features().get(name, 0.0) for name in names] for _, o in outcomes])
     share = np.array([1 / len(kind.all) for kind, _ in outcomes])
-    share = np.where(right, share / share[right].sum(), share / share[~right].sum()) * len(share) / 2
+    share = np.where(right, PRIOR * share / share[right].sum(), (1 - PRIOR) * share / share[~right].sum()) * len(share)
     scaler = StandardScaler().fit(x, sample_weight=share)
     model = LogisticRegression(C=PENALTY).fit(scaler.transform(x), right, sample_weight=share)
     weights = model.coef_[0] / scaler.scale_

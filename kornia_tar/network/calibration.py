@@ -104,8 +104,8 @@ class RegistrationFits:
     By default those of the weights that are shipped.
     """
 
-    with_look: LogisticFit = LogisticFit(5.52, {"agreement": 2.11, "few_cells": -3.74, "log_error": -2.65})
-    without_look: LogisticFit = LogisticFit(5.13, {"gain": 14.4, "few_cells": -4.41, "log_error": -3.08})
+    with_look: LogisticFit = LogisticFit(0.148, {"agreement": 0.861, "excess_gain": 19.1, "few_cells": -2.6, "log_error": -2.48})
+    without_look: LogisticFit = LogisticFit(-1.94, {"excess_gain": 25.9, "few_cells": -2.14, "log_error": -2.5})
 
 
 @dataclass(frozen=True)
