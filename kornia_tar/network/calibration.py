@@ -104,7 +104,9 @@ class RegistrationFits:
     By default those of the weights that are shipped.
     """
 
-    with_look: LogisticFit = LogisticFit(0.148, {"agreement": 0.861, "excess_gain": 19.1, "few_cells": -2.6, "log_error": -2.48})
+    with_look: LogisticFit = LogisticFit(
+        0.148, {"agreement": 0.861, "excess_gain": 19.1, "few_cells": -2.6, "log_error": -2.48}
+    )
     without_look: LogisticFit = LogisticFit(-1.94, {"excess_gain": 25.9, "few_cells": -2.14, "log_error": -2.5})
 
 

@@ -75,7 +75,7 @@ def test_two_places_with_one_sheets_graphics_are_refused(matcher):
     [
         ({}, None),
         ({"trimmed_excess": 0.004}, "fifth of the cells.*0.00 nats more than at a decoy, at least"),
-        ({"block_agreement": 0.31}, "31% of the overlap's blocks agree, at least 40%"),
+        ({"block_agreement": 0.31}, "31% of the overlap's blocks agree, at least 60%"),
         ({"block_agreement": float("nan")}, None),
     ],
 )
