@@ -12,15 +12,14 @@ import sys
 from collections.abc import Sequence
 from copy import deepcopy
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, cast, get_args
+from typing import TYPE_CHECKING, Any, Literal, cast, get_args
 
 from hloc_plugin.confs import confs
 from hloc_plugin.registry import how_to_install, register
-from kornia_tar.cli.command import adder, run_command
+from kornia_tar.cli.command import adder, choose_device, run_command
 
 if TYPE_CHECKING:
     from kornia_tar import Registrar
-    from kornia_tar.registration import RegistrationModel
 
 NOTHING_FOUND = 2
 
@@ -214,11 +213,10 @@ def _judge(model: str, min_probability: float, device: str) -> Registrar | None:
     if not min_probability or model not in ("affine", "homography"):
         return None
     from kornia_tar import AcceptanceConfig, Registrar, RegistrarConfig, TARMatcher
-    from kornia_tar.cli.options import choose_device
 
     acceptance = AcceptanceConfig(min_probability=min_probability)
     matcher = TARMatcher().fuse().to(choose_device(device))
-    return Registrar(matcher, RegistrarConfig(cast("RegistrationModel", model), acceptance=acceptance))
+    return Registrar(matcher, RegistrarConfig(cast("Literal['affine', 'homography']", model), acceptance=acceptance))
 
 
 def run_reconstruct(a: argparse.Namespace) -> int:

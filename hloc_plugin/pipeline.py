@@ -13,9 +13,9 @@ from hloc_plugin.database import write_database
 from hloc_plugin.formats import Pair, names_to_pair, read_keypoints, read_matches, read_pairs
 from hloc_plugin.picture import draw_inliers
 from hloc_plugin.verification import DEFAULTS, Model, Verification, verify
+from kornia_tar import Registrar
 from kornia_tar.files import output_folder, write_json
 from kornia_tar.raster import read_image, to_rgb8, write_image
-from kornia_tar.registration import Registrar
 from kornia_tar.registration.acceptance import VerificationConfig
 
 

@@ -1,10 +1,12 @@
-"""What the command lines ``kornia-tar`` and ``tar-hloc`` share: subcommands with an example, errors in one line."""
+"""What ``kornia-tar`` and ``tar-hloc`` share: subcommands with an example, errors in one line, the device."""
 
 from __future__ import annotations
 
 import argparse
 import sys
 from collections.abc import Callable, Sequence
+
+import torch
 
 from kornia_tar.files import one_line
 
@@ -50,3 +52,14 @@ def run_command(
     except KeyboardInterrupt:
         print(f"{parser.prog} {arguments.command}: interrupted", file=sys.stderr)
         return 130
+
+
+def choose_device(name: str) -> str:
+    """Resolve "auto", and refuse a device that is not there in one line."""
+    if name == "auto":
+        return "cuda" if torch.cuda.is_available() else "mps" if torch.backends.mps.is_available() else "cpu"
+    try:
+        torch.zeros(1, device=name)
+    except (RuntimeError, AssertionError, NotImplementedError) as error:
+        raise ValueError(f"--device {name}: not available here ({one_line(error)})") from None
+    return name

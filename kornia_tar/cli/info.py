@@ -9,8 +9,8 @@ import sys
 import torch
 
 from kornia_tar import __version__
-from kornia_tar.cli.command import AddCommand
-from kornia_tar.cli.options import add_weights, choose_device
+from kornia_tar.cli.command import AddCommand, choose_device
+from kornia_tar.cli.options import add_weights
 from kornia_tar.matching.matcher import TARMatcher
 from kornia_tar.network.checkpoint import WEIGHTS, resolve_weights
 from kornia_tar.text import available_text_priors

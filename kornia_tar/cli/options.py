@@ -11,8 +11,8 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
+from kornia_tar.cli.command import choose_device
 from kornia_tar.conventions import MODALITIES, Modality
-from kornia_tar.files import one_line
 from kornia_tar.matching.matcher import TARMatcher
 from kornia_tar.raster import Raster, read_image, suspected_fill, to_grey8, told_modality
 from kornia_tar.registration.acceptance import RIGHT, AcceptanceConfig
@@ -92,17 +92,6 @@ def read_pair(image0: Path, image1: Path, nodata0: float | None, nodata1: float 
                 file=sys.stderr,
             )
     return pair
-
-
-def choose_device(name: str) -> str:
-    """Resolve "auto", and refuse a device that is not there in one line."""
-    if name == "auto":
-        return "cuda" if torch.cuda.is_available() else "mps" if torch.backends.mps.is_available() else "cpu"
-    try:
-        torch.zeros(1, device=name)
-    except (RuntimeError, AssertionError, NotImplementedError) as error:
-        raise ValueError(f"--device {name}: not available here ({one_line(error)})") from None
-    return name
 
 
 def make_matcher(

@@ -8,8 +8,7 @@ from dataclasses import replace
 from pathlib import Path
 
 from kornia_tar import __version__
-from kornia_tar.cli.command import AddCommand
-from kornia_tar.cli.options import choose_device
+from kornia_tar.cli.command import AddCommand, choose_device
 from kornia_tar.files import output_folder
 from kornia_tar.network.checkpoint import resolve_weights
 from kornia_tar.network.net import SIZES, with_second_look

@@ -66,8 +66,8 @@ class Witnesses:
     cells: int  # of both images, that voted
     error: float  # estimated, px of the coarser image
     agreement: float  # mean probability of a cell to lie within 3 px, of the second look; nan without one
-    excess_gain: float = 0.0  # nats per cell more than at a decoy, see ``testimony``
-    trimmed_excess: float = 0.0  # the same without the fifth of the cells that gains most, of either
+    excess_gain: float  # nats per cell more than at a decoy, see ``testimony``
+    trimmed_excess: float  # the same without the fifth of the cells that gains most, of either
     block_agreement: float = math.nan  # share of the overlap's blocks that gain more than at the decoy; nan without one
 
     @classmethod

@@ -10,8 +10,8 @@ from kornia_tar import AcceptanceConfig
 from kornia_tar.network.calibration import Calibration, LogisticFit, RegistrationFits
 from kornia_tar.registration.acceptance import Witnesses, probability_right
 
-GOOD = Witnesses(gain=0.5, cells=2000, error=0.8, agreement=0.92)
-POOR = Witnesses(gain=-0.1, cells=2000, error=9.0, agreement=0.2)
+GOOD = Witnesses(gain=0.5, cells=2000, error=0.8, agreement=0.92, excess_gain=0.5, trimmed_excess=0.5)
+POOR = Witnesses(gain=-0.1, cells=2000, error=9.0, agreement=0.2, excess_gain=0.05, trimmed_excess=0.03)
 
 
 @pytest.mark.parametrize(
@@ -25,7 +25,7 @@ def test_weights_without_a_second_look_are_judged_by_the_rest():
     blind, lost = (replace(w, agreement=math.nan) for w in (GOOD, POOR))
     assert probability_right(blind, RegistrationFits()) > 0.9 > 0.1 > probability_right(lost, RegistrationFits())
     fits = RegistrationFits(LogisticFit(0.0, {}), LogisticFit(0.0, {"gain": 100.0}))
-    unseen = Witnesses(0.5, 2000, 0.8, math.nan)
+    unseen = replace(GOOD, agreement=math.nan)
     assert probability_right(unseen, fits) > 0.99
     assert probability_right(GOOD, fits) == 0.5
 
@@ -38,7 +38,8 @@ def test_numbers_stay_finite_where_nothing_was_found():
 def test_the_refusal_says_number_and_need():
     rules = AcceptanceConfig(min_probability=0.9)
     assert rules.refusal(np.eye(3), (256, 256), 0.95, GOOD) == ()
-    (reason,) = rules.refusal(np.eye(3), (256, 256), 0.12, POOR)
+    reason, few = rules.refusal(np.eye(3), (256, 256), 0.12, POOR)
+    assert "0.03" in few and "at least 0.2" in few
     assert "0.12" in reason and "at least 0.9" in reason and "20%" in reason and "9.0 px" in reason
     mirrored = np.diag([-1.0, 1, 1])
     assert any("mirrors" in reason for reason in rules.refusal(mirrored, (256, 256), 0.95, GOOD))
