@@ -49,7 +49,8 @@ class Coarse(NamedTuple):
     def log_probability(self) -> Tensor:
         """(B, N, M) log of the dual-softmax probability."""
         rows, columns = self.scores.logsumexp(2, keepdim=True), self.scores.logsumexp(1, keepdim=True)
-        log_p = 2 * self.scores - rows - columns
+        log_p = torch.add(-rows, self.scores, alpha=2)
+        log_p = log_p - columns if log_p.requires_grad else log_p.sub_(columns)
         # A row of nothing but nodata is still a distribution: take its probability away.
         return log_p.masked_fill(self.scores < NODATA / 2, NODATA) if self.masked else log_p
 

@@ -154,21 +154,52 @@ def fit_field(
         matrix = matrix + (unit @ update).transpose(1, 2)
 
     rows, columns = (-(-length // spacing) for length in size)
-    y, x = torch.meshgrid(torch.arange(rows), torch.arange(columns), indexing="ij")
-    nodes = torch.stack([x.flatten(), y.flatten()], -1).to(points0) * spacing + (spacing - 1) / 2
-    offset = (points0[:, None] - nodes[:, None]) / reach  # (B, R·C, N, 2)
-    kernel = (-offset.square().sum(-1) / 2).exp()  # (B, R·C, N)
-    local = torch.cat([offset, torch.ones_like(offset[..., :1])], -1)
-    pull = torch.full_like(local[0, 0, 0], ridge)
+    across, down = (_moments(points0[..., axis], count, spacing, reach) for axis, count in enumerate((columns, rows)))
     left = points1 - transform_affine(matrix, points0)
     field = Field(matrix, left.new_zeros(B, 2, rows, columns), left.new_zeros(B, 1, rows, columns), spacing)
     for sigma in (10.0, 6.0):  # what one plane takes for wrong may be right where it stands
         astray = (points1 - field(points0)).detach().square().sum(-1)
-        near = kernel * (weight * (-astray / (2 * sigma**2 * scale)).exp())[:, None]
-        residual = ridge_solve(local, left[:, None], near, pull)[..., 2, :]  # (B, R·C, 2), at the node itself
-        residual = residual.transpose(1, 2).reshape(B, 2, rows, columns)
-        field = field._replace(residual=residual, trust=near.sum(-1).view(B, 1, rows, columns))
+        near = weight * (-astray / (2 * sigma**2 * scale)).exp()  # (B, N)
+        residual, trust = _local_fits(across, down, left, near, ridge)
+        field = field._replace(residual=residual, trust=trust)
     return field
+
+
+def _moments(place: Tensor, count: int, spacing: int, reach: float) -> Tensor:
+    """(B, N) coordinates → (B, 3, count, N): d⁰, d¹, d² of their distances d to nodes, under the kernel of one axis."""
+    nodes = torch.arange(count, device=place.device, dtype=place.dtype) * spacing + (spacing - 1) / 2
+    away = (place[:, None] - nodes[:, None]) / reach
+    kernel = (-away.square() / 2).exp()
+    return torch.stack([kernel, kernel * away, kernel * away.square()], 1)
+
+
+def _local_fits(across: Tensor, down: Tensor, left: Tensor, weight: Tensor, ridge: float) -> tuple[Tensor, Tensor]:
+    """Fit an affine map to the matches around every node, by least squares with a ridge.
+
+    The Gaussian kernel is a product over both axes, so that all sums over matches are products of two small matrices.
+
+    Args:
+        across: (B, 3, C, N), see :func:`_moments`, of x.
+        down: (B, 3, R, N), of y.
+        left: (B, N, 2) px, what is fitted.
+        weight: (B, N).
+        ridge: matches' worth of pull towards 0.
+
+    Returns:
+        (B, 2, R, C) px, the fits at their nodes; (B, 1, R, C) the weight that they rest on.
+    """
+    B, _, columns, _ = across.shape
+    worth = torch.cat([torch.ones_like(left[..., :1]), left], -1) * weight[..., None]  # (B, N, 3): 1, u, v
+    heavy = down[:, None] * worth.transpose(1, 2)[:, :, None, None]  # (B, 3, 3, R, N): worth, power of dy
+    sums = heavy.flatten(1, 3) @ across.flatten(1, 2).transpose(1, 2)  # (B, 3·3·R, 3·C)
+    sums = sums.view(B, 3, 3, down.shape[2], 3, columns).permute(0, 3, 5, 1, 2, 4)  # (B, R, C, worth, dy, dx)
+    s = sums[..., 0, :, :]
+    rows = [(s[..., 0, 2], s[..., 1, 1], s[..., 0, 1]), (s[..., 1, 1], s[..., 2, 0], s[..., 1, 0]),
+            (s[..., 0, 1], s[..., 1, 0], s[..., 0, 0])]  # fmt: skip
+    normal = torch.stack([torch.stack(row, -1) for row in rows], -2)
+    right = torch.stack([sums[..., 1:, 0, 1], sums[..., 1:, 1, 0], sums[..., 1:, 0, 0]], -2)  # (B, R, C, 3, 2)
+    fit = torch.linalg.solve(normal + ridge * torch.eye(3).to(normal), right)[..., 2, :]
+    return fit.permute(0, 3, 1, 2), s[..., 0, 0][:, None]
 
 
 def ridge_solve(design: Tensor, target: Tensor, weight: Tensor, ridge: Tensor) -> Tensor:
@@ -199,7 +230,8 @@ def resample(image: Tensor, mask: Tensor | None, field: Field, size: tuple[int, 
     valid = torch.ones_like(image) if mask is None else mask.to(image.dtype)
     source = torch.cat([image * valid, valid], 1).float()
     spread = 0.25 * (2 * (field.scale() - 1)).clamp(0, 1)  # px of the frame; 0 from equal scales on
-    corners = spread.new_tensor([[-1, -1], [1, -1], [-1, 1], [1, 1]]) @ field.matrix[:, :, :2].transpose(1, 2)
+    places = [[-1, -1], [1, -1], [-1, 1], [1, 1]] if bool(spread.any()) else [[0, 0]]
+    corners = spread.new_tensor(places) @ field.matrix[:, :, :2].transpose(1, 2)
     samples = [
         F.grid_sample(source, (grid + (2 * spread[:, None] * corner / extent)[:, None]).view(-1, *size, 2),
                       mode="bilinear", padding_mode="zeros", align_corners=False)

@@ -123,10 +123,11 @@ def consensus(
     unit = torch.cat([(place - middle) / middle.max(), torch.ones_like(place[:, :1])], 1).expand(B, -1, -1)
     shown = valid.flatten(2)[:, 0]  # (B, N)
     shift, belongs = p.new_zeros(B, rows * columns, 2), shown
+    length = positions.square().sum(-1)
 
     def expect(shift: Tensor, sigma: float) -> tuple[Tensor, Tensor]:
-        away = (positions - shift[:, :, None]).square().sum(-1)  # (B, N, S²)
-        near = (-away / (2 * sigma**2)).exp()
+        away = shift.square().sum(-1, keepdim=True) + length - 2 * shift @ positions.T  # (B, N, S²), squared
+        near = away.mul_(-0.5 / sigma**2).exp_()
         joint = p * near
         mass = joint.sum(-1)
         known, unknown = (1 - OUTLIER_RATIO) * mass, OUTLIER_RATIO * near.mean(-1)
