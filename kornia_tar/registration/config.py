@@ -24,7 +24,6 @@ class SearchConfig:
     min_confidence: float = 0.1  # of the matches that a pose is fitted to, as the network states it
     inlier_threshold: float = 6.0  # wide, for a similarity knows neither shear nor perspective
     candidates: int = 3  # of one scale's rotations, that the second look is asked about at half the size
-    likely_agreement: float = 0.3  # mean confidence of the second look at half the size; others are left for last
     sure_agreement: float = 0.6  # mean confidence of the second look: no further pose is tried
     near: float = math.inf  # px of image0: images of one grid, which lie on each other to within this
 

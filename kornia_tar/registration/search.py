@@ -68,27 +68,21 @@ class _Search:
     def best(self) -> PoseCandidate | None:
         """Return the pose with most evidence; the search ends early at one that is beyond doubt.
 
-        Candidates are compared at half the size, where a cell sees twice as far, as poses may be off. One that is
-        likely there is asked about at full size, and of unlikely ones the best, where there is nothing else.
+        Candidates of one scale are compared at half the size, where a cell sees twice as far, as poses may be off; the
+        best of each is then asked about at full size. Only there does a pose in doubt show: at half the size some
+        right ones say no more than chance.
         """
         best: _Candidate | None = None
-        unlikely: _Candidate | None = None
         for candidates in self._first_looks():
             if not self._encoder.looks_twice:
-                best = max((one for one in (best, *candidates[:1]) if one is not None), key=_evidence, default=None)
-                continue
-            nearest = max((self._look_again(one, self._half) for one in candidates), key=_evidence, default=None)
-            if nearest is None:
-                continue
-            if nearest.pose.agreement < self._rules.likely_agreement:
-                unlikely = nearest if unlikely is None else max(unlikely, nearest, key=_evidence)
-                continue
-            nearest = self._look_again(nearest, self._full)
-            best = nearest if best is None else max(best, nearest, key=_evidence)
-            if best.pose.agreement >= self._rules.sure_agreement:
+                candidates = candidates[:1]
+            else:
+                nearer = [self._look_again(one, self._half) for one in candidates]
+                candidates = [self._look_again(one, self._full) for one in sorted(nearer, key=_evidence)[-1:]]
+            for one in candidates:
+                best = one if best is None or _evidence(one) > _evidence(best) else best
+            if best is not None and best.pose.agreement >= self._rules.sure_agreement:
                 return best.pose
-        if best is None and unlikely is not None:
-            best = self._look_again(unlikely, self._full)
         if best is not None and self._encoder.looks_twice:
             best = max(best, self._look_again(best, self._full), key=_evidence)
         return None if best is None else best.pose
@@ -104,8 +98,9 @@ class _Search:
                 self._small0, self._small1, scale, self._encoder, self._full.frames[0].features, self._rules.first_side
             )
             yield self._poses(shrunk[scale], quarters)
-        if self._rules.rotations == 8 and scales:  # at the first scale only: of 150 pairs no other diagonal was right
-            yield self._poses(shrunk[scales[0]], range(45, 360, 90))
+        if self._rules.rotations == 8:
+            for scale in scales:
+                yield self._poses(shrunk[scale], range(45, 360, 90))
 
     def _poses(self, shrunk: _ScaledPair, rotations: range) -> list[_Candidate]:
         """Fits to the matches at each rotation, those with the most inliers first, and the matches."""
