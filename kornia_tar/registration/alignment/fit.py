@@ -30,7 +30,8 @@ from kornia_tar.registration.alignment.evidence import DisplacementMaps, join
 BLOCKS = 4  # on a side: cells of one block share what they see, so their errors count as one
 
 
-CHECK_WIDTHS = (1.5, 2.5)  # of the splines that tell how sharp a top is; the next where the sharper ones have none
+CHECK_WIDTHS = (1.5, 2.5)  # of the splines that tell how sharp a top is
+FLAT_TOP = 4.0  # times: what the sharper ones may say more than the wider ones; more, and their top is an accident's
 
 
 class Alignment(NamedTuple):
@@ -81,8 +82,8 @@ def align(
         std = disagreement = math.nan
         if check_points is not None:
             points = torch.from_numpy(check_points).float()
-            stds = (_std(frame, theta, both, ahead, points, width) for width in CHECK_WIDTHS)
-            std = next((std for std in stds if math.isfinite(std)), math.inf)
+            sharp, wide = (_std(frame, theta, both, ahead, points, width) for width in CHECK_WIDTHS)
+            std = sharp if sharp <= FLAT_TOP * wide else wide
             alone = [_climb(frame, theta, in1, ahead), _climb(frame, theta, in0, 0)]
             places = [transform_points(frame.matrix(one), points) for one in alone]
             disagreement = float((places[0] - places[1]).norm(dim=1).mean())
