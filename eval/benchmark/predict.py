@@ -66,7 +66,7 @@ def predict(
             try:
                 if not warm:  # the first call of a network is slow for reasons of its own
                     with FlopCounterMode(display=False) as counter:
-                        matcher.match(pair.image0, pair.image1, **hints)
+                        matcher.match(pair.image0.copy(), pair.image1, **hints)  # a copy: some remember an image0
                     warm = True
                     about |= {"gflops": counter.get_total_flops() / 1e9, "gflops at": _sizes(pair)}
                 start = time.process_time()  # of all threads of this process: what else runs here does not count

@@ -43,7 +43,7 @@ class AlignmentConfig:
     """How all cells vote for the transform; lengths are pixels of the frame aligned in."""
 
     tile: int = 512  # side of the tiles at full resolution; it bounds the memory
-    refinements: int = 1  # alignments at full size, after those at the search's
+    refinements: int = 1  # alignments at full size, after those at the size of one tile
     magnify: float = 2.0  # of the one after them: cells of fewer pixels of ground, and more of them
     min_cells: int = 60  # that both images show; of small images half of all
     max_cells: int = 20_000  # that vote, of both images, drawn evenly
