@@ -25,6 +25,13 @@ class ImageFeatures(NamedTuple):
         mask = None if self.mask is None else self.mask[part]
         return ImageFeatures(self.coarse[part], self.fine[part], self.landcover[part], mask)
 
+    def window(self, rows: slice, columns: slice) -> ImageFeatures:
+        """Some of the cells, side by side; each still knows what was around it."""
+        down, across = (slice(4 * cut.start, 4 * cut.stop) for cut in (rows, columns))
+        mask = None if self.mask is None else self.mask[:, rows, columns]
+        fine = self.fine[:, :, down, across]
+        return ImageFeatures(self.coarse[:, :, rows, columns], fine, self.landcover[:, :, rows, columns], mask)
+
 
 class Frame(NamedTuple):
     """One image of each pair of a batch, as it was given and encoded."""

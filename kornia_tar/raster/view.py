@@ -8,7 +8,7 @@ from typing import Any
 
 import cv2
 import numpy as np
-from numpy.typing import NDArray
+from numpy.typing import ArrayLike, NDArray
 
 from kornia_tar.conventions import MIN_SIDE
 from kornia_tar.geometry import FloatArray, Transform, decompose, invert, valid_mask, warp_image
@@ -106,6 +106,18 @@ class MaskedImage:
         """A tile of it."""
         part = np.ascontiguousarray(self.image[rows, columns])
         return MaskedImage(part, np.ascontiguousarray(self.mask[rows, columns]), self.modality)
+
+    def part(self, low: ArrayLike, high: ArrayLike) -> tuple[MaskedImage, FloatArray]:
+        """Cut the box between two corners (x, y) px, as far as the image goes, and return the matrix to its pixels.
+
+        It is widened to ``MIN_SIDE`` where it is narrower.
+        """
+        cuts = []
+        for start, stop, length in zip(np.asarray(low), np.asarray(high), self.size[::-1], strict=True):
+            begin = int(np.clip(math.floor(start), 0, length - MIN_SIDE))
+            cuts.append(slice(begin, int(np.clip(math.ceil(stop) + 1, begin + MIN_SIDE, length))))
+        columns, rows = cuts
+        return self.cut(rows, columns), np.array([[1.0, 0, -columns.start], [0, 1, -rows.start], [0, 0, 1]])
 
 
 def scale_at(matrix: FloatArray, size: tuple[int, int]) -> float:

@@ -19,19 +19,21 @@ class SearchConfig:
 
     rotations: int = 8  # 1: nearly upright pairs; 4: any rotation; 8: the diagonals too, where the four leave doubt
     scales: tuple[float, ...] = (1.0, 1.4, 0.7)  # image1's pixels for one of image0's; tried in turn
+    wide_scales: tuple[float, ...] = (2.0, 0.5, 2.8, 0.36)  # where those fail, and of images that show unlike ground
     side: int = 384  # longest side of the small images
     first_side: int = 256  # longest side of what the first looks see, which cost most
     min_confidence: float = 0.1  # of the matches that a pose is fitted to, as the network states it
     inlier_threshold: float = 6.0  # wide, for a similarity knows neither shear nor perspective
     candidates: int = 3  # of one scale's rotations, that the second look is asked about at half the size
     sure_agreement: float = 0.6  # mean confidence of the second look: no further pose is tried
+    doubtful_agreement: float = 0.3  # below it one image may show a small part of the other
     near: float = math.inf  # px of image0: images of one grid, which lie on each other to within this
 
     def __post_init__(self) -> None:
         if self.rotations not in (1, 4, 8):
             raise ValueError(f"rotations must be 1, 4 or 8, got {self.rotations}")
-        if not self.scales or min(self.scales) <= 0:
-            raise ValueError(f"scales must be one or more positive numbers, got {self.scales}")
+        if not self.scales or min(self.scales + self.wide_scales) <= 0:
+            raise ValueError(f"scales must be one or more positive numbers, got {self.scales + self.wide_scales}")
         if self.side < MIN_SIDE:
             raise ValueError(f"side must be at least {MIN_SIDE} px, got {self.side}")
         if self.candidates < 1:

@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 
 from kornia_tar.geometry import DisplacementField, Transform, compose, decompose
 from kornia_tar.raster import Raster
-from kornia_tar.raster.georeference import Georeference
+from kornia_tar.raster.georeference import Georeference, mean_distance
 from kornia_tar.raster.resample import smooth_transform
 from kornia_tar.raster.view import MaskedImage
 from kornia_tar.registration.acceptance import reasons
@@ -27,6 +27,7 @@ from kornia_tar.registration.registrar import Registrar
 from kornia_tar.registration.result import Registration
 
 MAX_TURN, MAX_STRETCH = 10.0, 1.25  # degrees and times, of what remains once the georeferences are undone
+NEAR_ONE = 1.5  # times, pixel to pixel, within which the search's usual scales are enough
 MAX_SIDE = 2.0  # times the search's own side, for an image that covers a part of the grid
 
 
@@ -91,7 +92,7 @@ def register_georeferenced(
         return full(), Search("full", f"no transform {within} ({error}); searched without them", grid.radius)
     if near.registered:
         return near, Search("georeference", f"found {within}", grid.radius)
-    anywhere = full()
+    anywhere = _told_scale(registrar, grid)(grey0, grey1, first.mask, second.mask, modality0, modality1)
     if anywhere.registered:
         why = f"refused {within} ({'; '.join(near.reasons)}), found without them"
         return anywhere, Search("full", why, grid.radius)
@@ -120,7 +121,12 @@ def _near(registrar: Registrar, grid: CommonGrid, views: tuple[MaskedImage, Mask
     config = replace(
         registrar.config,
         search=replace(
-            search, rotations=1, scales=(1.0,), side=round(search.side * wide), near=grid.radius / grid.distance
+            search,
+            rotations=1,
+            scales=(1.0,),
+            wide_scales=(),
+            side=round(search.side * wide),
+            near=grid.radius / grid.distance,
         ),
     )
     outcome = Registrar(registrar.matcher, config)(
@@ -132,6 +138,18 @@ def _near(registrar: Registrar, grid: CommonGrid, views: tuple[MaskedImage, Mask
     return _in_pixels(
         replace(outcome, registered=outcome.registered and not strays, reasons=outcome.reasons + strays), grid
     )
+
+
+def _told_scale(registrar: Registrar, grid: CommonGrid) -> Registrar:
+    """A registrar that searches everywhere, but not at scales far from what the georeferences tell, if that is about 1.
+
+    Where an image lies is what georeferences have wrong, hardly ever how large its pixels are.
+    """
+    scale = mean_distance(grid.first.ground_distance()) / mean_distance(grid.second.ground_distance())
+    if not 1 / NEAR_ONE <= scale <= NEAR_ONE:
+        return registrar
+    search = replace(registrar.config.search, wide_scales=())
+    return Registrar(registrar.matcher, replace(registrar.config, search=search))
 
 
 def _strays(transform: Transform, grid: CommonGrid) -> tuple[str, ...]:

@@ -1,7 +1,9 @@
 """Registrar: two images in, one trustworthy transform out, or an honest "not registered".
 
-1. Search (``search.py``): both images reduced to a few hundred pixels, image1 tried at four rotations and, where that
-   is not enough, at other scales and at the diagonals. The pose on which the cells agree most goes on.
+1. Search (``search/pose.py``): both images reduced to a few hundred pixels, image1 tried at four rotations and, where
+   that is not enough, at other scales and at the diagonals. The pose on which the cells agree most goes on. Where none
+   is beyond doubt, one image may show a small part of the other (``search/chip.py``): then only what both show goes on
+   (``common_ground.py``).
 2. Alignment: image1 warped into image0's frame by what is known so far; then all cells of both images vote for the
    small transform that remains (``alignment/fit.py``); at doubling sizes up to the full one, tile by tile, which
    bounds the network's memory (``alignment/tiled.py``), and small images magnified at last.
@@ -40,12 +42,16 @@ from kornia_tar.registration.acceptance import RIGHT, Witnesses, probability_rig
 from kornia_tar.registration.alignment.evidence import tie_points
 from kornia_tar.registration.alignment.smooth import block_count
 from kornia_tar.registration.alignment.tiled import TileEncoder
+from kornia_tar.registration.common_ground import CommonGround
 from kornia_tar.registration.config import RegistrarConfig
 from kornia_tar.registration.local import Refined, Relief
 from kornia_tar.registration.plane import PlaneAlignment
 from kornia_tar.registration.result import Registration, estimated_error
-from kornia_tar.registration.search import PoseCandidate, find_pose
+from kornia_tar.registration.search.chip import find_chip
+from kornia_tar.registration.search.pose import PoseCandidate, find_pose
 from kornia_tar.registration.testimony import hear
+
+STANDS_OUT = 1.25  # times the agreement of the ordinary search, from which a chip's place is believed instead
 
 FINER = 1.25  # image1's pixels for one of image0's, from which image1's frame is the one to align in
 
@@ -109,7 +115,12 @@ class Registrar:
         if isinstance(views, str):
             return self._failed(None, views)
         start = find_pose(*views, self._encoder, self.config)
-        return self._failed(None, NO_POSE) if start is None else self._register(*views, start)
+        chip = self._chip(*views, start)
+        if chip is None:
+            return self._failed(None, NO_POSE) if start is None else self._register(*views, start)
+        ground = CommonGround.of(*views, chip.matrix)
+        inward = chip._replace(matrix=ground.inward(chip.matrix))
+        return ground.outward(self._register(ground.first, ground.second, inward))
 
     @torch.no_grad()
     def judge(
@@ -175,6 +186,14 @@ class Registrar:
             if view.flat:  # features of nothing but the frame would agree with each other
                 return f"{name} is flat: all its valid pixels are alike"
         return first, second
+
+    def _chip(self, first: MaskedImage, second: MaskedImage, start: PoseCandidate | None) -> PoseCandidate | None:
+        """The pose of an image that shows a small part of the other, where it stands out against the ordinary one."""
+        agreement = 0.0 if start is None else start.agreement
+        if agreement >= self.config.search.doubtful_agreement or not self._encoder.looks_twice:
+            return None
+        chip = find_chip(first, second, self._encoder, self.config)
+        return chip if chip is not None and chip.agreement > STANDS_OUT * agreement else None
 
     def _register(
         self, first: MaskedImage, second: MaskedImage, start: PoseCandidate, settle: bool = True

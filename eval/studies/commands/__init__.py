@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from eval.commands.options import AddParser
 from eval.studies.commands import (
+    chips,
     estimators,
     graphics,
     initialisation,
@@ -18,8 +19,8 @@ from eval.studies.commands import (
 
 # As --help lists them.
 STUDIES = (
-    text_ablation, text_substitution, landcover, negatives, graphics, label_noise, initialisation, estimators, relief,
-    loftr,
+    text_ablation, text_substitution, landcover, negatives, graphics, chips, label_noise, initialisation, estimators,
+    relief, loftr,
 )  # fmt: skip
 
 

@@ -110,7 +110,7 @@ class _Search:
             as_it_is = degrees == 0 and shrunk.view1 is self._small1  # encoded already
             features1 = self._full.frames[1].features if as_it_is else self._encoder.encode(turned)
             matches = self._encoder.match(shrunk.features0, features1)
-            matches = _moved(matches, invert(shrunk.to_view0), compose(upright, invert(shrunk.to_view1)))
+            matches = moved(matches, invert(shrunk.to_view0), compose(upright, invert(shrunk.to_view1)))
             points0, points1 = (t.cpu().double().numpy() for t in matches[:2])
             if math.isfinite(self._near):
                 kept = torch.from_numpy(np.linalg.norm(points1 - points0, axis=1) <= self._near)
@@ -130,8 +130,8 @@ class _Search:
     def _look_again(self, one: _Candidate, pair: _Pair) -> _Candidate:
         """Ask the second look about a pose, and fit the transform to its matches; no evidence where none fits."""
         to0, to1 = pair.to_pair0, pair.to_pair1
-        seen = self._encoder.look_again(*pair.frames, _moved(one.matches, to0, to1))
-        seen = _moved(seen, invert(to0), invert(to1))
+        seen = self._encoder.look_again(*pair.frames, moved(one.matches, to0, to1))
+        seen = moved(seen, invert(to0), invert(to1))
         points0, points1, sure = (t.cpu().double().numpy() for t in seen[:3])
         model: TransformModel = "similarity" if self._config.model == "similarity" else "affine"
         fit = fit_transform(points0, points1, model=model, threshold=self._rules.inlier_threshold, weights=sure)
@@ -161,8 +161,8 @@ class _Pair:
         self.frames = encoder.frame(view0), encoder.frame(view1)
 
 
-def _moved(matches: Matches, matrix0: FloatArray, matrix1: FloatArray) -> Matches:
-    """The same matches in other pixels of both images."""
+def moved(matches: Matches, matrix0: FloatArray, matrix1: FloatArray) -> Matches:
+    """Return the same matches in other pixels of both images."""
     points0, points1 = (
         torch.from_numpy(transform_points(matrix, points.cpu().double().numpy())).to(points)
         for matrix, points in ((matrix0, matches.points0), (matrix1, matches.points1))
