@@ -26,7 +26,7 @@ class SearchConfig:
     inlier_threshold: float = 6.0  # wide, for a similarity knows neither shear nor perspective
     candidates: int = 3  # of one scale's rotations, that the second look is asked about at half the size
     sure_agreement: float = 0.6  # mean confidence of the second look: no further pose is tried
-    doubtful_agreement: float = 0.3  # below it one image may show a small part of the other
+    doubtful_agreement: float = 0.3  # below it one of two images of like size may show a small part of the other
     near: float = math.inf  # px of image0: images of one grid, which lie on each other to within this
 
     def __post_init__(self) -> None:

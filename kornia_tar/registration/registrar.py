@@ -1,9 +1,9 @@
 """Registrar: two images in, one trustworthy transform out, or an honest "not registered".
 
 1. Search (``search/pose.py``): both images reduced to a few hundred pixels, image1 tried at four rotations and, where
-   that is not enough, at other scales and at the diagonals. The pose on which the cells agree most goes on. Where none
-   is beyond doubt, one image may show a small part of the other (``search/chip.py``): then only what both show goes on
-   (``common_ground.py``).
+   that is not enough, at other scales and at the diagonals. The pose on which the cells agree most goes on. What comes
+   of it may be refused because one image shows a small part of the other: its place is searched then
+   (``search/chip.py``), and only what both show goes on (``common_ground.py``).
 2. Alignment: image1 warped into image0's frame by what is known so far; then all cells of both images vote for the
    small transform that remains (``alignment/fit.py``); at doubling sizes up to the full one, tile by tile, which
    bounds the network's memory (``alignment/tiled.py``), and small images magnified at last.
@@ -47,11 +47,9 @@ from kornia_tar.registration.config import RegistrarConfig
 from kornia_tar.registration.local import Refined, Relief
 from kornia_tar.registration.plane import PlaneAlignment
 from kornia_tar.registration.result import Registration, estimated_error
-from kornia_tar.registration.search.chip import find_chip
+from kornia_tar.registration.search.chip import LEAST_RATIO, find_chip
 from kornia_tar.registration.search.pose import PoseCandidate, find_pose
 from kornia_tar.registration.testimony import hear
-
-STANDS_OUT = 1.25  # times the agreement of the ordinary search, from which a chip's place is believed instead
 
 FINER = 1.25  # image1's pixels for one of image0's, from which image1's frame is the one to align in
 
@@ -115,12 +113,16 @@ class Registrar:
         if isinstance(views, str):
             return self._failed(None, views)
         start = find_pose(*views, self._encoder, self.config)
-        chip = self._chip(*views, start)
-        if chip is None:
-            return self._failed(None, NO_POSE) if start is None else self._register(*views, start)
+        outcome = self._failed(None, NO_POSE) if start is None else self._register(*views, start)
+        if outcome.registered or not self._may_be_chip(*views, start):
+            return outcome
+        chip = find_chip(*views, self._encoder, self.config)
+        if chip is None or chip.agreement < self.config.search.doubtful_agreement:
+            return outcome
         ground = CommonGround.of(*views, chip.matrix)
         inward = chip._replace(matrix=ground.inward(chip.matrix))
-        return ground.outward(self._register(ground.first, ground.second, inward))
+        other = ground.outward(self._register(ground.first, ground.second, inward))
+        return other if other.probability > outcome.probability else outcome
 
     @torch.no_grad()
     def judge(
@@ -187,13 +189,16 @@ class Registrar:
                 return f"{name} is flat: all its valid pixels are alike"
         return first, second
 
-    def _chip(self, first: MaskedImage, second: MaskedImage, start: PoseCandidate | None) -> PoseCandidate | None:
-        """The pose of an image that shows a small part of the other, where it stands out against the ordinary one."""
-        agreement = 0.0 if start is None else start.agreement
-        if agreement >= self.config.search.doubtful_agreement or not self._encoder.looks_twice:
-            return None
-        chip = find_chip(first, second, self._encoder, self.config)
-        return chip if chip is not None and chip.agreement > STANDS_OUT * agreement else None
+    def _may_be_chip(self, first: MaskedImage, second: MaskedImage, start: PoseCandidate | None) -> bool:
+        """Whether one image may show a small part of the other: of unlike sizes any, else where the cells agree little.
+
+        Of unlike sizes a chip is as likely as other pixels on the same ground, and a small image agrees by chance.
+        """
+        if not self._encoder.looks_twice:
+            return False
+        small, large = sorted(max(view.size) for view in (first, second))
+        in_doubt = start is None or start.agreement < self.config.search.doubtful_agreement
+        return in_doubt or large >= LEAST_RATIO * small
 
     def _register(
         self, first: MaskedImage, second: MaskedImage, start: PoseCandidate, settle: bool = True
