@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import io
+import struct
 import tarfile
+import zlib
 from pathlib import Path
 
 import numpy as np
@@ -29,6 +31,12 @@ ERROR_SCALE = Path(__file__).resolve().parents[1].parent / "shared"
 SHIPPED = Path(__file__).resolve().parents[1] / "kornia_tar" / "weights" / "optical-sar.safetensors"
 
 needs_weights = pytest.mark.skipif(not SHIPPED.is_file(), reason="no shipped weights in kornia_tar/weights")
+
+
+def png_bomb() -> bytes:
+    """A PNG of a few bytes whose header promises 900 megapixels."""
+    header = b"IHDR" + struct.pack(">IIBBBBB", 30_000, 30_000, 8, 0, 0, 0, 0)
+    return b"\x89PNG\r\n\x1a\n" + struct.pack(">I", 13) + header + struct.pack(">I", zlib.crc32(header))
 
 
 def picture(seed: int, height: int, width: int, batch: int = 1, channels: int = 1) -> Tensor:

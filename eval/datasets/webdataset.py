@@ -101,7 +101,7 @@ class WebDataset:
     def _image(self, member: tarfile.TarInfo, modes: tuple[str, ...]) -> NDArray[np.uint8]:
         try:
             return load_image(io.BytesIO(self._bytes(member)), modes)
-        except (UnidentifiedImageError, OSError) as error:
+        except (UnidentifiedImageError, OSError, Image.DecompressionBombError) as error:
             raise ValueError(f"{self._path}: {member.name} is not a readable image ({error})") from error
 
     def _bytes(self, member: tarfile.TarInfo) -> bytes:

@@ -209,9 +209,9 @@ def _decode(tar: tarfile.TarFile, member: tarfile.TarInfo, shard: Path, size: in
     file = tar.extractfile(member)
     assert file is not None
     try:
-        image = np.asarray(Image.open(io.BytesIO(file.read())).convert("RGB"))
-    except (UnidentifiedImageError, OSError) as error:
+        with Image.open(io.BytesIO(file.read())) as image:  # told its size before it is decoded
+            if size is not None and image.size != (size, size):
+                raise ValueError(f"{shard}: {member.name} is {image.width}×{image.height}, need {size}×{size}")
+            return percentile_stretch(np.asarray(image.convert("RGB")))
+    except (UnidentifiedImageError, OSError, Image.DecompressionBombError) as error:
         raise ValueError(f"{shard}: {member.name} is not a readable image ({error})") from None
-    if size is not None and image.shape[:2] != (size, size):
-        raise ValueError(f"{shard}: {member.name} is {image.shape[1]}×{image.shape[0]}, need {size}×{size}")
-    return percentile_stretch(image)

@@ -9,7 +9,7 @@ from dataclasses import replace
 import numpy as np
 import pytest
 import torch
-from helpers import ERROR_SCALE, SIDE, encode, write_shard
+from helpers import ERROR_SCALE, SIDE, encode, png_bomb, write_shard
 
 from kornia_tar.raster import percentile_stretch
 from kornia_tar.training.data import find_shards, label_held_out, read_optical, read_pairs
@@ -134,6 +134,7 @@ def image(seed: int = 0, side: int = SIDE) -> bytes:
         ({"a.optical.webp": image(), "a.sar.webp": b"no image"}, r"a\.sar\.webp is not a readable image"),
         ({"a.optical.webp": image()[:200], "a.sar.webp": image()}, r"a\.optical\.webp is not a readable image"),
         ({"a.optical.webp": image(), "a.sar.webp": b""}, r"a\.sar\.webp is not a readable image"),
+        ({"a.optical.webp": image(), "a.sar.webp": png_bomb()}, r"a\.sar\.webp is not a readable image"),
         ({"a.optical.webp": image(side=64), "a.sar.webp": image()}, r"a\.optical\.webp is 64×64, need 96×96"),
         ({"a.optical.webp": image(), "b.sar.webp": image(), "b.optical.webp": image()}, "a has no partner"),
         ({"a.json": b"{}"}, "no pair"),

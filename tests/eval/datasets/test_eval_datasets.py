@@ -3,6 +3,7 @@ import tarfile
 
 import numpy as np
 import pytest
+from helpers import png_bomb
 from PIL import Image
 from toys import add, texture, write_tar
 
@@ -37,13 +38,15 @@ def test_broken_tars_are_named(tmp_path):
     with pytest.raises(ValueError, match="pair 'a' has no sar image"):
         WebDataset(path)
     with tarfile.open(path, "w") as tar:
-        add(tar, "a.optical.webp", b"not an image")
-        add(tar, "a.sar.webp", b"not an image")
+        for name in "ac":
+            add(tar, f"{name}.optical.webp", png_bomb() if name == "c" else b"not an image")
+            add(tar, f"{name}.sar.webp", b"not an image")
         add(tar, "../b.sar.webp", b"ignored, it leads outside")
     dataset = WebDataset(path)
-    assert dataset.names == ["a"]
-    with pytest.raises(ValueError, match=r"a\.optical\.webp is not a readable image"):
-        dataset.read("a")
+    assert dataset.names == ["a", "c"]
+    for name in "ac":
+        with pytest.raises(ValueError, match=rf"{name}\.optical\.webp is not a readable image"):
+            dataset.read(name)
 
 
 def test_srif_brings_its_truth(tmp_path):
