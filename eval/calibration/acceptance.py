@@ -23,8 +23,8 @@ from kornia_tar.files import write_json, write_text
 from kornia_tar.network.calibration import LogisticFit, RegistrationFits
 from kornia_tar.registration.acceptance import RIGHT, probability_right
 
-WITHOUT_LOOK = ("excess_gain", "few_cells", "log_error")
-WITH_LOOK = ("agreement", "excess_gain", "few_cells", "log_error")
+WITHOUT_LOOK = ("excess_gain", "few_cells", "log_error", "log_stretch")
+WITH_LOOK = ("agreement", *WITHOUT_LOOK)
 PRIOR = 2 / 3  # of right transforms: most pairs that users bring are of one place, and 97 of 100 of those are found
 PENALTY = 10.0  # scikit-learn's C, on standardised numbers: a few hundred pairs must not make it too sure
 

@@ -40,6 +40,7 @@ class Outcome:
     excess_gain: float = 0.0
     trimmed_excess: float = 0.0
     block_agreement: float = 0.0
+    stretch: float = 1.0
     probability: float = 0.0
     digest: str = ""  # of the pairs that were asked, see ``protocol.Pair.digest``
 
@@ -48,7 +49,7 @@ class Outcome:
         """What the registrar had to go by."""
         return Witnesses(
             self.gain, self.cells, self.witness_error, self.agreement, self.excess_gain, self.trimmed_excess,
-            self.block_agreement,
+            self.block_agreement, self.stretch,
         )  # fmt: skip
 
 
@@ -137,7 +138,7 @@ def measure(
             outcome = Outcome(
                 name, error, bool(found.registered), float(found.error_estimate), seconds, float(seen.gain),
                 seen.cells, float(seen.error), float(seen.agreement), seen.excess_gain, seen.trimmed_excess,
-                seen.block_agreement, float(found.probability), digest,
+                seen.block_agreement, seen.stretch, float(found.probability), digest,
             )  # fmt: skip
             kept.add(outcome)
         tick(1)

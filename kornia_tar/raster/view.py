@@ -125,6 +125,11 @@ def scale_at(matrix: FloatArray, size: tuple[int, int]) -> float:
     return decompose(matrix, at=(size[1] / 2, size[0] / 2)).scale
 
 
+def stretch_at(matrix: FloatArray, size: tuple[int, int]) -> float:
+    """How many times as much one axis is stretched as the other, at the middle of a source of ``size`` (H, W)."""
+    return decompose(matrix, at=(size[1] / 2, size[0] / 2)).anisotropy
+
+
 def tiles(size: tuple[int, int], side: int) -> list[tuple[slice, slice]]:
     """Cut (H, W) into equal overlapping-or-touching tiles of at most ``side``; none is a sliver."""
 

@@ -15,6 +15,7 @@ from kornia_tar.geometry import FloatArray, decompose, spread
 from kornia_tar.network.calibration import RegistrationFits
 
 MANY_CELLS = 2000  # from which on chance agreement does not grow less; of fewer it is found more often
+SQUARE = 1.05  # stretch up to which a transform counts as a similarity: of two sensors' pixels, or of our own error
 RIGHT = 10.0  # px of image1, mean corner error below which a transform counts as right; the estimate says how exact
 
 
@@ -69,6 +70,7 @@ class Witnesses:
     excess_gain: float  # nats per cell more than at a decoy, see ``testimony``
     trimmed_excess: float  # the same without the fifth of the cells that gains most, of either
     block_agreement: float = math.nan  # share of the overlap's blocks that gain more than at the decoy; nan without one
+    stretch: float = 1.0  # of one axis against the other; where chance is followed, as often 1.2 as 1
 
     @classmethod
     def none(cls) -> Witnesses:
@@ -77,10 +79,12 @@ class Witnesses:
 
     def features(self) -> dict[str, float]:
         """Return the numbers that :class:`kornia_tar.network.calibration.LogisticFit` weighs, all finite."""
+        stretch = self.stretch if math.isfinite(self.stretch) else math.inf
         values = {
             "gain": min(max(self.gain, -0.5), 1.0),
             "excess_gain": min(max(self.excess_gain, -0.5), 0.5),
             "few_cells": math.log(max(MANY_CELLS / max(self.cells, 1), 1.0)),
+            "log_stretch": math.log(min(max(stretch, SQUARE), 1.5)),
             "log_error": math.log(min(max(self.error, 0.1), 100.0)),
         }
         if not math.isnan(self.agreement):
@@ -122,7 +126,8 @@ class AcceptanceConfig:
                 probability >= self.min_probability,
                 f"the probability that it is right to {RIGHT:g} px is {probability:.2f}, at least "
                 f"{self.min_probability:g} is required ({sure}each gains {witnesses.excess_gain:.2f} nats more than at "
-                f"a decoy, estimated error {witnesses.error:.1f} px of the coarser image)",
+                f"a decoy, estimated error {witnesses.error:.1f} px of the coarser image, one axis stretched "
+                f"{witnesses.stretch:.2f} times as much as the other)",
             ),
             (
                 witnesses.trimmed_excess >= self.min_trimmed_excess,

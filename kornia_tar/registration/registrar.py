@@ -37,7 +37,7 @@ from kornia_tar.geometry import (
 )
 from kornia_tar.matching.matcher import TARMatcher
 from kornia_tar.raster.graphics import without_shared_graphics
-from kornia_tar.raster.view import Mask, MaskedImage, scale_at
+from kornia_tar.raster.view import Mask, MaskedImage, scale_at, stretch_at
 from kornia_tar.registration.acceptance import RIGHT, Witnesses, probability_right, reasons
 from kornia_tar.registration.alignment.evidence import tie_points
 from kornia_tar.registration.alignment.smooth import block_count
@@ -228,7 +228,9 @@ class Registrar:
         rmse = float(np.sqrt(np.mean(residuals[inliers] ** 2))) if inliers.any() else math.inf
         std, disagreement = found.std * unit, found.disagreement * unit
         error = estimated_error(std, disagreement) / scale
-        witnesses = Witnesses(found.log_likelihood_gain, found.cells, error, *testimony)
+        witnesses = Witnesses(
+            found.log_likelihood_gain, found.cells, error, *testimony, stretch=stretch_at(matrix, first.size)
+        )
         probability = probability_right(witnesses, self.matcher.calibration.registration)
         refused = rules.refusal(matrix, first.size, probability, witnesses)
         fit = self.matcher.calibration.tie_points.of(first.modality, second.modality)

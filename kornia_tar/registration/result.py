@@ -88,6 +88,7 @@ class Registration:
             "gain_nats_per_cell": self.log_likelihood_gain,
             "trimmed_excess_gain": self.witnesses.trimmed_excess,
             "block_agreement": self.witnesses.block_agreement,
+            "stretch": self.witnesses.stretch,
             "matches": len(self.matches),
             "inliers": int(self.inliers.sum()),
             "rmse_px": self.rmse,
