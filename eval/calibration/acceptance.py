@@ -21,11 +21,12 @@ from eval.calibration.outcomes import Outcome
 from eval.report.markdown import grid
 from kornia_tar.files import write_json, write_text
 from kornia_tar.network.calibration import LogisticFit, RegistrationFits
-from kornia_tar.registration.acceptance import RIGHT, probability_right
+from kornia_tar.registration.acceptance import RIGHT, AcceptanceConfig, probability_right
 
 WITHOUT_LOOK = ("excess_gain", "few_cells", "log_error", "log_stretch")
 WITH_LOOK = ("agreement", *WITHOUT_LOOK)
 PRIOR = 2 / 3  # of right transforms: most pairs that users bring are of one place, and 97 of 100 of those are found
+NEAR = 40.0  # px; a transform between RIGHT and this is of the right place: it must not teach what chance looks like
 PENALTY = 10.0  # scikit-learn's C, on standardised numbers: a few hundred pairs must not make it too sure
 
 
@@ -48,8 +49,14 @@ def is_right(outcome: Outcome) -> bool:
     return outcome.error is not None and outcome.error < RIGHT
 
 
+def _is_near(outcome: Outcome) -> bool:
+    return outcome.error is not None and outcome.error < NEAR
+
+
 def fit(kinds: Sequence[Kind]) -> RegistrationFits:
     """Fit both models, with and without the second look; each kind has the same weight, right ones ``PRIOR`` together.
+
+    Transforms that are ``RIGHT`` to ``NEAR`` px off are left out here, and judged like all others.
 
     Raises:
         ValueError: the kinds hold no right, or no wrong, transform.
@@ -61,12 +68,13 @@ def _fit(kinds: Sequence[Kind], names: Sequence[str]) -> LogisticFit:
     from sklearn.linear_model import LogisticRegression
     from sklearn.preprocessing import StandardScaler
 
-    outcomes = [(kind, o) for kind in kinds for o in kind.all]
+    telling = [[o for o in kind.all if is_right(o) or not _is_near(o)] for kind in kinds]
+    outcomes = [(len(part), o) for part in telling for o in part]
     right = np.array([is_right(o) for _, o in outcomes])
     if not right.any() or right.all():
         raise ValueError("acceptance needs transforms that are right and some that are wrong: take more pairs")
     x = np.array([[o.witnesses.features().get(name, 0.0) for name in names] for _, o in outcomes])
-    share = np.array([1 / len(kind.all) for kind, _ in outcomes])
+    share = np.array([1 / count for count, _ in outcomes])
     share = np.where(right, PRIOR * share / share[right].sum(), (1 - PRIOR) * share / share[~right].sum()) * len(share)
     scaler = StandardScaler().fit(x, sample_weight=share)
     model = LogisticRegression(C=PENALTY).fit(scaler.transform(x), right, sample_weight=share)
@@ -90,9 +98,13 @@ def _family(kind: Kind) -> str:
 
 
 def figures(kind: Kind, probability: NDArray[np.float64], least: float) -> dict[str, Any]:
-    """What a kind's users meet when at least ``least`` is asked for; shares in percent."""
+    """What a kind's users meet when at least ``least`` is asked for, after all checks; shares in percent."""
     errors = np.array([np.inf if o.error is None else o.error for o in kind.true])
-    kept = probability[: len(kind.true)] >= least
+    rules = AcceptanceConfig(min_probability=least)
+    accepted = np.array([
+        not rules.refusal(np.eye(3), (1, 1), float(p), o.witnesses) for p, o in zip(probability, kind.all, strict=True)
+    ])  # fmt: skip
+    kept = accepted[: len(kind.true)]
     right = errors < RIGHT
     return {
         "true": len(kind.true),
@@ -100,7 +112,7 @@ def figures(kind: Kind, probability: NDArray[np.float64], least: float) -> dict[
         "found and accepted": 100 * float((right & kept).mean()) if len(kind.true) else float("nan"),
         "wrong but accepted": int((kept & (errors >= RIGHT)).sum()),
         "mismatched": len(kind.mismatched),
-        "mismatched accepted": int((probability[len(kind.true) :] >= least).sum()),
+        "mismatched accepted": int(accepted[len(kind.true) :].sum()),
         "highest mismatched": float(probability[len(kind.true) :].max()) if kind.mismatched else float("nan"),
     }
 

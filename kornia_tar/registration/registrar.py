@@ -59,7 +59,7 @@ WITHIN = 3.0  # px, of a tie point's confidence
 
 NO_POSE = (
     "no rotation and scale of the search gave a transform that enough matches and cells support; check that the images "
-    "overlap, or resample one if their ground sampling distances differ by more than 2"
+    "overlap, or resample one if their ground sampling distances differ by more than 3"
 )
 
 

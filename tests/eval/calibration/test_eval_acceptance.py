@@ -26,7 +26,9 @@ def outcomes(count: int, right: bool, seed: int, spread: float = 0.08) -> list[O
         agreement = float(np.clip((0.85 if right else 0.2) + spread * rng.normal(), 0.01, 0.99))
         gain = (0.4 if right else -0.1) + 0.05 * rng.normal()
         error = float(rng.uniform(0.5, 4)) if right else None
-        found.append(Outcome(f"{k}", error, right, 1.0, 1.0, gain, 1500, 1.0 if right else 9.0, agreement))
+        found.append(
+            Outcome(f"{k}", error, right, 1.0, 1.0, gain, 1500, 1.0 if right else 9.0, agreement, gain, gain, 0.9)
+        )
     return found
 
 
@@ -52,6 +54,22 @@ def test_a_kind_is_judged_by_the_others():
     assert not np.allclose(alone, beside["b"])
 
 
+def test_near_misses_teach_nothing_and_are_judged():
+    near = [replace(one, error=15.0) for one in outcomes(20, True, 5)]
+    with_near = [Kind(kind.name, [*kind.true, *near], kind.mismatched) for kind in kinds()]
+    assert acceptance.fit(with_near) == acceptance.fit(kinds())
+    row = acceptance.figures(with_near[0], acceptance.judge(with_near)["a tar"], 0.9)
+    assert row["true"] == 40 and row["found"] == 50 and row["wrong but accepted"] > 15
+
+
+def test_what_a_few_cells_decide_is_not_accepted_however_probable():
+    kind = kinds()[0]
+    few = Kind(kind.name, [replace(one, trimmed_excess=0.01) for one in kind.true], kind.mismatched)
+    sure = np.ones(len(few.all))
+    assert acceptance.figures(few, sure, 0.9)["found and accepted"] == 0
+    assert acceptance.figures(kind, sure, 0.9)["found and accepted"] == 100
+
+
 def test_crops_and_levels_of_a_set_are_left_out_together():
     crops = Kind("a tar 128", outcomes(10, True, 7), outcomes(10, False, 8))
     with_crops, without = acceptance.judge([*kinds(), crops])["a tar"], acceptance.judge(kinds())["a tar"]
@@ -59,8 +77,8 @@ def test_crops_and_levels_of_a_set_are_left_out_together():
 
 
 def test_what_is_found_and_nothing_to_fit():
-    pair = Outcome("x", 7.0, True, 1.0, 1.0, 0.4, 1500, 1.0, 0.9)
-    far = Outcome("y", 12.0, True, 1.0, 1.0, 0.4, 1500, 1.0, 0.9)
+    pair = Outcome("x", 7.0, True, 1.0, 1.0, 0.4, 1500, 1.0, 0.9, 0.4, 0.4)
+    far = Outcome("y", 12.0, True, 1.0, 1.0, 0.4, 1500, 1.0, 0.9, 0.4, 0.4)
     row = acceptance.figures(Kind("x", [pair, far], []), np.array([0.95, 0.95]), 0.9)
     assert row["found"] == 50 and row["found and accepted"] == 50 and row["wrong but accepted"] == 1
     with pytest.raises(ValueError, match="take more pairs"):
