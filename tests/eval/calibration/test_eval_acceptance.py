@@ -77,8 +77,8 @@ def test_crops_and_levels_of_a_set_are_left_out_together():
 
 
 def test_what_is_found_and_nothing_to_fit():
-    pair = Outcome("x", 7.0, True, 1.0, 1.0, 0.4, 1500, 1.0, 0.9, 0.4, 0.4)
-    far = Outcome("y", 12.0, True, 1.0, 1.0, 0.4, 1500, 1.0, 0.9, 0.4, 0.4)
+    pair = Outcome("x", 7.0, True, 1.0, 1.0, 0.4, 1500, 1.0, 0.9, 0.4, 0.4, 0.9)
+    far = Outcome("y", 12.0, True, 1.0, 1.0, 0.4, 1500, 1.0, 0.9, 0.4, 0.4, 0.9)
     row = acceptance.figures(Kind("x", [pair, far], []), np.array([0.95, 0.95]), 0.9)
     assert row["found"] == 50 and row["found and accepted"] == 50 and row["wrong but accepted"] == 1
     with pytest.raises(ValueError, match="take more pairs"):
