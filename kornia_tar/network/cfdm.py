@@ -48,7 +48,10 @@ class Coarse(NamedTuple):
 
     def log_probability(self) -> Tensor:
         """(B, N, M) log of the dual-softmax probability."""
-        rows, columns = self.scores.logsumexp(2, keepdim=True), self.scores.logsumexp(1, keepdim=True)
+        top = self.scores.detach().amax((1, 2), keepdim=True)
+        near = (self.scores - top).exp_()  # once for both sums; cosines are some 50 apart, and far from underflow
+        rows, columns = (top + near.sum(dim, keepdim=True).clamp_min(1e-37).log() for dim in (2, 1))
+        del near
         log_p = torch.add(-rows, self.scores, alpha=2)
         log_p = log_p - columns if log_p.requires_grad else log_p.sub_(columns)
         # A row of nothing but nodata is still a distribution: take its probability away.
@@ -148,27 +151,20 @@ class CFDM(nn.Module):
         in1 = self.fine_head(w0, w1, t0, t1, cells.log_probability)
         return in0, in1
 
-    def displacement_maps(
-        self, batch: Tensor, cell0: Tensor, cell1: Tensor, fine0: Tensor, fine1: Tensor
-    ) -> tuple[Tensor, Tensor]:
-        """Where the centres of cells lie around those of others in the other image, by the fine features alone.
+    def displacement_maps(self, fine0: Tensor, fine1: Tensor) -> tuple[Tensor, Tensor]:
+        """Where every cell's centre lies around the same cell's in the other image, by the fine features alone.
 
         Args:
-            batch: (K,) long.
-            cell0: (K,) cells of image0.
-            cell1: (K,) cells of image1.
-            fine0: (B, C2, H0/2, W0/2).
-            fine1: (B, C2, H1/2, W1/2).
+            fine0: (B, C2, H/2, W/2).
+            fine1: (B, C2, H/2, W/2).
 
         Returns:
-            twice (K, W - 1, W - 1) probabilities over displacements of ``PLACE_STEP`` px, rows are y, the middle is
-            zero: of ``cell0``'s centres around ``cell1``'s, and the other way round.
+            twice (B, (W - 1)², H/8, W/8) probabilities over displacements of ``PLACE_STEP`` px, row by row, the middle
+            is zero: of image0's cells in image1, and the other way round.
         """
-        w0 = self.windows(self.fine_descriptors(fine0), batch, cell0)
-        w1 = self.windows(self.fine_descriptors(fine1), batch, cell1)
-        size = self.config.window - 1
-        in1, in0 = (self.fine_head.logits(*ways).softmax(dim=1) for ways in ((w0, w1), (w1, w0)))
-        return in1.unflatten(1, (size, size)), in0.unflatten(1, (size, size))
+        d0, d1 = self.fine_descriptors(fine0), self.fine_descriptors(fine1)
+        dense = self.fine_head.dense_logits
+        return dense(d0, d1).softmax(1), dense(d1, d0).softmax(1)
 
     def fine_descriptors(self, fine: Tensor) -> Tensor:
         """(B, C2, H/2, W/2) features → unit-norm descriptors."""
@@ -199,12 +195,16 @@ def mutual_nearest(log_probability: Tensor, threshold: float) -> Cells:
         :class:`Cells`, ordered by batch, then by cell of image0.
     """
     best0, to1 = log_probability.max(dim=2)  # (B, N)
-    to0 = log_probability.argmax(dim=1)  # (B, M)
-    own = torch.arange(to1.shape[1], device=to1.device)
-    keep = to0.gather(1, to1) == own
+    best1 = log_probability.amax(dim=1)  # (B, M)
+    keep = best0 == best1.gather(1, to1)
     keep &= best0 >= max(math.log(threshold) if threshold > 0 else -math.inf, NODATA / 2)
     batch, cell0 = keep.nonzero(as_tuple=True)
-    return Cells(batch, cell0, to1[batch, cell0], best0[batch, cell0])
+    cell1 = to1[batch, cell0]
+    chosen, order = batch * log_probability.shape[2] + cell1, torch.arange(len(batch), device=batch.device)
+    first = order.new_full((best1.numel(),), len(order)).scatter_reduce_(0, chosen, order, "amin")
+    alone = first[chosen] == order  # of cells that are alike the first one is chosen
+    batch, cell0, cell1 = batch[alone], cell0[alone], cell1[alone]
+    return Cells(batch, cell0, cell1, best0[batch, cell0])
 
 
 def cell_centres(cell: Tensor, columns: int) -> Tensor:

@@ -6,7 +6,10 @@ import math
 from typing import NamedTuple
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor, nn
+
+from kornia_tar.conventions import CELL
 
 PLACE_STEP = 2  # pixels between the fine stage's displacements
 
@@ -42,6 +45,12 @@ class FineHead(nn.Module):
         """(K, W, W, C2), (K, W, W, C2) → (K, (W - 1)²) float32 over the displacements in ``positions``."""
         with torch.autocast(template.device.type, enabled=False):
             return self.log_temperature.exp().float() * correlate_template(template.float(), window.float())
+
+    def dense_logits(self, template: Tensor, search: Tensor) -> Tensor:
+        """(B, C2, H/2, W/2) twice → (B, (W - 1)², H/8, W/8): :meth:`logits` of every cell around the same cell."""
+        size = math.isqrt(len(self.positions)) + 1
+        with torch.autocast(template.device.type, enabled=False):
+            return self.log_temperature.exp().float() * correlate_cells(template.float(), search.float(), size)
 
     def forward(self, template: Tensor, window: Tensor, t_ask: Tensor, t_answer: Tensor, log_p: Tensor) -> Offset:
         """Find the template's centre in the other image's window.
@@ -84,11 +93,43 @@ def correlate_template(template: Tensor, window: Tensor) -> Tensor:
     Returns:
         (K, (W - 1)²), displacements row by row, the middle one is zero.
     """
-    size, first = window.shape[1] - 1, template.shape[1] // 2 - 1
+    first = template.shape[1] // 2 - 1
     middle = template[:, first : first + 2, first : first + 2].flatten(1, 2)  # (K, 4, C)
-    cosine = torch.bmm(middle, window.flatten(1, 2).transpose(1, 2)).view(-1, 4, *window.shape[1:3])
-    parts = (cosine[:, 2 * y + x, y : y + size, x : x + size] for y in (0, 1) for x in (0, 1))
-    return sum(parts).flatten(1) / 4  # type: ignore[union-attr]
+    return _mean_cosine(middle, window).flatten(1)
+
+
+def correlate_cells(template: Tensor, search: Tensor, size: int) -> Tensor:
+    """Correlate every cell with the window around the same cell of the other image, as :func:`correlate_template`.
+
+    A row of cells at a time: windows overlap, and those of a whole image would not fit into a processor's cache.
+
+    Args:
+        template: (B, C, 4h, 4w) unit-norm descriptors, half-resolution pixels.
+        search: (B, C, 4h, 4w) of the other image; zero outside.
+        size: side of the window W, even.
+
+    Returns:
+        (B, (W - 1)², h, w), displacements row by row, the middle one is zero.
+    """
+    step = CELL // 2
+    margin, first = (size - step) // 2, step // 2 - 1
+    cells = template.permute(0, 2, 3, 1).unflatten(2, (-1, step)).unflatten(1, (-1, step))  # (B, h, 4, w, 4, C)
+    middle = cells[:, :, first : first + 2, :, first : first + 2].transpose(2, 3).flatten(3, 4)  # (B, h, w, 4, C)
+    padded = F.pad(search, (margin,) * 4).permute(0, 2, 3, 1)  # (B, 4h + 2m, 4w + 2m, C)
+    rows = []
+    for row in range(cells.shape[1]):
+        strip = padded[:, row * step : row * step + size].unfold(2, size, step)  # (B, W, w, C, W)
+        window = strip.permute(0, 2, 1, 4, 3).flatten(0, 1)  # (B·w, W, W, C)
+        rows.append(_mean_cosine(middle[:, row].flatten(0, 1), window).unflatten(0, (len(search), -1)))
+    return torch.stack(rows, 1).flatten(3).permute(0, 3, 1, 2)
+
+
+def _mean_cosine(middle: Tensor, window: Tensor) -> Tensor:
+    """(K, 4, C) pixels of a 2×2 template, (K, W, W, C) → (K, W - 1, W - 1)."""
+    size = window.shape[1] - 1
+    cosine = torch.bmm(window.flatten(1, 2), middle.transpose(1, 2)).unflatten(1, window.shape[1:3])  # (K, W, W, 4)
+    parts = (cosine[:, y : y + size, x : x + size, 2 * y + x] for y in (0, 1) for x in (0, 1))
+    return sum(parts) / 4  # type: ignore[return-value]
 
 
 def parabola_peak(logits: Tensor) -> Tensor:

@@ -227,7 +227,11 @@ class TARNet(nn.Module):
             if mask is not None:
                 valid = valid & mask[0]
         cell = valid.flatten().nonzero().flatten()
-        in1, in0 = self.cfdm.displacement_maps(torch.zeros_like(cell), cell, cell, a.fine, b.fine)
+        size = self.cfdm.config.window - 1
+        in1, in0 = (
+            maps[0].flatten(1)[:, cell].T.unflatten(1, (size, size))
+            for maps in self.cfdm.displacement_maps(a.fine, b.fine)
+        )
         return cell_centres(cell, columns), in1, in0
 
     def cell_confidence(self, a: ImageFeatures, b: ImageFeatures) -> Tensor:

@@ -71,12 +71,9 @@ def correlate(cfdm: CFDM, own: Tensor, other: Tensor) -> Tensor:
         (B, 2, S², h, w) float32 logits over displacements of ``own``'s cells into ``other``: from the windows of
         ``other``, and from those of ``own``, displacements reversed.
     """
-    B, rows, columns = len(own), own.shape[2] * 2 // CELL, own.shape[3] * 2 // CELL
-    cell = torch.arange(rows * columns, device=own.device).repeat(B)
-    batch = torch.arange(B, device=own.device).repeat_interleave(rows * columns)
-    w0, w1 = (cfdm.windows(cfdm.fine_descriptors(fine).float(), batch, cell) for fine in (own, other))
-    ahead, back = cfdm.fine_head.logits(w0, w1), cfdm.fine_head.logits(w1, w0).flip(-1)
-    return torch.stack([ahead, back], 1).view(B, rows, columns, 2, -1).permute(0, 3, 4, 1, 2)
+    d0, d1 = (cfdm.fine_descriptors(fine) for fine in (own, other))
+    ahead, back = cfdm.fine_head.dense_logits(d0, d1), cfdm.fine_head.dense_logits(d1, d0).flip(1)
+    return torch.stack([ahead, back], 1)
 
 
 def log_likelihood_gain(logits: Tensor) -> Tensor:

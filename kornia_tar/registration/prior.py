@@ -27,7 +27,6 @@ from kornia_tar.registration.registrar import Registrar
 from kornia_tar.registration.result import Registration
 
 MAX_TURN, MAX_STRETCH = 10.0, 1.25  # degrees and times, of what remains once the georeferences are undone
-NEAR_ONE = 1.5  # times, pixel to pixel, within which the search's usual scales are enough
 MAX_SIDE = 2.0  # times the search's own side, for an image that covers a part of the grid
 
 
@@ -141,14 +140,16 @@ def _near(registrar: Registrar, grid: CommonGrid, views: tuple[MaskedImage, Mask
 
 
 def _told_scale(registrar: Registrar, grid: CommonGrid) -> Registrar:
-    """A registrar that searches everywhere, but not at scales far from what the georeferences tell, if that is about 1.
+    """A registrar that searches everywhere, but at the scale that the georeferences tell alone.
 
-    Where an image lies is what georeferences have wrong, hardly ever how large its pixels are.
+    Where an image lies is what georeferences have wrong, hardly ever how large its pixels are; the network needs it to
+    some 40 %. A scale that would be refused is not believed.
     """
+    search, most = registrar.config.search, registrar.config.acceptance.limits.max_scale
     scale = mean_distance(grid.first.ground_distance()) / mean_distance(grid.second.ground_distance())
-    if not 1 / NEAR_ONE <= scale <= NEAR_ONE:
+    if not 1 / most <= scale <= most:
         return registrar
-    search = replace(registrar.config.search, wide_scales=())
+    search = replace(search, scales=(scale,), wide_scales=())
     return Registrar(registrar.matcher, replace(registrar.config, search=search))
 
 

@@ -60,6 +60,11 @@ def test_mutual_nearest_is_one_to_one_and_ordered():
     assert forward == backward
 
 
+def test_of_cells_that_are_alike_the_first_one_matches():
+    cells = mutual_nearest(scores([[5.0, 5.0, 1.0], [5.0, 5.0, 1.0], [0.0, 0.0, 4.0]]), 0.0)
+    assert (cells.cell0.tolist(), cells.cell1.tolist()) == ([0, 2], [0, 2])
+
+
 @pytest.mark.parametrize("rows", [(0,), (1, 2), (0, 1, 2)])
 @pytest.mark.parametrize("columns", [(), (3,), (0, 1, 2, 3)])
 def test_nodata_never_matches(rows, columns):
@@ -138,6 +143,16 @@ def test_windows_are_centred_on_their_cells():
     corner = cfdm.windows(fine, torch.tensor([1]), torch.tensor([0]))
     assert (corner[0, :3] == 0).all() and (corner[0, :, :3] == 0).all()
     assert (corner[0, 3:, 3:, 2] == 1).all()
+
+
+@torch.no_grad()
+def test_all_cells_at_once_say_what_each_says_in_its_window(cfdm):
+    fine0, fine1 = torch.randn(2, 2, cfdm.fine_descriptor.in_channels, 12, 20)
+    batch, cell = torch.meshgrid(torch.arange(2), torch.arange(15), indexing="ij")
+    d0, d1 = cfdm.fine_descriptors(fine0), cfdm.fine_descriptors(fine1)
+    w0, w1 = (cfdm.windows(d, batch.flatten(), cell.flatten()) for d in (d0, d1))
+    one_by_one = cfdm.fine_head.logits(w0, w1).view(2, 3, 5, -1).permute(0, 3, 1, 2)
+    torch.testing.assert_close(cfdm.fine_head.dense_logits(d0, d1), one_by_one)
 
 
 @torch.no_grad()
