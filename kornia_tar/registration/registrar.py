@@ -113,7 +113,8 @@ class Registrar:
         if isinstance(views, str):
             return self._failed(None, views)
         start = find_pose(*views, self._encoder, self.config)
-        outcome = self._failed(None, NO_POSE) if start is None else self._register(*views, start)
+        hopeless = self._hopeless(start)
+        outcome = self._failed(start, hopeless) if start is None or hopeless else self._register(*views, start)
         if outcome.registered or not self._may_be_chip(*views, start):
             return outcome
         chip = find_chip(*views, self._encoder, self.config)
@@ -188,6 +189,22 @@ class Registrar:
             if view.flat:  # features of nothing but the frame would agree with each other
                 return f"{name} is flat: all its valid pixels are alike"
         return first, second
+
+    def _hopeless(self, start: PoseCandidate | None) -> str:
+        """Say why nothing is worth aligning from a pose; nothing where it is.
+
+        The alignment's decision would be the same, at three times the search's time.
+        """
+        if start is None:
+            return NO_POSE
+        least = self.config.search.hopeless_agreement
+        if not self._encoder.looks_twice or start.agreement >= least:
+            return ""
+        return (
+            f"cells are sure of the best pose of the search by {start.agreement:.0%}, at least {least:.0%} are required; "
+            "check that the images show the same ground, or resample one if their ground sampling distances differ by "
+            "more than 3"
+        )
 
     def _may_be_chip(self, first: MaskedImage, second: MaskedImage, start: PoseCandidate | None) -> bool:
         """Whether one image may show a small part of the other: of unlike sizes any, else where the cells agree little.
