@@ -22,6 +22,7 @@ from kornia_tar import Registrar, RegistrarConfig
 from kornia_tar.files import replacing
 from kornia_tar.geometry import FloatArray, compose, corner_error, invert
 from kornia_tar.registration.acceptance import Witnesses
+from kornia_tar.registration.config import SearchConfig
 
 
 @dataclass(frozen=True)
@@ -115,7 +116,8 @@ def measure(
     if len(names) < 4:
         raise ValueError(f"{dataset.name} has {len(names)} pairs; at least four are needed to form mismatched ones")
     peer = TAR(checkpoint)
-    registrar = Registrar(peer.net.fuse(), RegistrarConfig(model=source.model))
+    search = SearchConfig(hopeless_agreement=0.0)  # the decision must hold by itself, and sees what it may meet
+    registrar = Registrar(peer.net.fuse(), RegistrarConfig(model=source.model, search=search))
     part = "" if side is None else f".side{side}"
     path = folder / "outcomes" / f"{dataset.name}.{level}{part}.json"
     kept = Outcomes(path, f"{peer.settings} | warps {source.warps_hash}")

@@ -15,6 +15,7 @@ from kornia_tar.geometry import (
     Transform,
     TransformModel,
     compose,
+    corner_error,
     fit_least_squares,
     image_corners,
     invert,
@@ -27,6 +28,7 @@ from kornia_tar.registration.alignment.tiled import FeatureCache, TileEncoder
 from kornia_tar.registration.config import AlignmentConfig
 from kornia_tar.registration.local import Refined, check_plane
 
+SMALL_MOVE, AGREED = 3.0, 0.1  # px of the size aligned at, where cells see 8; nats per cell
 LARGEST_STEP = 3.0  # from one size to the next
 WORTHWHILE = 1.2  # times, least magnification
 WORTH_MAGNIFYING = 0.03  # nats per cell, below which a transform is hardly ever right
@@ -52,18 +54,22 @@ class PlaneAlignment:
     def settled(self, matrix: FloatArray, model: TransformModel) -> FloatArray:
         """Correct a start at the size of one tile; the start itself where too few cells show both images.
 
-        Two ways are gone: from the pose as it is, and from the similarity nearest to it, which the cells correct at
-        half the size, where they see twice as far. The one that all cells gain more from goes on; where neither gains
-        anything, but the similarity did at half the size, that.
+        A start that the cells agree on, and hardly move, is settled. Else two ways are gone: from the pose as it is,
+        and from the similarity nearest to it, which the cells correct at half the size, where they see twice as far.
+        The one that all cells gain more from goes on; where neither gains anything, but the similarity did at half the
+        size, that.
 
         Args:
             matrix: (3, 3), image0 → image1.
             model: of the outcome.
         """
+        level = self._level(self._side)
+        found = self._step(level, matrix, model)
+        if found is not None and _gain(found) >= AGREED and self._hardly_moved(matrix, found.matrix):
+            return found.matrix
         similar = self._similar(matrix)
-        ways = [matrix] if similar is None else [matrix, similar.matrix]
-        steps = [self._step(self._level(self._side), way, model) for way in ways]
-        found = max((step for step in steps if step is not None), key=_gain, default=None)
+        other = None if similar is None else self._step(level, similar.matrix, model)
+        found = max((step for step in (found, other) if step is not None), key=_gain, default=None)
         if similar is not None and _gain(similar) > 0 and (found is None or _gain(found) <= 0):
             return similar.matrix
         return matrix if found is None else found.matrix
@@ -114,6 +120,10 @@ class PlaneAlignment:
                 return None
         return step
 
+    def _hardly_moved(self, start: FloatArray, end: FloatArray) -> bool:
+        pixel = max(self._first.size) / self._side * scale_at(start, self._first.size)
+        return corner_error(end, start, self._first.size) < SMALL_MOVE * pixel
+
     def _up_to_full_size(self, matrix: FloatArray, model: TransformModel) -> FloatArray:
         """Align at sizes between one tile's and the full one."""
         full = max(self._first.size)
@@ -139,7 +149,7 @@ class PlaneAlignment:
         if pair is None:
             return None
         points = None if check_points is None else transform_points(level.to_view, check_points)
-        found = align(*pair, model, level.view.size, check_points=points)
+        found = align(*pair, model, level.view.size, before=before, check_points=points)
         factor = scale_at(level.to_view, self._first.size)
         found = found._replace(std=found.std / factor, disagreement=found.disagreement / factor)
         in1, in0 = (maps.scaled(invert(level.to_view)) for maps in pair)

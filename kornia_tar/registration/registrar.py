@@ -201,7 +201,7 @@ class Registrar:
         if not self._encoder.looks_twice or start.agreement >= least:
             return ""
         return (
-            f"cells are sure of the best pose of the search by {start.agreement:.0%}, at least {least:.0%} are required; "
+            f"cells are sure of the search's best pose by {start.agreement:.0%}, at least {least:.0%} are required; "
             "check that the images show the same ground, or resample one if their ground sampling distances differ by "
             "more than 3"
         )

@@ -322,6 +322,15 @@ def test_images_of_different_places_are_refused(registrar):
     assert outcome.reasons
 
 
+@needs_weights
+def test_nothing_is_aligned_from_a_hopeless_pose(registrar):
+    strict = Registrar(registrar.matcher, RegistrarConfig(search=SearchConfig(hopeless_agreement=0.999)))
+    optical, sar, _ = demo_pair()
+    outcome = strict(optical[:128, :128], sar[:128, :128])
+    assert not outcome.registered and outcome.probability == 0 and not len(outcome.matches)
+    assert "sure of the search's best pose" in outcome.reasons[0]
+
+
 @SLOW
 @needs_weights
 def test_real_pairs_end_in_a_report(registrar):

@@ -30,6 +30,13 @@ from kornia_tar.registration.alignment.evidence import DisplacementMaps, join
 BLOCKS = 4  # on a side: cells of one block share what they see, so their errors count as one
 
 
+# Beyond the overlap, a stretch or a perspective that cells barely determine moves corners far. How strong the prior is
+# was chosen on val-000: so many nats because neighbours say the same, up to some 100 cells as if they were one.
+PRIOR_WEIGHT = 100.0  # nats
+STRETCH, PERSPECTIVE = 0.02, 0.06  # half of log-stretch, and change of depth over half the image, which are usual
+MANY_CELLS = 8000  # evenly drawn, are enough to come near the top, and to say how sharp it is
+
+
 CHECK_WIDTHS = (1.5, 2.5)  # of the splines that tell how sharp a top is
 FLAT_TOP = 4.0  # times: what the sharper ones may say more than the wider ones; more, and their top is an accident's
 
@@ -55,34 +62,40 @@ class Alignment(NamedTuple):
 
 def align(
     in1: DisplacementMaps, in0: DisplacementMaps, model: TransformModel, size: tuple[int, int], *,
-    widths: Sequence[float] = (2.5, 1.5, 1.0), check_points: FloatArray | None = None,
+    before: FloatArray | None = None, widths: Sequence[float] = (2.5, 1.5, 1.0),
+    check_points: FloatArray | None = None,
 ) -> Alignment:  # fmt: skip
     """Find the T near the identity with the largest L(T), see the module's text.
 
-    Quasi-Newton steps from the identity, on smoothed maps first. The uncertainty is the sandwich estimate with blocks
-    of cells as clusters, for neighbours look at the same pixels.
+    Quasi-Newton steps from the identity, on smoothed maps first, of some of the cells where there are very many. The
+    uncertainty is the sandwich estimate with blocks of cells as clusters, for neighbours look at the same pixels.
 
     Args:
         in1: what image0's cells say about their places in image1.
         in0: what image1's cells say about their places in image0.
         model: "similarity", "affine" or "homography".
         size: (H, W) of the common frame, px.
+        before: (3, 3), by which image1 was warped: what the whole transform then is has a prior, see :class:`_Frame`.
+            None where nothing is known of it.
         widths: of the splines over the maps, stage by stage.
         check_points: (P, 2) px, points whose error to estimate; without them ``std`` and ``disagreement`` are nan.
     """
     # Needs gradients and full precision, wherever it is called from.
     with torch.inference_mode(False), torch.enable_grad(), torch.autocast("cpu", enabled=False):
         in1, in0 = in1.rows(torch.arange(len(in1.points))), in0.rows(torch.arange(len(in0.points)))
-        frame = _Frame(model, size)
         both, ahead = join((in1, in0)), len(in1.points)
+        frame = _Frame(model, size, before, len(both.points))
+        each = -(-len(both.points) // MANY_CELLS)
+        some, some_ahead = both.rows(torch.arange(0, len(both.points), max(each, 1))), -(-ahead // max(each, 1))
         theta = frame.identity()
-        for width in widths:
-            theta = _climb(frame, theta, both, ahead, width)
+        for width in widths[:-1]:
+            theta = _climb(frame, theta, some, some_ahead, width)
+        theta = _climb(frame, theta, both, ahead, widths[-1])
         gains = _gains(frame.matrix(theta), both, ahead).detach()
         std = disagreement = math.nan
         if check_points is not None:
             points = torch.from_numpy(check_points).float()
-            sharp, wide = (_std(frame, theta, both, ahead, points, width) for width in CHECK_WIDTHS)
+            sharp, wide = (_std(frame, theta, some, some_ahead, points, width) for width in CHECK_WIDTHS)
             std = sharp if sharp <= FLAT_TOP * wide else wide
             alone = [_climb(frame, theta, in1, ahead), _climb(frame, theta, in0, 0)]
             places = [transform_points(frame.matrix(one), points) for one in alone]
@@ -92,9 +105,21 @@ def align(
 
 
 class _Frame:
-    """The parameters θ of transforms near the identity of a frame, in units of half its size."""
+    """The parameters θ of transforms near the identity of a frame, in units of half its size, and their prior.
 
-    def __init__(self, model: TransformModel, size: tuple[int, int]) -> None:
+    Overhead images are hardly stretched one axis against the other, and have little perspective; where they are, as
+    pixels of degrees, they are by much. So the prior is Cauchy's: near a similarity it pulls, and lets go further away.
+
+    Args:
+        model: "similarity", "affine" or "homography".
+        size: (H, W) of the frame, px.
+        before: (3, 3), what follows on the transform; None for no prior.
+        cells: how many vote, whose gains the prior stands against.
+    """
+
+    def __init__(
+        self, model: TransformModel, size: tuple[int, int], before: FloatArray | None, cells: int
+    ) -> None:  # fmt: skip
         half, (height, width) = max(size) / 2, size
         self.to_unit = torch.tensor([[1, 0, -(width - 1) / 2], [0, 1, -(height - 1) / 2], [0, 0, half]]) / half
         self.to_pixel = torch.linalg.inv(self.to_unit)
@@ -102,6 +127,20 @@ class _Frame:
         self.basis = entries[:, : 6 if model == "affine" else 8]
         if model == "similarity":
             self.basis = torch.stack([entries[0] + entries[4], entries[3] - entries[1], entries[2], entries[5]], dim=1)
+
+        self._weight = PRIOR_WEIGHT / max(cells, 1)
+        self._whole = None if before is None else torch.from_numpy(before).float() @ self.to_pixel
+
+    def doubt(self, theta: Tensor) -> Tensor:
+        """Nats per cell that the prior takes from the whole transform for what it is beside a similarity."""
+        if self._whole is None:
+            return theta.new_zeros(())
+        whole = self._whole @ (torch.eye(3) + (self.basis @ theta).view(3, 3))
+        whole = whole / whole[2, 2]
+        (a, b), (c, d) = (whole[:2, :2] - whole[:2, 2:] * whole[2:, :2]).unbind(0)  # at the middle
+        stretch = ((a - d) ** 2 + (b + c) ** 2) / ((a + d) ** 2 + (c - b) ** 2)
+        perspective = (whole[2, :2] ** 2).sum()
+        return self._weight * ((stretch / STRETCH**2).log1p() + (perspective / PERSPECTIVE**2).log1p())
 
     def identity(self) -> Tensor:
         return torch.zeros(self.basis.shape[1])
@@ -127,7 +166,7 @@ def _climb(frame: _Frame, start: Tensor, evidence: DisplacementMaps, ahead: int,
 
     def loss() -> Tensor:
         optimiser.zero_grad()
-        value = -_gains(frame.matrix(theta), evidence, ahead, width).mean()
+        value = -_gains(frame.matrix(theta), evidence, ahead, width).mean() + frame.doubt(theta)
         value.backward()
         return value
 
@@ -152,7 +191,9 @@ def _std(frame: _Frame, theta: Tensor, evidence: DisplacementMaps, ahead: int, p
         return math.inf
     scores = torch.stack([torch.autograd.grad(sums[b], theta, retain_graph=True)[0] for b in seen])  # (b, P)
 
-    total = lambda values: -_gains(frame.matrix(values), evidence, ahead, width).sum()  # noqa: E731
+    def total(values: Tensor) -> Tensor:
+        return len(gains) * frame.doubt(values) - _gains(frame.matrix(values), evidence, ahead, width).sum()
+
     hessian = torch.autograd.functional.hessian(total, theta.detach()).double()
     if not hessian.isfinite().all():
         return math.inf

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator
+from functools import cached_property
 from typing import NamedTuple
 
 import numpy as np
@@ -21,6 +22,8 @@ from kornia_tar.network.net import ImageFeatures, Matches
 from kornia_tar.raster.view import MaskedImage
 from kornia_tar.registration.alignment.tiled import TileEncoder
 from kornia_tar.registration.config import RegistrarConfig
+
+CLEAR = 2.0  # times the inliers of the next pose
 
 
 class PoseCandidate(NamedTuple):
@@ -63,19 +66,26 @@ class _Search:
         small1, self.to_small1 = second.reduced(config.search.side)
         self._small0, self._small1 = small0, small1
         self._near = config.search.near * max(small0.size) / max(first.size) + CELL
-        self._full, self._half = (_Pair(small0, small1, encoder, shrink) for shrink in (1, 2))
+        self._full = _Pair(small0, small1, encoder, 1)
+
+    @cached_property
+    def _half(self) -> _Pair:
+        return _Pair(self._small0, self._small1, self._encoder, 2)
 
     def best(self) -> PoseCandidate | None:
         """Return the pose with most evidence; the search ends early at one that is beyond doubt.
 
-        Candidates of one scale are compared at half the size, where a cell sees twice as far, as poses may be off; the
-        best of each is then asked about at full size. Only there does a pose in doubt show: at half the size some
+        A pose that has far more inliers than the others may be sure at once. Else candidates of one scale are compared
+        at half the size, where a cell sees twice as far, as poses may be off; the best of each is then asked about at
+        full size. Only there does a pose in doubt show: at half the size some
         right ones say no more than chance.
         """
         best: _Candidate | None = None
         for candidates in self._first_looks():
             if not self._encoder.looks_twice:
                 candidates = candidates[:1]
+            elif (clear := self._clear(candidates)) is not None:
+                candidates = [clear]
             else:
                 nearer = [self._look_again(one, self._half) for one in candidates]
                 candidates = [self._look_again(one, self._full) for one in sorted(nearer, key=_evidence)[-1:]]
@@ -86,6 +96,13 @@ class _Search:
         if best is not None and self._encoder.looks_twice:
             best = max(best, self._look_again(best, self._full), key=_evidence)
         return None if best is None else best.pose
+
+    def _clear(self, candidates: list[_Candidate]) -> _Candidate | None:
+        """Ask about the first candidate where it has far more inliers than the next; None unless it is sure."""
+        if not candidates or any(CLEAR * _evidence(other) > _evidence(candidates[0]) for other in candidates[1:]):
+            return None
+        seen = self._look_again(candidates[0], self._full)
+        return seen if seen.pose.agreement >= self._rules.sure_agreement else None
 
     def _first_looks(self) -> Iterator[list[_Candidate]]:
         """Look at all quarter turns at one scale after the other, then at the diagonals, which are seldom needed."""
