@@ -9,7 +9,7 @@ from __future__ import annotations
 import json
 import time
 from collections.abc import Callable
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 
 import numpy as np
@@ -18,11 +18,10 @@ from eval.benchmark.pairs import LevelPairs, subsample
 from eval.datasets import Dataset
 from eval.peers import Image
 from eval.peers.ours.tar import TAR
-from kornia_tar import Registrar, RegistrarConfig
+from kornia_tar import Registrar, RegistrarConfig, Registration
 from kornia_tar.files import replacing
 from kornia_tar.geometry import FloatArray, compose, corner_error, invert
 from kornia_tar.registration.acceptance import Witnesses
-from kornia_tar.registration.config import SearchConfig
 
 
 @dataclass(frozen=True)
@@ -44,6 +43,16 @@ class Outcome:
     stretch: float = 1.0
     probability: float = 0.0
     digest: str = ""  # of the pairs that were asked, see ``protocol.Pair.digest``
+
+    @classmethod
+    def of(cls, name: str, found: Registration, error: float | None, seconds: float, digest: str) -> Outcome:
+        """Keep what counts of a registration."""
+        seen = found.witnesses
+        return cls(
+            name, error, bool(found.registered), float(found.error_estimate), seconds, float(seen.gain), seen.cells,
+            float(seen.error), float(seen.agreement), seen.excess_gain, seen.trimmed_excess, seen.block_agreement,
+            seen.stretch, float(found.probability), digest,
+        )  # fmt: skip
 
     @property
     def witnesses(self) -> Witnesses:
@@ -94,7 +103,7 @@ class Outcomes:
 
 def measure(
     dataset: Dataset, level: str, true: int, mismatched: int, checkpoint: Path | None, folder: Path,
-    tick: Callable[[int], None] = lambda _: None, side: int | None = None,
+    tick: Callable[[int], None] = lambda _: None, side: int | None = None, align_all: bool = False,
 ) -> tuple[list[Outcome], list[Outcome]]:  # fmt: skip
     """Register ``true`` true pairs and ``mismatched`` mismatched ones of a set under a level, but for those kept.
 
@@ -107,6 +116,8 @@ def measure(
         folder: where outcomes are kept, in ``outcomes/<set>.<level>.json``.
         tick: told how many more pairs are done.
         side: px, cut the middle of both images to this side; None for the images as they are.
+        align_all: align from hopeless poses, too, so that what is learnt from the outcomes holds by itself; kept in
+            ``<set>.<level>.all.json``.
 
     Raises:
         ValueError: a set too small to hold other places; a file of outcomes that is none of ours.
@@ -116,9 +127,11 @@ def measure(
     if len(names) < 4:
         raise ValueError(f"{dataset.name} has {len(names)} pairs; at least four are needed to form mismatched ones")
     peer = TAR(checkpoint)
-    search = SearchConfig(hopeless_agreement=0.0)  # the decision must hold by itself, and sees what it may meet
-    registrar = Registrar(peer.net.fuse(), RegistrarConfig(model=source.model, search=search))
-    part = "" if side is None else f".side{side}"
+    config = RegistrarConfig(model=source.model)
+    if align_all:
+        config = replace(config, search=replace(config.search, hopeless_agreement=0.0))
+    registrar = Registrar(peer.net.fuse(), config)
+    part = ("" if side is None else f".side{side}") + (".all" if align_all else "")
     path = folder / "outcomes" / f"{dataset.name}.{level}{part}.json"
     kept = Outcomes(path, f"{peer.settings} | warps {source.warps_hash}")
 
@@ -136,12 +149,7 @@ def measure(
             seconds = time.process_time() - started
             truth = compose(compose(to_image0, pairs[0].truth), invert(to_image1))
             error = corner_error(found.matrix, truth, image0.shape[:2]) if name0 == name1 else None
-            seen = found.witnesses
-            outcome = Outcome(
-                name, error, bool(found.registered), float(found.error_estimate), seconds, float(seen.gain),
-                seen.cells, float(seen.error), float(seen.agreement), seen.excess_gain, seen.trimmed_excess,
-                seen.block_agreement, seen.stretch, float(found.probability), digest,
-            )  # fmt: skip
+            outcome = Outcome.of(name, found, error, seconds, digest)
             kept.add(outcome)
         tick(1)
         return outcome

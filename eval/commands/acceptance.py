@@ -43,7 +43,15 @@ def _do(args: argparse.Namespace) -> None:
         for path, level, true, mismatched, side in plans:
             dataset = one_set(path)
             found = measure(
-                dataset, level, true, mismatched, args.store or args.checkpoint, args.cache, bar.update, side
+                dataset,
+                level,
+                true,
+                mismatched,
+                args.store or args.checkpoint,
+                args.cache,
+                bar.update,
+                side,
+                align_all=True,
             )
             kinds.append(acceptance.Kind(" ".join(words(f"{dataset.name},{level},{side or ''}")), *found))
     print(acceptance.write(args.out, kinds, args.min_probability).read_text())

@@ -11,6 +11,7 @@ from eval.studies.commands import (
     label_noise,
     landcover,
     loftr,
+    mismatched,
     negatives,
     relief,
     text_ablation,
@@ -19,8 +20,8 @@ from eval.studies.commands import (
 
 # As --help lists them.
 STUDIES = (
-    text_ablation, text_substitution, landcover, negatives, graphics, chips, label_noise, initialisation, estimators,
-    relief, loftr,
+    text_ablation, text_substitution, landcover, negatives, graphics, chips, mismatched, label_noise, initialisation,
+    estimators, relief, loftr,
 )  # fmt: skip
 
 

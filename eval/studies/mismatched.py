@@ -1,0 +1,141 @@
+"""Does the registrar refuse crops of different places, of the size that scenes have?
+
+Each pair is an optical crop of one place and a SAR crop of another, drawn at random from georeferenced scenes, both
+north up: within one region fields and streets run alike, which is what misleads. No ground is shown by both.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import time
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+from PIL import Image
+
+from eval.benchmark.forms import CRS, GRID
+from eval.benchmark.provenance import made_by, provenance
+from eval.calibration.outcomes import Outcome, Outcomes
+from eval.report.markdown import grid
+from kornia_tar import Registrar
+from kornia_tar.files import write_text
+from kornia_tar.raster import to_grey
+
+SIDES = (512, 1024)  # px
+TRIES = 1000  # at a pair of places without common ground
+
+Grey = NDArray[np.uint8]
+
+
+@dataclass(frozen=True)
+class Place:
+    """Optical and SAR image of a scene or of a mosaic, (H, W) uint8, and the map coordinates of its corner."""
+
+    name: str
+    optical: Grey
+    sar: Grey
+    left: float
+    top: float
+
+
+@dataclass(frozen=True)
+class Crop:
+    """A crop's corner (row, column) in a place, and the ground that it shows: left, top, right, bottom."""
+
+    place: Place
+    row: int
+    column: int
+    ground: tuple[float, float, float, float]
+
+    def of(self, image: Grey, side: int) -> Grey:
+        """Cut it out."""
+        return np.ascontiguousarray(image[self.row : self.row + side, self.column : self.column + side])
+
+    def __str__(self) -> str:
+        return f"{self.place.name} {self.row},{self.column}"
+
+
+def read_places(folder: Path) -> list[Place]:
+    """Read scenes and mosaics of a folder with ``georeference.json``.
+
+    Raises:
+        FileNotFoundError: there is none.
+    """
+    path = folder / "georeference.json"
+    if not path.is_file():
+        raise FileNotFoundError(f"{folder}: holds no georeference.json; name the folder of the georeferenced scenes")
+    places = []
+    for name, told in sorted(json.loads(path.read_text("utf-8")).items()):
+        optical, sar = (to_grey(np.asarray(Image.open(folder / f"{name}.{kind}.webp"))) for kind in ("optical", "sar"))
+        places.append(Place(name, optical, sar, *told[f"corners_{CRS}"][0]))
+    return places
+
+
+def draw(places: Sequence[Place], side: int, number: int) -> tuple[Crop, Crop]:
+    """Draw crops of two places that show no common ground; equal numbers give equal crops.
+
+    Raises:
+        ValueError: no place is as large, or no two have been found.
+    """
+    rng = np.random.default_rng([side, number])
+    large = [place for place in places if min(place.sar.shape) >= side]
+    room = np.array([np.prod(np.array(place.sar.shape) / side) for place in large])
+
+    def crop() -> Crop:
+        place = large[rng.choice(len(large), p=room / room.sum())]
+        row, column = (int(rng.integers(0, length - side + 1)) for length in place.sar.shape)
+        left, top = place.left + GRID * column, place.top - GRID * row
+        return Crop(place, row, column, (left, top, left + GRID * side, top - GRID * side))
+
+    for _ in range(TRIES if large else 0):
+        one, other = crop(), crop()
+        a, b = one.ground, other.ground
+        if a[2] <= b[0] or b[2] <= a[0] or a[3] >= b[1] or b[3] >= a[1]:
+            return one, other
+    raise ValueError(f"no two places of {side}² px without common ground")
+
+
+def measure(
+    registrar: Registrar, settings: str, places: Sequence[Place], side: int, count: int, folder: Path,
+    tick: Callable[[int], None],
+) -> list[Outcome]:  # fmt: skip
+    """Register ``count`` pairs of crops of ``side``² px; those that ``folder`` keeps are not registered again."""
+    kept = Outcomes(folder / "outcomes" / f"mismatched.{side}.json", settings)
+    return list(_outcomes(registrar, kept, places, side, count, tick))
+
+
+def _outcomes(
+    registrar: Registrar, kept: Outcomes, places: Sequence[Place], side: int, count: int, tick: Callable[[int], None]
+) -> Iterator[Outcome]:
+    for number in range(count):
+        one, other = draw(places, side, number)
+        images = one.of(one.place.optical, side), other.of(other.place.sar, side)
+        digest = hashlib.sha256(b"".join(image.tobytes() for image in images)).hexdigest()[:16]
+        name = f"{one} and {other}"
+        outcome = kept.get(name, digest)
+        if outcome is None:
+            started = time.process_time()
+            found = registrar(*images, modality0="optical", modality1="sar")
+            outcome = Outcome.of(name, found, None, time.process_time() - started, digest)
+            kept.add(outcome)
+        tick(1)
+        yield outcome
+
+
+def write(found: dict[int, list[Outcome]], title: str, path: Path) -> Path:
+    """Write the table as Markdown."""
+    rows = [
+        [
+            f"{side}²", str(len(here)), str(sum(one.registered for one in here)),
+            f"{max((one.probability for one in here), default=float('nan')):.2f}",
+            *(f"{np.percentile([one.seconds for one in here], q):.0f}" for q in (50, 95)),
+        ]
+        for side, here in found.items()
+    ]  # fmt: skip
+    heads = ("crops", "pairs", "accepted", "highest probability", "CPU s, median", "CPU s, 95 %")
+    lines = ["# Crops of different places", "", title, "", *grid(heads, rows), "", *made_by(provenance())]
+    return write_text(path, "\n".join(lines) + "\n")
