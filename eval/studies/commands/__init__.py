@@ -16,12 +16,13 @@ from eval.studies.commands import (
     relief,
     text_ablation,
     text_substitution,
+    truth,
 )
 
 # As --help lists them.
 STUDIES = (
     text_ablation, text_substitution, landcover, negatives, graphics, chips, mismatched, label_noise, initialisation,
-    estimators, relief, loftr,
+    truth, estimators, relief, loftr,
 )  # fmt: skip
 
 
