@@ -57,6 +57,7 @@ def build_parser() -> argparse.ArgumentParser:
     prepare.add_argument("-o", "--out", type=Path, required=True, help="folder for images/, masks/ and prepare.json")
     prepare.add_argument("--modality", choices=("auto", "optical", "sar"), default="auto",
                          help="of all sources; auto: one band of more than 8 bits is SAR (default: auto)")  # fmt: skip
+    prepare.add_argument("--overwrite", action="store_true", help="replace earlier results; a source is never replaced")
 
     dense = command(
         "match-dense", run_match_dense, "match pairs with TAR and write hloc's features and matches",
@@ -115,7 +116,8 @@ def _add_matcher(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--threshold", type=float, help="least confidence of a match (default: 0.1)")
     parser.add_argument("--resize-max", type=int, help="longest side the matcher sees, px (default: the conf's)")
     parser.add_argument("--max-keypoints", type=int, default=8192, help="of an image (default: 8192)")
-    parser.add_argument("--overwrite", action="store_true", help="match pairs again that are in hloc's files")
+    parser.add_argument("--overwrite", action="store_true", help="match pairs again that are in hloc's files; replace "
+                        "files of our own writer")  # fmt: skip
 
 
 def _add_checks(parser: argparse.ArgumentParser) -> None:
@@ -133,13 +135,14 @@ def _add_checks(parser: argparse.ArgumentParser) -> None:
                         "registrar judges by the images; 0: by the counts of inliers alone (default: 0.9)")  # fmt: skip
     parser.add_argument("--device", default="auto", help="that judges: auto, cpu, cuda, … (default: auto)")
     parser.add_argument("--no-pictures", dest="pictures", action="store_false", help="write no pictures of inliers")
+    parser.add_argument("--overwrite", action="store_true", help="replace earlier results; an input is never replaced")
 
 
 def run_prepare(a: argparse.Namespace) -> int:
     """``tar-hloc prepare``."""
     from hloc_plugin.prepare import prepare_images
 
-    names = prepare_images(a.sources, a.out, None if a.modality == "auto" else a.modality, _tell)
+    names = prepare_images(a.sources, a.out, None if a.modality == "auto" else a.modality, _tell, overwrite=a.overwrite)
     print(f"{len(names)} images in {a.out / 'images'}")
     return 0
 
@@ -167,7 +170,8 @@ def run_match_dense(a: argparse.Namespace) -> int:
         from hloc_plugin.dense import match_dense as match_without_hloc
 
         features, matches = match_without_hloc(
-            conf, a.pairs, a.images, a.out, max_kps=a.max_keypoints, progress=_tell
+            conf, a.pairs, a.images, a.out, max_kps=a.max_keypoints, overwrite=a.overwrite,
+            progress=_tell,
         )  # fmt: skip
         _tell("written by our own code, without hloc")
     print(f"features: {features}\nmatches: {matches}")
@@ -201,7 +205,8 @@ def run_verify(a: argparse.Namespace) -> int:
     config = VerificationConfig(threshold=a.threshold, min_inliers=a.min_inliers)
     verified = verify_files(
         a.pairs, a.images, a.features, a.matches, a.out, model=a.model, config=config, camera_mode=a.camera_mode,
-        pictures=a.pictures, registrar=_judge(a.model, a.min_probability, a.device), progress=_tell,
+        pictures=a.pictures, registrar=_judge(a.model, a.min_probability, a.device), overwrite=a.overwrite,
+        progress=_tell,
     )  # fmt: skip
     accepted = sum(outcome.accepted for outcome in verified.values())
     print(f"{accepted} of {len(verified)} pairs accepted; see {a.out / 'verification.json'}")

@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 from hloc_plugin.formats import Floats, Pair, read_pairs, write_features, write_matches
 from hloc_plugin.model import DEFAULTS, load_matcher, match
 from kornia_tar.conventions import MIN_SIDE
-from kornia_tar.files import output_folder
+from kornia_tar.files import check_outputs, output_folder
 from kornia_tar.geometry import PointMatches
 from kornia_tar.raster import read_image, to_grey, to_grey8, told_modality
 
@@ -29,6 +29,7 @@ def match_dense(
     export_dir: Path,
     *,
     max_kps: int | None = 8192,
+    overwrite: bool = False,
     progress: Callable[[str], None] = lambda line: None,
 ) -> tuple[Path, Path]:
     """Match all pairs and write features and matches as ``hloc.match_dense.main`` would name them.
@@ -41,18 +42,27 @@ def match_dense(
         image_dir: folder that their names count from.
         export_dir: folder for both files; made when missing.
         max_kps: most keypoints of an image, the best ones; None for all.
+        overwrite: replace earlier files; an input is never replaced.
         progress: told one line for each pair.
 
     Returns:
         paths of the features and of the matches.
+
+    Raises:
+        FileNotFoundError: an image that is named and not there.
+        ValueError: a file that is there already or would replace an input; an image that cannot be read.
     """
     names = read_pairs(pairs)
     for name in dict.fromkeys(n for pair in names for n in pair):
         if not (image_dir / name).is_file():
             raise FileNotFoundError(f"{image_dir / name}: no such image, but {pairs} names it")
+    feature_path = export_dir / f"feats_{conf['output']}.h5"
+    match_path = export_dir / f"{conf['output']}_{pairs.stem}.h5"
+    images = (image_dir / name for pair in names for name in pair)
+    check_outputs((feature_path, match_path), (pairs, *images), overwrite=overwrite)
     settings = {**DEFAULTS, **conf["model"]}
     matcher = load_matcher(conf["model"]).to("cuda" if torch.cuda.is_available() else "cpu")
-    out = output_folder(export_dir)
+    output_folder(export_dir)
     dense: dict[Pair, PointMatches] = {}
     for number, (name0, name1) in enumerate(names, 1):
         started = time.perf_counter()
@@ -69,7 +79,6 @@ def match_dense(
         seconds = time.perf_counter() - started
         progress(f"[{number}/{len(names)}] {name0} {name1}: {len(points[0])} matches, {seconds:.1f} s")
     features, matches = join_keypoints(dense, conf["max_error"], conf["cell_size"], max_kps)
-    feature_path, match_path = out / f"feats_{conf['output']}.h5", out / f"{conf['output']}_{pairs.stem}.h5"
     write_features(feature_path, features)
     write_matches(match_path, matches)
     return feature_path, match_path

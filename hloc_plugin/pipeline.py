@@ -14,7 +14,7 @@ from hloc_plugin.formats import Pair, names_to_pair, read_keypoints, read_matche
 from hloc_plugin.picture import draw_inliers
 from hloc_plugin.verification import DEFAULTS, Model, Verification, verify
 from kornia_tar import Registrar
-from kornia_tar.files import output_folder, write_json
+from kornia_tar.files import check_outputs, output_folder, write_json
 from kornia_tar.raster import read_image, to_rgb8, write_image
 from kornia_tar.registration.acceptance import VerificationConfig
 
@@ -31,6 +31,7 @@ def verify_files(
     camera_mode: str = "AUTO",
     pictures: bool = True,
     registrar: Registrar | None = None,
+    overwrite: bool = False,
     progress: Callable[[str], None] = lambda line: None,
 ) -> dict[Pair, Verification]:
     """Verify each pair; write ``verification.json``, ``database.db`` and ``inliers/PAIR.png`` into ``out``.
@@ -46,6 +47,7 @@ def verify_files(
         camera_mode: how COLMAP shares cameras between images.
         pictures: whether to draw.
         registrar: judges affine transforms and homographies by the images, once the counts accept them; or None.
+        overwrite: replace earlier results; an input is never replaced.
         progress: told one line for each pair.
 
     Returns:
@@ -56,6 +58,11 @@ def verify_files(
     """
     _pycolmap.load()  # a missing pycolmap should be told before anything is read
     names = read_pairs(pairs)
+    pictured = [out / "inliers" / _picture(pair) for pair in names] if pictures else []
+    check_outputs(
+        (out / "verification.json", out / "database.db", *pictured),
+        (pairs, features, matches, *(image_dir / name for pair in names for name in pair)), overwrite=overwrite,
+    )  # fmt: skip
     keypoints = read_keypoints(features, dict.fromkeys(name for pair in names for name in pair))
     found = read_matches(matches, names)
     out = output_folder(out)
@@ -77,12 +84,15 @@ def verify_files(
         line = _line(pair, outcome)
         if pictures:
             picture = draw_inliers(image0, image1, points0, points1, outcome.inliers, line)
-            name = names_to_pair(*pair).replace("/", "__")
-            write_image(output_folder(out / "inliers") / f"{name}.png", picture)
+            write_image(output_folder(out / "inliers") / _picture(pair), picture)
         progress(f"[{number}/{len(names)}] {line}")
     write_database(out / "database.db", image_dir, keypoints, found, verified, camera_mode)
     write_json(out / "verification.json", _report(verified, model, config))
     return verified
+
+
+def _picture(pair: Pair) -> str:
+    return names_to_pair(*pair).replace("/", "__") + ".png"
 
 
 def _line(pair: Pair, outcome: Verification) -> str:

@@ -12,8 +12,8 @@ from typing import Any, Literal
 
 import numpy as np
 
-from kornia_tar.files import output_folder, write_json
-from kornia_tar.raster import Raster, read_image, to_grey8, to_rgb8, told_modality, write_image
+from kornia_tar.files import check_outputs, output_folder, write_json
+from kornia_tar.raster import Raster, read_image, source_files, to_grey8, to_rgb8, told_modality, write_image
 
 SUFFIXES = (".tif", ".tiff", ".vrt", ".img", ".jp2", ".png", ".jpg", ".jpeg", ".webp", ".bmp")
 
@@ -23,6 +23,8 @@ def prepare_images(
     out: Path,
     modality: Literal["optical", "sar"] | None = None,
     progress: Callable[[str], None] = lambda line: None,
+    *,
+    overwrite: bool = False,
 ) -> list[str]:
     """Turn rasters into 8-bit PNG.
 
@@ -39,13 +41,15 @@ def prepare_images(
         modality: of all sources; None: as :func:`kornia_tar.raster.told_modality` decides for "auto", which leaves
             8-bit grey images open (null in ``prepare.json``).
         progress: told one line for each image.
+        overwrite: replace earlier results; a source is never replaced.
 
     Returns:
         names of the images written, as a file of pairs has them.
 
     Raises:
         FileNotFoundError: a source is missing.
-        ValueError: a folder without images, two sources of one name, or an image that cannot be read.
+        ValueError: a folder without images, two sources of one name, an image that cannot be read, or a result that is
+            there already or would replace a source.
     """
     files: dict[str, Path] = {}
     for path in _files(sources):
@@ -53,6 +57,10 @@ def prepare_images(
         if name in files:
             raise ValueError(f"{path} and {files[name]} would both become {name}: rename one")
         files[name] = path
+    outputs = [out / "prepare.json"]
+    for name in files:
+        outputs += [out / "images" / name, out / "masks" / f"{name}.png"]
+    check_outputs(outputs, (read for path in files.values() for read in source_files(path)), overwrite=overwrite)
     images, about = output_folder(out / "images"), []
     for number, (name, path) in enumerate(files.items(), 1):
         raster = read_image(path)

@@ -6,7 +6,7 @@ import json
 import math
 import os
 import secrets
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
@@ -47,6 +47,31 @@ def output_folder(path: str | os.PathLike[str]) -> Path:
         reason = "it is a file" if path.is_file() else error.strerror or str(error)
         raise ValueError(f"{path}: cannot write into this folder ({reason}); choose another") from error
     return path
+
+
+def check_outputs(
+    outputs: Iterable[str | os.PathLike[str]], inputs: Iterable[str | os.PathLike[str]], *, overwrite: bool = False
+) -> None:
+    """Refuse to write over what must stay; to be asked before any work.
+
+    Args:
+        outputs: files that may be written or removed.
+        inputs: files that are read. They are never replaced, also where an output is a link to one, or spells its name
+            in another way.
+        overwrite: whether other files that are there may be replaced.
+
+    Raises:
+        ValueError: an output is an input, or is there already.
+    """
+    read = [path for path in map(Path, inputs) if path.exists()]
+    for path in map(Path, outputs):
+        if not os.path.lexists(path):
+            continue
+        for source in read:
+            if path.exists() and path.samefile(source):
+                raise ValueError(f"{path}: would replace the input {source}; choose another place for the results")
+        if not overwrite:
+            raise ValueError(f"{path}: is there already; give --overwrite to replace it, or choose another place")
 
 
 @contextmanager

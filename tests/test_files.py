@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from kornia_tar.files import output_folder, write_json
+from kornia_tar.files import check_outputs, output_folder, write_json
 from kornia_tar.outputs.matches import write_matches
 from kornia_tar.raster import write_image
 
@@ -59,3 +59,26 @@ def test_output_folder(tmp_path):
         with pytest.raises(ValueError, match="cannot write into this folder") as caught:
             output_folder(place)
         assert "\n" not in str(caught.value)
+
+
+def test_inputs_are_spared_by_whatever_name(tmp_path):
+    source = tmp_path / "in.png"
+    source.write_bytes(b"mine")
+    (tmp_path / "link.png").symlink_to(source)
+    (tmp_path / "hard.png").hardlink_to(source)
+    (tmp_path / "sub").mkdir()
+    for name in ("in.png", "link.png", "hard.png", "sub/../in.png"):
+        for overwrite in (False, True):
+            with pytest.raises(ValueError, match=r"would replace the input .*in\.png"):
+                check_outputs([tmp_path / name], [source], overwrite=overwrite)
+    assert source.read_bytes() == b"mine"
+
+
+def test_what_is_there_stays_unless_told(tmp_path):
+    (tmp_path / "old.json").write_text("{}")
+    (tmp_path / "broken").symlink_to(tmp_path / "nowhere")
+    for name in ("old.json", "broken"):
+        with pytest.raises(ValueError, match="is there already; give --overwrite"):
+            check_outputs([tmp_path / "new.json", tmp_path / name], [tmp_path / "no such input"])
+        check_outputs([tmp_path / name], [], overwrite=True)
+    check_outputs([tmp_path / "new.json"], [tmp_path / "old.json"])

@@ -10,11 +10,11 @@ import numpy as np
 
 from kornia_tar import __version__
 from kornia_tar.cli.command import AddCommand
-from kornia_tar.cli.options import add_matcher, add_registrar, make_matcher, make_registrar
+from kornia_tar.cli.options import add_matcher, add_overwrite, add_registrar, make_matcher, make_registrar
 from kornia_tar.cli.outcome import tell
-from kornia_tar.files import output_folder
+from kornia_tar.files import check_outputs, output_folder
 from kornia_tar.geometry import corner_error
-from kornia_tar.outputs.results import write_results
+from kornia_tar.outputs.results import NAMES, write_results
 from kornia_tar.raster import Raster, write_image
 
 
@@ -25,11 +25,14 @@ def add(command: AddCommand) -> None:
     parser.add_argument("--seed", type=int, default=0, help="which scene is drawn (default: 0)")
     add_matcher(parser)
     add_registrar(parser)
+    add_overwrite(parser)
 
 
 def _do(a: argparse.Namespace) -> int:
     from kornia_tar.raster.synthetic import demo_pair
 
+    read = [Path(a.weights), *([] if a.bank is None else [a.bank])]
+    check_outputs((a.out / name for name in ("optical.png", "sar.png", *NAMES)), read, overwrite=a.overwrite)
     matcher, out = make_matcher(a.weights, a.device, a.threads, a.bank), output_folder(a.out)
     optical, sar, truth = demo_pair(a.seed)
     write_image(out / "optical.png", optical)

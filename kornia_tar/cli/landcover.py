@@ -8,8 +8,8 @@ from pathlib import Path
 
 from kornia_tar import __version__
 from kornia_tar.cli.command import AddCommand
-from kornia_tar.cli.options import add_pair, make_matcher, read_pair, stretched
-from kornia_tar.files import output_folder, write_json
+from kornia_tar.cli.options import add_overwrite, add_pair, inputs_of, make_matcher, read_pair, stretched
+from kornia_tar.files import check_outputs, output_folder, write_json
 from kornia_tar.matching.landcover import compare_landcover, read_landcover
 from kornia_tar.outputs.landcover_sheet import LEAST, Side, draw_landcover
 from kornia_tar.raster import to_rgb8, write_image
@@ -31,6 +31,7 @@ def add(command: AddCommand) -> None:
                         "words")  # fmt: skip
     parser.add_argument("--remoteclip", type=Path, metavar="FILE",
                         help="RemoteCLIP's checkpoint, to read words that no bank holds (needs [text])")  # fmt: skip
+    add_overwrite(parser)
 
 
 def _do(a: argparse.Namespace) -> int:
@@ -39,6 +40,9 @@ def _do(a: argparse.Namespace) -> int:
     if a.bank is not None and a.remoteclip is not None:
         raise ValueError("--bank and --remoteclip exclude each other")
     names = None if a.names is None else [name.strip() for name in a.names.split(",") if name.strip()]
+    outputs = [path for path in (a.out, a.json) if path is not None]
+    read = [*inputs_of(a.image0, a.image1, a.weights, a.bank), *([] if a.remoteclip is None else [a.remoteclip])]
+    check_outputs(outputs, read, overwrite=a.overwrite)
     rasters = read_pair(a.image0, a.image1, a.nodata0, a.nodata1)
     matcher = make_matcher(a.weights, a.device, a.threads, a.bank)
     if a.remoteclip is not None:

@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 from kornia_tar.cli.command import choose_device
 from kornia_tar.conventions import MODALITIES, Modality
 from kornia_tar.matching.matcher import TARMatcher
-from kornia_tar.raster import Raster, read_image, suspected_fill, to_grey8, told_modality
+from kornia_tar.raster import Raster, read_image, source_files, suspected_fill, to_grey8, told_modality
 from kornia_tar.registration.acceptance import RIGHT, AcceptanceConfig
 from kornia_tar.registration.config import RegistrarConfig, RegistrationModel, SearchConfig
 from kornia_tar.registration.registrar import Registrar
@@ -70,6 +70,17 @@ def add_registrar(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--min-probability", type=float, default=AcceptanceConfig.min_probability, help="least "
                         f"probability that the transform is right to {RIGHT:g} px, in [0, 1]; below it the pair is "
                         "refused (default: %(default)s)")  # fmt: skip
+
+
+def add_overwrite(parser: argparse.ArgumentParser) -> None:
+    """Whether earlier results may be replaced; see :func:`kornia_tar.files.check_outputs`."""
+    parser.add_argument("--overwrite", action="store_true", help="replace earlier results; an input is never replaced")
+
+
+def inputs_of(image0: Path, image1: Path, weights: str, bank: Path | None) -> list[Path]:
+    """List all files that the options of :func:`add_pair` name."""
+    read = [Path(weights), *([] if bank is None else [bank])]
+    return [*source_files(image0), *source_files(image1), *read]
 
 
 def add_georeference(parser: argparse.ArgumentParser) -> None:

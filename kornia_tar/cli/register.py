@@ -10,17 +10,19 @@ from kornia_tar import __version__
 from kornia_tar.cli.command import AddCommand
 from kornia_tar.cli.options import (
     add_georeference,
+    add_overwrite,
     add_pair,
     add_registrar,
+    inputs_of,
     make_matcher,
     make_registrar,
     read_pair,
     stretched,
 )
 from kornia_tar.cli.outcome import tell
-from kornia_tar.files import output_folder
+from kornia_tar.files import check_outputs, output_folder
 from kornia_tar.outputs.ground import ground_report
-from kornia_tar.outputs.results import write_results
+from kornia_tar.outputs.results import NAMES, write_results
 from kornia_tar.registration import register_georeferenced
 
 
@@ -34,9 +36,13 @@ def add(command: AddCommand) -> None:
     parser.add_argument("-o", "--out", type=Path, required=True, help="folder for the results; made when missing")
     add_registrar(parser)
     add_georeference(parser)
+    add_overwrite(parser)
 
 
 def _do(a: argparse.Namespace) -> int:
+    check_outputs(
+        (a.out / name for name in NAMES), inputs_of(a.image0, a.image1, a.weights, a.bank), overwrite=a.overwrite
+    )
     first, second = read_pair(a.image0, a.image1, a.nodata0, a.nodata1)
     matcher, out = make_matcher(a.weights, a.device, a.threads, a.bank), output_folder(a.out)
     (grey0, modality0), (grey1, modality1) = stretched(first, second, a.modality0, a.modality1)

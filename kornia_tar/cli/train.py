@@ -9,7 +9,8 @@ from pathlib import Path
 
 from kornia_tar import __version__
 from kornia_tar.cli.command import AddCommand, choose_device
-from kornia_tar.files import output_folder
+from kornia_tar.cli.options import add_overwrite
+from kornia_tar.files import check_outputs, output_folder
 from kornia_tar.network.checkpoint import resolve_weights
 from kornia_tar.network.net import SIZES, with_second_look
 from kornia_tar.text import TextBank, available_text_priors, embed_classes, load_text_prior
@@ -46,6 +47,7 @@ def add(command: AddCommand) -> None:
     parser.add_argument("--only", choices=("fine", "text", "second", "look"), help="with --from: train a part alone: "
                         "the fine stage; what reads the text and compares cells; the second look's head; or that head "
                         "and the fine stage")  # fmt: skip
+    add_overwrite(parser)
 
 
 def _do(a: argparse.Namespace) -> int:
@@ -55,7 +57,7 @@ def _do(a: argparse.Namespace) -> int:
     if importlib.util.find_spec("tqdm") is None:
         raise ImportError('training shows its progress with tqdm: pip install "kornia-tar[train]"')
     from kornia_tar.training.data import find_shards, read_optical, read_pairs
-    from kornia_tar.training.loop import TrainConfig, train
+    from kornia_tar.training.loop import NAMES, TrainConfig, train
     from kornia_tar.training.losses import step_loss
     from kornia_tar.training.second_look import joint_loss, second_look_loss
 
@@ -70,11 +72,13 @@ def _do(a: argparse.Namespace) -> int:
     if start is not None and a.only in ("second", "look") and start.second_look is None:
         start = with_second_look(start, a.seed)
     shards, device = find_shards(a.data), choose_device(a.device)
+    alone = sorted(a.data.glob("optical_only-*.tar")) if a.limit is None else []
+    read = [*shards, *alone, *(Path(name) for name in (a.start, a.text) if name is not None)]
+    check_outputs((a.out / name for name in NAMES), read, overwrite=a.overwrite or a.resume)
     bank = None if a.text is None else _text_bank(a.text)
     tafe = TAFEConfig(classes=0) if bank is None else TAFEConfig(text_dim=bank.dim, classes=len(bank))
     model = replace(SIZES[a.net or "XS"], tafe=tafe) if start is None else start.config
     out = output_folder(a.out)
-    alone = sorted(a.data.glob("optical_only-*.tar")) if a.limit is None else []
     pairs = read_pairs(shards, limit=a.limit)
     pairs = pairs + read_optical(alone, size=pairs.sar.shape[-1]) if alone else pairs
     config = TrainConfig(steps=a.steps, minutes=a.minutes, batch=a.batch, size=a.size, seed=a.seed,

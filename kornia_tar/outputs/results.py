@@ -35,7 +35,8 @@ def write_results(
     """Write all results into ``out``, or none: they are made aside and moved in when the last one is whole.
 
     ``registered.png`` or, where image0 has a georeference, ``registered.tif`` on its grid, is written only when the
-    registration is trusted; one that an earlier run left behind is removed.
+    registration is trusted. What an earlier run left behind of :data:`NAMES` is removed: whoever calls has asked
+    :func:`kornia_tar.files.check_outputs`.
 
     Args:
         out: an existing folder.

@@ -80,6 +80,22 @@ def read_image(path: str | os.PathLike[str], *, max_pixels: int | None = None, n
     return Raster(pixels, mask, profile, path)
 
 
+def source_files(path: str | os.PathLike[str]) -> list[Path]:
+    """Return all files that an image is read from: a VRT's sources, world files and other companions with it."""
+    path = Path(path)
+    if path.suffix.lower() in _GEO_SUFFIXES and path.is_file() and importlib.util.find_spec("rasterio") is not None:
+        import rasterio
+
+        try:
+            with warnings.catch_warnings():
+                warnings.simplefilter("ignore")
+                with rasterio.open(path) as file:
+                    return list(dict.fromkeys([path, *map(Path, file.files)]))
+        except rasterio.errors.RasterioError:  # told by who reads it
+            pass
+    return [path]
+
+
 def _pixels_from_environment() -> int:
     text = os.environ.get("KORNIA_TAR_MAX_PIXELS", str(MAX_PIXELS))
     if not text.isdecimal():

@@ -130,6 +130,10 @@ def schedule(progress: float, step: int, config: TrainConfig) -> tuple[float, fl
     return rate, ease, size, batch
 
 
+#: What a run writes into its folder.
+NAMES = ("checkpoint.safetensors", "state.pt", "log.jsonl")
+
+
 def train(
     pairs: Pairs,
     out: Path,
@@ -202,7 +206,7 @@ def train(
     optimiser = torch.optim.AdamW(groups, lr=config.learning_rate, betas=(0.9, 0.95), fused=True)
     pairs = (pairs if text is None else pairs.with_scenes(text.names)).to(where)
     step, seconds = 0, 0.0
-    state_path, checkpoint = out / "state.pt", out / "checkpoint.safetensors"
+    checkpoint, state_path, log_path = (out / name for name in NAMES)
     if resume:
         if not state_path.is_file():
             raise FileNotFoundError(f"{state_path}: nothing to resume")
@@ -238,7 +242,7 @@ def train(
     forward = torch.compile(loss) if config.compile and where.type == "cuda" else loss
     bf16 = choose_bf16(config.precision, where)
     last_save = time.perf_counter()
-    with Progress(out / "log.jsonl", 50, "precision@3 {precision:.3f}", resume) as log:
+    with Progress(log_path, 50, "precision@3 {precision:.3f}", resume) as log:
         while (progress := (step if config.steps is not None else seconds) / total) < 1:
             started = time.perf_counter()
             # What a step draws depends on seed and step alone: runs of one seed see the same data, whatever they learn.

@@ -65,7 +65,7 @@ def test_demo_shows_its_error(tmp_path, capsys):
 def test_an_untrained_net_is_honestly_not_registered(pair, untrained, tmp_path, capsys):
     optical, sar, _ = pair
     (tmp_path / "registered.png").write_bytes(b"stale")
-    words = ["-o", str(tmp_path), "--weights", str(untrained), "--rotations", "1"]
+    words = ["-o", str(tmp_path), "--weights", str(untrained), "--rotations", "1", "--overwrite"]
     assert main(["register", str(optical), str(sar), *words]) == 2
     assert "not registered" in capsys.readouterr().err
     assert not (tmp_path / "registered.png").exists()
@@ -146,7 +146,7 @@ def test_landcover_takes_other_words_and_sizes(pair, worded, tmp_path, capsys):
     report = json.loads(told.read_text())
     assert list(report["shares"]) == ["road", "dam"] and report["agreement"] is None
     assert "differ in size" in capsys.readouterr().out
-    assert main(["landcover", *common, "--names", "port,river", "--modality1", "auto"]) == 0
+    assert main(["landcover", *common, "--names", "port,river", "--modality1", "auto", "--overwrite"]) == 0
     assert list(json.loads(told.read_text())["shares"]) == ["port", "river"]
 
 
@@ -157,7 +157,7 @@ def test_auto_tells_the_network_what_the_stretch_assumed(pair, worded, tmp_path)
     for images, modalities in (((pair[0], tmp_path / "deep.png"), ["optical", "sar"]),
                                ((tmp_path / "deep.png", pair[0]), ["sar", "optical"])):  # fmt: skip
         arguments = [*map(str, images), "--weights", str(worded), "-o", str(tmp_path / "c.png"), "--json", str(told)]
-        assert main(["landcover", *arguments, "--modality0", "auto", "--modality1", "auto"]) == 0
+        assert main(["landcover", *arguments, "--modality0", "auto", "--modality1", "auto", "--overwrite"]) == 0
         assert json.loads(told.read_text())["modalities"] == modalities
 
 

@@ -64,7 +64,7 @@ def test_shift_and_error_in_metres_and_tie_points_on_the_map(files, tmp_path, ca
 
 
 def test_an_undeclared_fill_value_is_named_and_the_option_silences_it(files, untrained, tmp_path, capsys):
-    arguments = ["match", *map(str, files), "-o", str(tmp_path / "m.h5"), *untrained[:2]]
+    arguments = ["match", *map(str, files), "-o", str(tmp_path / "m.h5"), *untrained[:2], "--overwrite"]
     assert main(arguments) == 0
     warning = capsys.readouterr().err
     assert warning.count("\n") == 1 and "s.tif: 3.2% of the pixels are exactly -9999" in warning
@@ -76,7 +76,7 @@ def test_an_undeclared_fill_value_is_named_and_the_option_silences_it(files, unt
 
 
 def test_the_report_says_which_search_it_was(files, untrained, tmp_path, capsys):
-    common = ["register", *map(str, files), "-o", str(tmp_path), "--nodata1=-9999", *untrained]
+    common = ["register", *map(str, files), "-o", str(tmp_path), "--nodata1=-9999", *untrained, "--overwrite"]
     assert main([*common, "--no-georeference"]) == 2
     assert json.loads((tmp_path / "report.json").read_text())["search"]["kind"] == "full"
     capsys.readouterr()

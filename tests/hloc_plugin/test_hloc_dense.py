@@ -71,7 +71,7 @@ def test_repeatable_keypoints_join_into_tracks(views, conf, tmp_path):
     def shared(repeatable: bool) -> int:
         chosen = deepcopy(conf)
         chosen["model"]["repeatable"] = repeatable
-        _, path = match_dense(chosen, views / "pairs.txt", views / "images", tmp_path)
+        _, path = match_dense(chosen, views / "pairs.txt", views / "images", tmp_path, overwrite=True)
         found = read_matches(path, [("a.png", "sub/b.png"), ("a.png", "c.png")])
         return len(set.intersection(*({int(i) for i in indices[:, 0]} for indices in found.values())))
 
