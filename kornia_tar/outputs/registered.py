@@ -40,7 +40,9 @@ def write_registered(
     )
     registered[~valid] = fill
     if first.profile is not None:
-        write_image(folder / "registered.tif", registered, replace(first.profile, nodata=nodata))
+        masked = None if nodata is not None or valid.all() else valid
+        profile = replace(first.profile, nodata=nodata)
+        write_image(folder / "registered.tif", registered, profile, bands=second.bands, mask=masked)
         return
     bands = 1 if registered.ndim == 2 else registered.shape[2]
     if registered.dtype not in (np.uint8, np.uint16) or bands not in (1, 3, 4):  # what PNG cannot hold is shown

@@ -47,6 +47,25 @@ class GeoProfile:
 
 
 @dataclass(frozen=True)
+class Bands:
+    """What a file says of its bands, one entry a band; alpha left out, a colour table expanded.
+
+    Attributes:
+        names: descriptions, or None.
+        colours: names of ``rasterio.enums.ColorInterp``, such as "red", "gray" or "undefined".
+        scales: of the values that the pixels stand for.
+        offsets: likewise.
+        units: of those values, or None.
+    """
+
+    names: tuple[str | None, ...]
+    colours: tuple[str, ...]
+    scales: tuple[float, ...]
+    offsets: tuple[float, ...]
+    units: tuple[str | None, ...]
+
+
+@dataclass(frozen=True)
 class Raster:
     """An image as it lies in its file.
 
@@ -55,12 +74,14 @@ class Raster:
         mask: (H, W) bool, True where every band holds data: not nodata, not transparent, finite.
         profile: georeference; None for a plain image.
         path: where it was read.
+        bands: what a GeoTIFF or its kin says of its bands; None for a plain image.
     """
 
     pixels: NDArray[Any]
     mask: NDArray[np.bool_]
     profile: GeoProfile | None
     path: Path
+    bands: Bands | None = None
 
     @property
     def size(self) -> tuple[int, int]:

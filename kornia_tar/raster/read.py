@@ -1,4 +1,4 @@
-"""Read images: GeoTIFF and its kin by rasterio, everything else by Pillow.
+"""Read images: PNG, JPEG and other pictures by Pillow, whatever else rasterio opens by rasterio; content decides.
 
 rasterio (``pip install "kornia-tar[geo]"``) is imported only when such a file is met.
 """
@@ -11,8 +11,8 @@ import os
 import struct
 import warnings
 import zlib
-from collections.abc import Iterator
-from contextlib import contextmanager
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager, suppress
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -24,19 +24,22 @@ from PIL import Image, ImageOps
 
 from kornia_tar.conventions import MIN_SIDE
 from kornia_tar.files import one_line
-from kornia_tar.raster.image import MAX_PIXELS, NEEDS_GEO, TIFF_SUFFIXES, GeoProfile, Raster
+from kornia_tar.raster.image import MAX_PIXELS, NEEDS_GEO, Bands, GeoProfile, Raster
 from kornia_tar.raster.nodata import holds, is_fill
 
-_GEO_SUFFIXES = {*TIFF_SUFFIXES, ".vrt", ".img", ".jp2"}
+# What pictures begin with: PNG, JPEG, GIF, BMP, WebP (its first four bytes are any RIFF's), and TIFF, also a big one.
+_PICTURES = (b"\x89PNG\r\n\x1a\n", b"\xff\xd8\xff", b"GIF8", b"BM", b"RIFF")
+_TIFFS = (b"II*\0", b"MM\0*", b"II+\0", b"MM\0+")
 
 
 _GEO_TAGS = (33550, 33922, 34264)  # GeoTIFF pixel scale, tie points, transformation
 
 
 def read_image(path: str | os.PathLike[str], *, max_pixels: int | None = None, nodata: float | None = None) -> Raster:
-    """Read GeoTIFF, VRT, ERDAS Imagine and JPEG 2000 by rasterio, everything else (PNG, JPEG, WebP ...) by Pillow.
+    """Read PNG, JPEG, GIF, BMP and WebP by Pillow, and what else rasterio opens (GeoTIFF, VRT, ENVI …) by rasterio.
 
-    Without rasterio a TIFF that carries no georeference is read by Pillow. EXIF orientation is applied.
+    The content decides, not the name. Without rasterio a TIFF that carries no georeference is read by Pillow. EXIF
+    orientation is applied, a colour table is looked up.
 
     Args:
         path: the file.
@@ -44,7 +47,7 @@ def read_image(path: str | os.PathLike[str], *, max_pixels: int | None = None, n
         nodata: a value that marks missing pixels, beside or in place of the one that the file declares.
 
     Returns:
-        Pixels, mask and georeference.
+        Pixels, mask, georeference, and what the file says of its bands.
 
     Raises:
         FileNotFoundError: when there is no such file.
@@ -56,8 +59,7 @@ def read_image(path: str | os.PathLike[str], *, max_pixels: int | None = None, n
     if not path.is_file():
         raise FileNotFoundError(f"{path}: no such file" if not path.exists() else f"{path}: is a folder, not an image")
     limit = max_pixels if max_pixels is not None else _pixels_from_environment()
-    by_rasterio = path.suffix.lower() in _GEO_SUFFIXES and importlib.util.find_spec("rasterio") is not None
-    pixels, mask, profile = (_read_rasterio if by_rasterio else _read_pillow)(path, limit)
+    pixels, mask, profile, bands = _read(path, limit)
     if np.iscomplexobj(pixels):
         pixels = np.abs(pixels)
     if nodata is not None and not holds(pixels.dtype, nodata):
@@ -77,13 +79,13 @@ def read_image(path: str | os.PathLike[str], *, max_pixels: int | None = None, n
         raise ValueError(
             f"{path}: has no valid pixel (all nodata, transparent or NaN); give an image that shows something"
         )
-    return Raster(pixels, mask, profile, path)
+    return Raster(pixels, mask, profile, path, bands)
 
 
 def source_files(path: str | os.PathLike[str]) -> list[Path]:
     """Return all files that an image is read from: a VRT's sources, world files and other companions with it."""
     path = Path(path)
-    if path.suffix.lower() in _GEO_SUFFIXES and path.is_file() and importlib.util.find_spec("rasterio") is not None:
+    if path.is_file() and not _begins(path, _PICTURES) and importlib.util.find_spec("rasterio") is not None:
         import rasterio
 
         try:
@@ -94,6 +96,32 @@ def source_files(path: str | os.PathLike[str]) -> list[Path]:
         except rasterio.errors.RasterioError:  # told by who reads it
             pass
     return [path]
+
+
+_Read = tuple[NDArray[Any], NDArray[np.bool_], GeoProfile | None, Bands | None]
+
+
+def _read(path: Path, limit: int) -> _Read:
+    """Read a file by what its content calls for."""
+    if _begins(path, _PICTURES) or importlib.util.find_spec("rasterio") is None:
+        return *_read_pillow(path, limit), None
+    try:
+        return _read_rasterio(path, limit)
+    except NotARaster as error:
+        if not _begins(path, _TIFFS):
+            with suppress(ValueError):  # a picture of a kind that GDAL was built without
+                return *_read_pillow(path, limit), None
+        raise ValueError(f"{path}: cannot be read as an image ({one_line(error)})") from error
+
+
+class NotARaster(Exception):
+    """rasterio cannot open or read a file."""
+
+
+def _begins(path: Path, marks: tuple[bytes, ...]) -> bool:
+    with path.open("rb") as file:
+        head = file.read(12)
+    return head.startswith(marks) and not (head.startswith(b"RIFF") and head[8:] != b"WEBP")
 
 
 def _pixels_from_environment() -> int:
@@ -114,17 +142,18 @@ def _check_size(path: Path, width: int, height: int, limit: int) -> None:
 
 
 def _read_pillow(path: Path, limit: int) -> tuple[NDArray[Any], NDArray[np.bool_], GeoProfile | None]:
-    is_geo = path.suffix.lower() in _GEO_SUFFIXES
+    is_picture = _begins(path, _PICTURES)
     try:
         with _pillow_limit(limit), Image.open(path) as image:
-            if is_geo and any(tag in image.getexif() for tag in _GEO_TAGS):
+            if not is_picture and any(tag in image.getexif() for tag in _GEO_TAGS):
                 raise ImportError(f"{path}: is a GeoTIFF, which {NEEDS_GEO}")
             _check_size(path, image.width, image.height, limit)
             deep_colour = image.format == "PNG" and ";16B" in str(image.tile) and not image.mode.startswith("I")
             image.load()  # raises on a file cut short, where OpenCV would hand over half an image
             pixels = _read_deep_png(path) if deep_colour else _array(ImageOps.exif_transpose(image))
     except (OSError, SyntaxError, ValueError, struct.error, zlib.error, Image.DecompressionBombError) as error:
-        hint = f"; reading more than plain TIFFs {NEEDS_GEO}" if is_geo else ""
+        absent = not is_picture and importlib.util.find_spec("rasterio") is None
+        hint = f"; reading more than plain pictures {NEEDS_GEO}" if absent else ""
         raise ValueError(f"{path}: cannot be read as an image ({one_line(error)}){hint}") from error
     mask = np.ones(pixels.shape[:2], dtype=bool)
     if pixels.ndim == 3 and pixels.shape[-1] in (2, 4):
@@ -163,7 +192,7 @@ def _read_deep_png(path: Path) -> NDArray[Any]:
     return cv2.cvtColor(pixels, cv2.COLOR_BGR2RGB if pixels.shape[-1] == 3 else cv2.COLOR_BGRA2RGBA)
 
 
-def _read_rasterio(path: Path, limit: int) -> tuple[NDArray[Any], NDArray[np.bool_], GeoProfile | None]:
+def _read_rasterio(path: Path, limit: int) -> _Read:
     import rasterio
     from rasterio.enums import ColorInterp
 
@@ -176,6 +205,12 @@ def _read_rasterio(path: Path, limit: int) -> tuple[NDArray[Any], NDArray[np.boo
                 bands = [i for i, kind in kinds if kind != ColorInterp.alpha] or [1]
                 pixels = np.moveaxis(file.read(bands), 0, -1)
                 mask = (file.read_masks(bands) > 0).all(axis=0)
+                if _is_opacity(pixels, file.colorinterp):
+                    mask, bands, pixels = mask & (pixels[..., -1] > 0), bands[:-1], pixels[..., :-1]
+                told: Bands | None = _told(file, bands)
+                if file.colorinterp[0] == ColorInterp.palette and pixels.dtype in (np.uint8, np.uint16):
+                    pixels, shown = _looked_up(pixels[..., 0], file.colormap(1))
+                    mask, told = mask & shown, None
                 nodata = file.nodata if file.nodata is not None and holds(file.dtypes[0], file.nodata) else None
                 if nodata is not None and pixels.dtype.kind == "f" and math.isfinite(nodata):  # a tag may be beyond it
                     nodata = float(np.clip(nodata, *(getattr(np.finfo(pixels.dtype), end) for end in ("min", "max"))))
@@ -186,6 +221,34 @@ def _read_rasterio(path: Path, limit: int) -> tuple[NDArray[Any], NDArray[np.boo
                     crs = gcps_crs if gcps else file.crs
                     profile = replace(profile, crs=crs, transform=None, gcps=tuple(gcps))
     except rasterio.errors.RasterioError as error:
-        raise ValueError(f"{path}: cannot be read as an image ({one_line(error)})") from error
+        raise NotARaster(one_line(error)) from error
     plain = profile.kind is None and profile.crs is None and profile.nodata is None
-    return pixels[..., 0] if pixels.shape[-1] == 1 else pixels, mask, None if plain else profile
+    return pixels[..., 0] if pixels.shape[-1] == 1 else pixels, mask, None if plain else profile, told
+
+
+def _is_opacity(pixels: NDArray[Any], colours: Sequence[Any]) -> bool:
+    """Whether the last of two or four bands is an alpha that nobody called so: all or nothing, over one colour."""
+    if len(colours) not in (2, 4) or colours[-1].name != "undefined" or pixels.dtype != np.uint8:
+        return False
+    clear = pixels[..., -1] == 0
+    if not clear.any() or not (pixels[..., -1][~clear] == 255).all() or clear.all():
+        return False
+    return bool((pixels[clear] == pixels[clear][0]).all())
+
+
+def _told(file: Any, bands: list[int]) -> Bands:
+    """What an open file says of some of its bands."""
+    of = lambda values: tuple(values[band - 1] for band in bands)  # noqa: E731
+    colours = tuple(kind.name for kind in of(file.colorinterp))
+    return Bands(of(file.descriptions), colours, of(file.scales), of(file.offsets), of(file.units))
+
+
+def _looked_up(
+    indices: NDArray[Any], table: dict[int, tuple[int, int, int, int]]
+) -> tuple[NDArray[np.uint8], NDArray[np.bool_]]:
+    """The colours (H, W, 3) that indices stand for, and where they are not transparent; black without an entry."""
+    colours = np.zeros((max(int(indices.max()), *table) + 1, 4), np.uint8)
+    for index, colour in table.items():
+        colours[index] = colour
+    found = colours[indices]
+    return found[..., :3], found[..., 3] > 0

@@ -14,16 +14,23 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from kornia_tar.files import one_line, replacing
-from kornia_tar.raster.image import NEEDS_GEO, TIFF_SUFFIXES, GeoProfile
+from kornia_tar.raster.image import NEEDS_GEO, TIFF_SUFFIXES, Bands, GeoProfile
+
+RGB = ("red", "green", "blue")
 
 
-def write_image(path: str | os.PathLike[str], pixels: NDArray[Any], profile: GeoProfile | None = None) -> None:
+def write_image(
+    path: str | os.PathLike[str], pixels: NDArray[Any], profile: GeoProfile | None = None, *,
+    bands: Bands | None = None, mask: NDArray[np.bool_] | None = None,
+) -> None:  # fmt: skip
     """Write an image whole or not at all: PNG (8 or 16 bit), or GeoTIFF on the grid of ``profile``.
 
     Args:
         path: ends in .png, .tif or .tiff.
         pixels: (H, W) or (H, W, C); the dtype is kept.
         profile: georeference and nodata value; GeoTIFF only.
+        bands: what to say of the bands; GeoTIFF only.
+        mask: (H, W), True where valid, kept inside the file for who finds no nodata value; GeoTIFF only.
 
     Raises:
         ValueError: on another suffix, a dtype the format does not hold, or a place that cannot be written.
@@ -32,7 +39,7 @@ def write_image(path: str | os.PathLike[str], pixels: NDArray[Any], profile: Geo
     path = Path(path)
     suffix = path.suffix.lower()
     if suffix in TIFF_SUFFIXES:
-        _write_geotiff(path, pixels, profile)
+        _write_geotiff(path, pixels, profile, bands, mask)
     elif suffix != ".png":
         raise ValueError(f"{path}: cannot write {suffix or 'a file without a suffix'}; use .png or .tif")
     elif pixels.dtype not in (np.uint8, np.uint16):
@@ -49,14 +56,18 @@ def write_image(path: str | os.PathLike[str], pixels: NDArray[Any], profile: Geo
             Image.fromarray(pixels).save(temporary, format="PNG")
 
 
-def _write_geotiff(path: Path, pixels: NDArray[Any], profile: GeoProfile | None) -> None:
+def _write_geotiff(
+    path: Path, pixels: NDArray[Any], profile: GeoProfile | None, told: Bands | None, mask: NDArray[np.bool_] | None
+) -> None:
     if importlib.util.find_spec("rasterio") is None:
         raise ImportError(f"{path}: writing GeoTIFF {NEEDS_GEO}")
     import rasterio
 
     bands = pixels[..., None] if pixels.ndim == 2 else pixels
     georeference = {} if profile is None else {k: v for k, v in vars(profile).items() if v is not None and v != ()}
-    with replacing(path) as temporary, warnings.catch_warnings():
+    # Without being told GDAL takes three or four bands of 8 bits for red, green, blue and alpha.
+    kinds = {} if told is None else {"photometric": "rgb" if told.colours[:3] == RGB else "minisblack", "alpha": "no"}
+    with replacing(path) as temporary, warnings.catch_warnings(), rasterio.Env(GDAL_TIFF_INTERNAL_MASK=True):
         warnings.simplefilter("ignore", rasterio.errors.NotGeoreferencedWarning)
         try:
             with rasterio.open(
@@ -71,7 +82,26 @@ def _write_geotiff(path: Path, pixels: NDArray[Any], profile: GeoProfile | None)
                 tiled=True,
                 bigtiff="if_safer",
                 **georeference,
+                **kinds,
             ) as file:
+                if told is not None:
+                    _tell(file, told)
                 file.write(np.moveaxis(bands, -1, 0))
+                if mask is not None:
+                    file.write_mask(mask)
         except (rasterio.errors.RasterioError, TypeError, ValueError) as error:
             raise ValueError(f"{path}: cannot be written as GeoTIFF ({one_line(error)})") from error
+
+
+def _tell(file: Any, told: Bands) -> None:
+    """Say of an open file's bands what was said of them where they come from."""
+    from rasterio.enums import ColorInterp
+
+    file.colorinterp = [ColorInterp[name] for name in told.colours]
+    for index, (name, unit) in enumerate(zip(told.names, told.units, strict=True), 1):
+        if name:
+            file.set_band_description(index, name)
+        if unit:
+            file.set_band_unit(index, unit)
+    if any(scale != 1 for scale in told.scales) or any(told.offsets):
+        file.scales, file.offsets = told.scales, told.offsets
