@@ -86,7 +86,7 @@ def match_dense(
 
 def load_image(path: Path, resize_max: int | None) -> tuple[Floats, NDArray[np.bool_], Floats]:
     """Grey image (H, W) in [0, 1], its mask, and what its (x, y) must be multiplied with to be those of the file."""
-    raster = read_image(path)
+    raster = read_image(path, upright=False)  # hloc and COLMAP count from the stored pixels
     pixels, mask = raster.pixels, raster.mask
     if pixels.dtype != np.uint8:
         grey = to_grey8(raster, told_modality(raster, "auto"))

@@ -42,7 +42,7 @@ def read_pairs(path: Path) -> list[Pair]:
     if not path.is_file():
         raise FileNotFoundError(f"{path}: no such file of pairs")
     pairs: dict[frozenset[str], Pair] = {}
-    for number, line in enumerate(path.read_text("utf-8").splitlines(), 1):
+    for number, line in enumerate(path.read_text("utf-8-sig").splitlines(), 1):
         names = line.split()
         if not names or line.startswith("#"):
             continue

@@ -66,7 +66,7 @@ def verify_files(
     keypoints = read_keypoints(features, dict.fromkeys(name for pair in names for name in pair))
     found = read_matches(matches, names)
     out = output_folder(out)
-    load = lru_cache(maxsize=8)(lambda name: to_rgb8(read_image(image_dir / name)))
+    load = lru_cache(maxsize=8)(lambda name: to_rgb8(read_image(image_dir / name, upright=False)))
     verified: dict[Pair, Verification] = {}
     for number, pair in enumerate(names, 1):
         image0, image1 = (load(name) for name in pair)

@@ -6,7 +6,7 @@ with a dozen grey values.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 from typing import Any, Literal
 
@@ -28,15 +28,16 @@ def prepare_images(
 ) -> list[str]:
     """Turn rasters into 8-bit PNG.
 
-    Writes ``out/images/NAME.png`` of each image, ``out/masks/NAME.png.png`` where pixels are missing, and
-    ``out/prepare.json``, which tells size, source and georeference of each.
+    Writes ``out/images/NAME.png`` of each image, in sub-folders as they were, ``out/masks/NAME.png.png`` where pixels
+    are missing, and ``out/prepare.json``, which tells size, source and georeference of each.
 
     The 2-98 percentile of the valid pixels is stretched to 1-255 (SAR of more than 8 bits in decibels), and 0 marks
     what is missing: ``"nodata": 0`` in the conf's model lets TAR leave it out. Masks carry COLMAP's names and lie
     apart, for hloc takes every file of the image folder for an image. Pixels stay where they are.
 
     Args:
-        sources: image files, and folders whose images (:data:`SUFFIXES`) are taken.
+        sources: image files, and folders whose images (:data:`SUFFIXES`) are taken, sub-folders with them. Where two
+            folders hold images of one name, each folder's name goes before those of its images.
         out: folder; made when missing.
         modality: of all sources; None: as :func:`kornia_tar.raster.told_modality` decides for "auto", which leaves
             8-bit grey images open (null in ``prepare.json``).
@@ -51,12 +52,7 @@ def prepare_images(
         ValueError: a folder without images, two sources of one name, an image that cannot be read, or a result that is
             there already or would replace a source.
     """
-    files: dict[str, Path] = {}
-    for path in _files(sources):
-        name = f"{path.stem}.png".replace(" ", "_")  # hloc's files of pairs part names at blanks
-        if name in files:
-            raise ValueError(f"{path} and {files[name]} would both become {name}: rename one")
-        files[name] = path
+    files = _named(list(sources), out)
     outputs = [out / "prepare.json"]
     for name in files:
         outputs += [out / "images" / name, out / "masks" / f"{name}.png"]
@@ -68,9 +64,12 @@ def prepare_images(
         colour = kind != "sar" and raster.pixels.ndim == 3 and raster.pixels.shape[-1] >= 3
         pixels = np.maximum(to_rgb8(raster) if colour else to_grey8(raster, kind), 1)
         mask = raster.mask[..., None] if pixels.ndim == 3 else raster.mask
+        output_folder((images / name).parent)
         write_image(images / name, np.where(mask, pixels, 0).astype(np.uint8))
         if not raster.mask.all():
-            write_image(output_folder(out / "masks") / f"{name}.png", raster.mask.astype(np.uint8) * 255)
+            place = out / "masks" / f"{name}.png"
+            output_folder(place.parent)
+            write_image(place, raster.mask.astype(np.uint8) * 255)
         about.append({"image": name, "modality": kind, **_about(raster)})
         progress(f"[{number}/{len(files)}] {path} → {images / name}, {kind or 'grey'}, {raster.mask.mean():.0%} valid")
     convention = "transform: GDAL's order a b c d e f, from the corner of pixel (0, 0)"
@@ -78,19 +77,45 @@ def prepare_images(
     return list(files)
 
 
-def _files(sources: Iterable[Path]) -> list[Path]:
-    found: list[Path] = []
-    for source in sources:
-        if not source.exists():
-            raise FileNotFoundError(f"{source}: no such file")
-        if not source.is_dir():
-            found.append(source)
-            continue
-        inside = sorted(p for p in source.iterdir() if p.suffix.lower() in SUFFIXES and not p.name.startswith("."))
-        if not inside:
-            raise ValueError(f"{source}: holds no image ({', '.join(SUFFIXES)})")
-        found += inside
-    return found
+def _named(sources: Sequence[Path], out: Path) -> dict[str, Path]:
+    """Name all images of the sources as files of pairs shall have them."""
+    found = [(source, path) for source in sources for path in _files(source, out)]
+    names = [_name(path.relative_to(source) if source.is_dir() else Path(path.name)) for source, path in found]
+    if len(set(names)) < len(names):
+        names = [
+            _name(Path(source.resolve().name) / path.relative_to(source)) if source.is_dir() else name
+            for (source, path), name in zip(found, names, strict=True)
+        ]
+    files: dict[str, Path] = {}
+    for (_, path), name in zip(found, names, strict=True):
+        if name in files:
+            raise ValueError(f"{path} and {files[name]} would both become {name}: rename one")
+        files[name] = path
+    return files
+
+
+def _name(path: Path) -> str:
+    return path.with_suffix(".png").as_posix().replace(" ", "_")  # hloc's files of pairs part names at blanks
+
+
+def _files(source: Path, out: Path) -> list[Path]:
+    """The images of one source; of a folder those below it, but for hidden ones and what is written there."""
+    if not source.exists():
+        raise FileNotFoundError(f"{source}: no such file")
+    if not source.is_dir():
+        return [source]
+    written = [(out / name).resolve() for name in ("images", "masks")]
+    written = [folder for folder in written if not source.resolve().is_relative_to(folder)]
+    inside = [
+        path
+        for path in sorted(source.rglob("*"))
+        if path.suffix.lower() in SUFFIXES
+        and not any(part.startswith(".") for part in path.relative_to(source).parts)
+        and not any(path.resolve().is_relative_to(folder) for folder in written)
+    ]
+    if not inside:
+        raise ValueError(f"{source}: holds no image ({', '.join(SUFFIXES)})")
+    return inside
 
 
 def _about(raster: Raster) -> dict[str, Any]:

@@ -35,15 +35,18 @@ _TIFFS = (b"II*\0", b"MM\0*", b"II+\0", b"MM\0+")
 _GEO_TAGS = (33550, 33922, 34264)  # GeoTIFF pixel scale, tie points, transformation
 
 
-def read_image(path: str | os.PathLike[str], *, max_pixels: int | None = None, nodata: float | None = None) -> Raster:
+def read_image(
+    path: str | os.PathLike[str], *, max_pixels: int | None = None, nodata: float | None = None, upright: bool = True
+) -> Raster:
     """Read PNG, JPEG, GIF, BMP and WebP by Pillow, and what else rasterio opens (GeoTIFF, VRT, ENVI …) by rasterio.
 
-    The content decides, not the name. Without rasterio a TIFF that carries no georeference is read by Pillow. EXIF
-    orientation is applied, a colour table is looked up.
+    The content decides, not the name. Without rasterio a TIFF that carries no georeference is read by Pillow. A
+    colour table is looked up.
 
     Args:
         path: the file.
         max_pixels: refuse larger images; default the environment's KORNIA_TAR_MAX_PIXELS, else :data:`MAX_PIXELS`.
+        upright: turn a picture as its EXIF says; False leaves its pixels as they are stored.
         nodata: a value that marks missing pixels, beside or in place of the one that the file declares.
 
     Returns:
@@ -59,7 +62,7 @@ def read_image(path: str | os.PathLike[str], *, max_pixels: int | None = None, n
     if not path.is_file():
         raise FileNotFoundError(f"{path}: no such file" if not path.exists() else f"{path}: is a folder, not an image")
     limit = max_pixels if max_pixels is not None else _pixels_from_environment()
-    pixels, mask, profile, bands = _read(path, limit)
+    pixels, mask, profile, bands = _read(path, limit, upright)
     if np.iscomplexobj(pixels):
         pixels = np.abs(pixels)
     if nodata is not None and not holds(pixels.dtype, nodata):
@@ -101,16 +104,16 @@ def source_files(path: str | os.PathLike[str]) -> list[Path]:
 _Read = tuple[NDArray[Any], NDArray[np.bool_], GeoProfile | None, Bands | None]
 
 
-def _read(path: Path, limit: int) -> _Read:
+def _read(path: Path, limit: int, upright: bool) -> _Read:
     """Read a file by what its content calls for."""
     if _begins(path, _PICTURES) or importlib.util.find_spec("rasterio") is None:
-        return *_read_pillow(path, limit), None
+        return *_read_pillow(path, limit, upright), None
     try:
         return _read_rasterio(path, limit)
     except NotARaster as error:
         if not _begins(path, _TIFFS):
             with suppress(ValueError):  # a picture of a kind that GDAL was built without
-                return *_read_pillow(path, limit), None
+                return *_read_pillow(path, limit, upright), None
         raise ValueError(f"{path}: cannot be read as an image ({one_line(error)})") from error
 
 
@@ -141,7 +144,7 @@ def _check_size(path: Path, width: int, height: int, limit: int) -> None:
         )
 
 
-def _read_pillow(path: Path, limit: int) -> tuple[NDArray[Any], NDArray[np.bool_], GeoProfile | None]:
+def _read_pillow(path: Path, limit: int, upright: bool) -> tuple[NDArray[Any], NDArray[np.bool_], GeoProfile | None]:
     is_picture = _begins(path, _PICTURES)
     try:
         with _pillow_limit(limit), Image.open(path) as image:
@@ -150,7 +153,8 @@ def _read_pillow(path: Path, limit: int) -> tuple[NDArray[Any], NDArray[np.bool_
             _check_size(path, image.width, image.height, limit)
             deep_colour = image.format == "PNG" and ";16B" in str(image.tile) and not image.mode.startswith("I")
             image.load()  # raises on a file cut short, where OpenCV would hand over half an image
-            pixels = _read_deep_png(path) if deep_colour else _array(ImageOps.exif_transpose(image))
+            turned = ImageOps.exif_transpose(image) if upright else image
+            pixels = _read_deep_png(path) if deep_colour else _array(turned)
     except (OSError, SyntaxError, ValueError, struct.error, zlib.error, Image.DecompressionBombError) as error:
         absent = not is_picture and importlib.util.find_spec("rasterio") is None
         hint = f"; reading more than plain pictures {NEEDS_GEO}" if absent else ""

@@ -9,12 +9,13 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from PIL import Image
 
 import hloc_plugin
 from hloc_plugin.dense import join_keypoints, load_image, match_dense
 from hloc_plugin.formats import read_keypoints, read_matches, read_pairs
 from kornia_tar.geometry import PointMatches
-from kornia_tar.raster import write_image
+from kornia_tar.raster import read_image, write_image
 
 NAMES = ("a.png", "sub/b.png", "c.png")
 
@@ -76,6 +77,16 @@ def test_repeatable_keypoints_join_into_tracks(views, conf, tmp_path):
         return len(set.intersection(*({int(i) for i in indices[:, 0]} for indices in found.values())))
 
     assert shared(True) > 1.5 * shared(False)
+
+
+def test_pixels_are_counted_as_they_are_stored(tmp_path):
+    exif = Image.Exif()
+    exif[274] = 6  # turned by a quarter
+    pixels = np.random.default_rng(0).integers(0, 255, (64, 96), dtype=np.uint8)
+    Image.fromarray(pixels).save(tmp_path / "turned.png", exif=exif)
+    image, _, _ = load_image(tmp_path / "turned.png", None)
+    np.testing.assert_allclose(image, pixels / np.float32(255))
+    assert read_image(tmp_path / "turned.png").size == (96, 64)
 
 
 def test_scaled_images_give_pixels_of_the_file(tmp_path):

@@ -77,6 +77,11 @@ def test_pairs_once_and_in_order(tmp_path):
     assert read_pairs(tmp_path / "pairs.txt") == [("a", "b"), ("c", "a")]
 
 
+def test_pairs_saved_with_a_byte_order_mark(tmp_path):
+    (tmp_path / "pairs.txt").write_bytes(b"\xef\xbb\xbfa/1.png b/1.png\r\n")
+    assert read_pairs(tmp_path / "pairs.txt") == [("a/1.png", "b/1.png")]
+
+
 @pytest.mark.parametrize(("text", "message"), [("a b c\n", "line 1"), ("a a\n", "line 1"), ("\n", "names no pair")])
 def test_bad_pairs_are_named(tmp_path, text, message):
     (tmp_path / "pairs.txt").write_text(text)

@@ -56,6 +56,19 @@ def test_decibels_and_nodata(radar, tmp_path):
     assert len(told) == 1 and "86% valid" in told[0]
 
 
+def test_sub_folders_stay_and_folders_of_equal_names_are_told_apart(tmp_path):
+    for folder in ("im/optical", "im/sar", "im/.hidden"):
+        (tmp_path / folder).mkdir(parents=True)
+        write_image(tmp_path / folder / "00 1.png", np.full((40, 40), 9, np.uint8))
+    expected = ["optical/00_1.png", "sar/00_1.png"]
+    assert prepare_images([tmp_path / "im"], tmp_path / "one") == expected
+    assert prepare_images([tmp_path / "im/optical", tmp_path / "im/sar"], tmp_path / "two") == expected
+    for out in ("one", "two"):
+        assert all((tmp_path / out / "images" / name).is_file() for name in expected)
+    assert prepare_images([tmp_path / "im"], tmp_path / "im") == expected  # and again: what it wrote is no source
+    assert prepare_images([tmp_path / "im"], tmp_path / "im", overwrite=True) == expected
+
+
 def test_folders_and_clashes(optical, tmp_path):
     write_image(tmp_path / "folder.png", np.full((40, 40), 9, np.uint8))
     assert prepare_images([tmp_path], tmp_path / "out") == ["folder.png", "s2_scene.png"]
