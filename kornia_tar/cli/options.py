@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 from kornia_tar.cli.command import choose_device
 from kornia_tar.conventions import MODALITIES, Modality
 from kornia_tar.matching.matcher import TARMatcher
+from kornia_tar.outputs.registered import Resampling
 from kornia_tar.raster import Raster, read_image, source_files, suspected_fill, to_grey8, told_modality
 from kornia_tar.registration.acceptance import RIGHT, AcceptanceConfig
 from kornia_tar.registration.config import RegistrarConfig, RegistrationModel, SearchConfig
@@ -75,6 +76,12 @@ def add_registrar(parser: argparse.ArgumentParser) -> None:
 def add_overwrite(parser: argparse.ArgumentParser) -> None:
     """Whether earlier results may be replaced; see :func:`kornia_tar.files.check_outputs`."""
     parser.add_argument("--overwrite", action="store_true", help="replace earlier results; an input is never replaced")
+
+
+def add_resampling(parser: argparse.ArgumentParser) -> None:
+    """How pixels are brought to image0's grid; see :func:`kornia_tar.outputs.registered.resampled`."""
+    parser.add_argument("--resampling", choices=get_args(Resampling), default="bilinear", help="onto image0's grid; "
+                        "what is finer is averaged over areas first, but for nearest (default: bilinear)")  # fmt: skip
 
 
 def inputs_of(image0: Path, image1: Path, weights: str, bank: Path | None) -> list[Path]:

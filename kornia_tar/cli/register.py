@@ -13,6 +13,7 @@ from kornia_tar.cli.options import (
     add_overwrite,
     add_pair,
     add_registrar,
+    add_resampling,
     inputs_of,
     make_matcher,
     make_registrar,
@@ -36,6 +37,7 @@ def add(command: AddCommand) -> None:
     parser.add_argument("-o", "--out", type=Path, required=True, help="folder for the results; made when missing")
     add_registrar(parser)
     add_georeference(parser)
+    add_resampling(parser)
     add_overwrite(parser)
 
 
@@ -57,5 +59,5 @@ def _do(a: argparse.Namespace) -> int:
     report = {"image0": str(a.image0), "image1": str(a.image1), **outcome.report(), **ground,
               "search": search._asdict(), "seconds": round(seconds, 2),
               "weights": str(a.weights), "kornia_tar": __version__}  # fmt: skip
-    write_results(out, outcome, report, first, second, grey1)
+    write_results(out, outcome, report, first, second, grey1, how=a.resampling)
     return tell(outcome, out, seconds, ground, search)

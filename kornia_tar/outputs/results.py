@@ -16,8 +16,9 @@ from kornia_tar.geometry import Transform, valid_mask, warp_image
 from kornia_tar.outputs.ground import claimed_transform, map_coordinates
 from kornia_tar.outputs.matches import write_matches
 from kornia_tar.outputs.quicklook import draw_quicklook
-from kornia_tar.outputs.registered import write_registered
+from kornia_tar.outputs.registered import Resampling, write_registered
 from kornia_tar.raster import Raster, to_rgb8, write_image
+from kornia_tar.raster.grid import Grid
 from kornia_tar.registration.result import Registration
 
 NAMES = ("registered.png", "registered.tif", "matches.h5", "quicklook.png", "transform.json", "report.json")
@@ -31,6 +32,7 @@ def write_results(
     second: Raster,
     grey1: NDArray[np.uint8],
     headline: str | None = None,
+    how: Resampling = "bilinear",
 ) -> None:
     """Write all results into ``out``, or none: they are made aside and moved in when the last one is whole.
 
@@ -46,6 +48,7 @@ def write_results(
         second: image1, as read.
         grey1: (H1, W1), image1 as the matcher saw it.
         headline: of the quick look.
+        how: image1 is resampled.
 
     Raises:
         ValueError: something cannot be written; the line says what.
@@ -55,7 +58,7 @@ def write_results(
         transform = outcome.transform or Transform(np.eye(3))
         valid = valid_mask(second.mask, transform, first.size)
         if outcome.registered:
-            write_registered(aside, transform, valid, first, second, grey1)
+            write_registered(aside, transform, Grid.of(first), second, grey1, how)
         m = outcome.matches
         arrays: dict[str, Any] = {
             "keypoints0": m.points0, "keypoints1": m.points1, "confidence": m.confidence, "std": m.stated_std,
@@ -71,8 +74,11 @@ def write_results(
             valid=valid, before=_by_georeferences(first, second, grey1),
         )  # fmt: skip
         write_image(aside / "quicklook.png", sheet)
-        if transform.field is not None:
-            write_json(aside / "transform.json", transform.to_dict())
+        if outcome.matrix is not None:
+            grids = {"image0": Grid.of(first).to_dict(), "image1": Grid.of(second).to_dict()}
+            write_json(
+                aside / "transform.json", {**transform.to_dict(), "registered": bool(outcome.registered), **grids}
+            )
         write_json(aside / "report.json", report)
         for name in NAMES:
             if (aside / name).exists():

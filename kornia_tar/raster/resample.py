@@ -6,7 +6,7 @@ import math
 
 import cv2
 import numpy as np
-from numpy.typing import NDArray
+from numpy.typing import ArrayLike, NDArray
 
 from kornia_tar.geometry import DisplacementField, FloatArray, Transform, valid_mask, warp_image
 from kornia_tar.geometry.transform import PointMap
@@ -57,10 +57,35 @@ def resample(view: MaskedImage, points: PointMap, size: tuple[int, int]) -> Mask
     if (high <= low).any():
         return MaskedImage(np.zeros(size, np.float32), np.zeros(size, bool), view.modality)
     part = view.cut(slice(low[1], high[1]), slice(low[0], high[0]))
-    steps = np.maximum(1, np.minimum((scale / 1.5).astype(int), np.array(part.size[::-1]) // 2))
-    image, mask = _filtered(*_averaged(part.image, part.mask, steps), scale / steps)
-    there = _in_units(way, low + (steps - 1) / 2, steps)
+    image, mask, there = low_passed(part.image, part.mask, way, size, low)
     return MaskedImage(warp_image(image, there, size), valid_mask(mask, there, size), view.modality)
+
+
+def low_passed(
+    image: NDArray[np.float32], mask: NDArray[np.bool_], way: Transform, size: tuple[int, int],
+    corner: ArrayLike = (0, 0),
+) -> tuple[NDArray[np.float32], NDArray[np.bool_], Transform]:  # fmt: skip
+    """Average an image over areas, as far as sampling it at the pixels of a coarser grid calls for.
+
+    Args:
+        image: (H, W).
+        mask: (H, W) bool, True where valid; what is missing does not bleed into what is not.
+        way: pixels of the grid → pixels of the image that this one is cut from.
+        size: (H, W) of the grid.
+        corner: (x, y) px, where this image begins in that one.
+
+    Returns:
+        the image, smaller where many pixels fall on one of the grid's, its mask, and the way to its pixels.
+    """
+    scale, length = _scale(way, size), np.array(image.shape[::-1])
+    steps = np.maximum(1, np.minimum((scale / 1.5).astype(int), length // 2))
+    filtered, valid = _filtered(*_averaged(image, mask, steps), scale / steps)
+    return filtered, valid, _in_units(way, np.asarray(corner) + (steps - 1) / 2, steps)
+
+
+def is_finer(way: Transform, size: tuple[int, int]) -> bool:
+    """Whether an image is so much finer than a grid of ``size`` (H, W) that sampling it would alias."""
+    return bool((_scale(way, size) > BLUR_FROM).any())
 
 
 def _scale(way: Transform, size: tuple[int, int]) -> FloatArray:

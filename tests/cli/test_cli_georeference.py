@@ -92,12 +92,13 @@ def test_the_result_lies_on_a_reference_with_gcps(files, tmp_path):
 
     from kornia_tar.geometry import Transform
     from kornia_tar.outputs.registered import write_registered
+    from kornia_tar.raster.grid import Grid
 
     first, second = (read_image(path) for path in files)
     gcps = [GroundControlPoint(row=r, col=c, x=9 + c / 9000, y=45 - r / 9000, z=0) for r in (0, 224) for c in (0, 224)]
     write_image(tmp_path / "o.tif", first.pixels, GeoProfile("EPSG:4326", None, gcps=tuple(gcps)))
     reference = read_image(tmp_path / "o.tif")
-    write_registered(tmp_path, Transform(np.eye(3)), second.mask, reference, second, second.pixels)
+    write_registered(tmp_path, Transform(np.eye(3)), Grid.of(reference), second, second.pixels)
     with rasterio.open(tmp_path / "registered.tif") as file:
         found, crs = file.gcps
         assert crs == "EPSG:4326" and [(g.row, g.col, g.x, g.y) for g in found] == [

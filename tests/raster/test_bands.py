@@ -10,6 +10,7 @@ import pytest
 from kornia_tar.geometry import Transform
 from kornia_tar.outputs.registered import write_registered
 from kornia_tar.raster import GeoProfile, Raster, read_image
+from kornia_tar.raster.grid import Grid
 
 rasterio = pytest.importorskip("rasterio")
 from rasterio.enums import ColorInterp  # noqa: E402
@@ -45,7 +46,7 @@ def registered(second: Raster, folder: Path):
     """The file that an identical transform gives."""
     first = Raster(PIXELS[0], np.ones((SIDE, SIDE), bool), GeoProfile(GRID["crs"], GRID["transform"]), Path("o.tif"))
     grey = PIXELS[0]
-    write_registered(folder, Transform(np.eye(3)), second.mask, first, second, grey)
+    write_registered(folder, Transform(np.eye(3)), Grid.of(first), second, grey)
     return rasterio.open(folder / "registered.tif")
 
 

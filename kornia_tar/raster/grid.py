@@ -1,0 +1,113 @@
+"""The grid of an image, its size and georeference, kept without pixels: what a transform leads from or to."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import ArrayLike
+
+from kornia_tar.geometry import FloatArray
+from kornia_tar.geometry.transform import PointMap
+from kornia_tar.raster.georeference import Georeference, pixel_map
+from kornia_tar.raster.image import MAX_PIXELS, GeoProfile, Raster
+
+MAX_GCPS = 100_000  # of a file that is read
+SAME_SHAPE = 0.01  # up to which two images without georeferences are of one shape
+
+
+@dataclass(frozen=True)
+class Grid:
+    """Where the pixels of an image lie.
+
+    Attributes:
+        size: (H, W).
+        profile: its georeference, or None.
+    """
+
+    size: tuple[int, int]
+    profile: GeoProfile | None
+
+    @classmethod
+    def of(cls, raster: Raster) -> Grid:
+        """Take an image's grid."""
+        return cls(raster.size, raster.profile)
+
+    @property
+    def georeference(self) -> Georeference | None:
+        """What tells where it lies; None where nothing does that can be used."""
+        try:
+            return None if self.profile is None else Georeference(self.profile, self.size)
+        except ValueError:
+            return None
+
+    def to(self, other: Grid) -> PointMap:
+        """Map pixels of this grid to those of another one of the same scene.
+
+        By both georeferences; without them, or without one, as two pictures of the same extent.
+
+        Raises:
+            ValueError: two shapes that do not fit, and no georeferences that say how.
+        """
+        here, there = self.georeference, other.georeference
+        if here is not None and there is not None:
+            return pixel_map(here, there)
+        ratio = np.array(other.size[::-1]) / self.size[::-1]
+        if abs(ratio[0] / ratio[1] - 1) > SAME_SHAPE:
+            raise ValueError(
+                f"is {other.size[1]}x{other.size[0]} pixels, another shape than {self.size[1]}x{self.size[0]}, and "
+                "without two georeferences nothing says how they lie on each other"
+            )
+
+        def scaled(points: ArrayLike) -> FloatArray:
+            return (np.asarray(points, np.float64).reshape(-1, 2) + 0.5) * ratio - 0.5
+
+        return scaled
+
+    def to_dict(self) -> dict[str, Any]:
+        """Plain values for JSON; inverse of :meth:`from_dict`."""
+        plain: dict[str, Any] = {"size": list(self.size)}
+        profile = self.profile
+        if profile is not None:
+            from rasterio.crs import CRS
+
+            plain["crs"] = None if profile.crs is None else CRS.from_user_input(profile.crs).to_wkt()
+            plain["transform"] = None if profile.transform is None else list(profile.transform)[:6]
+            plain["gcps"] = [[gcp.row, gcp.col, gcp.x, gcp.y, gcp.z] for gcp in profile.gcps]
+            plain["rpcs"] = None if profile.rpcs is None else profile.rpcs.to_dict()
+        return plain
+
+    @classmethod
+    def from_dict(cls, values: Mapping[str, Any]) -> Grid:
+        """Read what :meth:`to_dict` gives.
+
+        Raises:
+            ValueError: something is missing, not a number, or too large.
+            ImportError: it has a georeference, and rasterio is absent.
+        """
+        try:
+            height, width = (int(length) for length in values["size"])
+            if min(height, width) < 1 or height * width > MAX_PIXELS:
+                raise ValueError(f"its size is {width}x{height}")
+            if "transform" not in values:
+                return cls((height, width), None)
+            from affine import Affine
+            from rasterio.control import GroundControlPoint
+            from rasterio.crs import CRS
+            from rasterio.rpc import RPC
+
+            gcps = values["gcps"]
+            if len(gcps) > MAX_GCPS:
+                raise ValueError(f"it has {len(gcps)} GCPs, more than {MAX_GCPS}")
+            points = [GroundControlPoint(*map(float, gcp)) for gcp in gcps]
+            crs, transform, rpcs = values["crs"], values["transform"], values["rpcs"]
+            profile = GeoProfile(
+                None if crs is None else CRS.from_wkt(crs),
+                None if transform is None else Affine(*map(float, transform)),
+                gcps=tuple(points), rpcs=None if rpcs is None else RPC(**rpcs),
+            )  # fmt: skip
+            return cls((height, width), profile)
+        except (KeyError, TypeError, AttributeError) as error:
+            raise ValueError(f"not the grid of an image: {type(error).__name__} {error}") from None

@@ -1,0 +1,134 @@
+"""``kornia-tar apply``: other files of image1's product land where the registration says."""
+
+from __future__ import annotations
+
+import json
+
+import numpy as np
+import pytest
+
+from kornia_tar.cli.main import main
+from kornia_tar.geometry import Transform
+from kornia_tar.raster import GeoProfile, read_image, write_image
+from kornia_tar.raster.grid import Grid
+
+pytest.importorskip("rasterio")
+from affine import Affine
+from rasterio.control import GroundControlPoint
+
+UTM = "EPSG:32632"
+ERROR = (70.0, -40.0)  # m east and north, of image1's product
+
+
+def ground(transform: Affine, size: tuple[int, int], error: tuple[float, float] = (0.0, 0.0)) -> np.ndarray:
+    """What a sensor sees at each pixel: a smooth function of the true map coordinates."""
+    y, x = np.mgrid[: size[0], : size[1]] + 0.5
+    east = transform.a * x + transform.b * y + transform.c - error[0]
+    north = transform.d * x + transform.e * y + transform.f - error[1]
+    return (30000 + 200 * np.sin(east / 150) * 100 + 80 * np.cos(north / 110) * 100).astype(np.uint16)
+
+
+GRID0 = Affine(10, 0, 5e5, 0, -10, 4.6e6)
+GRID1 = Affine(12, 1.5, 5e5 - 300, 1.5, -12, 4.6e6 + 200)  # rotated a little
+
+
+@pytest.fixture
+def told(tmp_path):
+    """transform.json of a registration that found the product's geolocation error."""
+    to_map = np.array([[10, 0, 5e5 + 5], [0, -10, 4.6e6 - 5], [0, 0, 1]])
+    there = np.array([[12, 1.5, GRID1.c], [1.5, -12, GRID1.f], [0, 0, 1]]) @ np.array(
+        [[1, 0, 0.5], [0, 1, 0.5], [0, 0, 1]]
+    )
+    shift = np.array([[1, 0, ERROR[0]], [0, 1, ERROR[1]], [0, 0, 1]])  # where the product says that the ground lies
+    matrix = np.linalg.inv(there) @ shift @ to_map
+    grids = {
+        "image0": Grid((90, 100), GeoProfile(UTM, GRID0)).to_dict(),
+        "image1": Grid((120, 140), GeoProfile(UTM, GRID1)).to_dict(),
+    }
+    (tmp_path / "transform.json").write_text(json.dumps({**Transform(matrix).to_dict(), "registered": True, **grids}))
+    return tmp_path / "transform.json"
+
+
+@pytest.mark.parametrize("metres", [20.0, 12.0, 3.0])
+def test_another_resolution_of_the_product_lands_on_the_ground(told, tmp_path, metres):
+    size = (int(2000 / metres), int(2400 / metres))
+    grid = Affine(metres, 0, 5e5 - 500, 0, -metres, 4.6e6 + 400)
+    write_image(tmp_path / "b8.tif", ground(grid, size, ERROR), GeoProfile(UTM, grid))
+    assert main(["apply", str(told), str(tmp_path / "b8.tif"), "-o", str(tmp_path / "out.tif")]) == 0
+    found, expected = read_image(tmp_path / "out.tif"), ground(GRID0, (90, 100)).astype(float)
+    assert found.profile is not None and found.profile.transform == GRID0 and found.size == (90, 100)
+    assert found.pixels.dtype == np.uint16 and found.mask.mean() > 0.9
+    off = np.abs(found.pixels.astype(float) - expected)[found.mask]
+    assert np.percentile(off, 99) < 0.02 * np.ptp(expected)
+
+
+def test_a_file_without_georeference_is_a_picture_of_the_same_extent(told, tmp_path):
+    seen = ground(GRID1, (120, 140), ERROR)
+    small = seen.reshape(60, 2, 70, 2).mean((1, 3)).astype(np.uint16)
+    write_image(tmp_path / "half.png", small)
+    write_image(tmp_path / "whole.png", seen)
+    out = tmp_path / "out"
+    assert main(["apply", str(told), str(tmp_path / "half.png"), str(tmp_path / "whole.png"), "-o", str(out)]) == 0
+    expected = ground(GRID0, (90, 100)).astype(float)
+    for name in ("half", "whole"):
+        found = read_image(out / f"{name}_registered.tif")
+        off = np.abs(found.pixels.astype(float) - expected)[found.mask]
+        assert np.percentile(off, 99) < 0.03 * np.ptp(expected)
+
+
+def test_labels_are_not_mixed(told, tmp_path):
+    labels = np.kron(np.array([[1, 200], [7, 90]]), np.ones((200, 240))).astype(np.uint8)
+    grid = Affine(5, 0, 5e5 - 500, 0, -5, 4.6e6 + 400)
+    write_image(tmp_path / "l.tif", labels, GeoProfile(UTM, grid))
+    words = ["apply", str(told), str(tmp_path / "l.tif"), "-o", str(tmp_path / "out.tif"), "--resampling", "nearest"]
+    assert main(words) == 0
+    found = read_image(tmp_path / "out.tif")
+    assert set(np.unique(found.pixels[found.mask])) <= {1, 7, 90, 200}
+
+
+def test_what_cannot_be_applied_is_told_in_one_line(told, tmp_path, capsys):
+    write_image(tmp_path / "wide.png", np.zeros((40, 400), np.uint8))
+    far = Affine(10, 0, 6e5, 0, -10, 4.6e6)
+    write_image(tmp_path / "far.tif", np.ones((64, 64), np.uint8), GeoProfile(UTM, far))
+    refused = tmp_path / "refused.json"
+    refused.write_text(told.read_text().replace('"registered": true', '"registered": false'))
+    foreign = tmp_path / "foreign.json"
+    foreign.write_text('{"matrix": [[1, 0, 0], [0, 1, 0], [0, 0, 1]]}')
+    cases = {
+        (told, "wide.png"): "another shape than 140x120",
+        (told, "far.tif"): "shows nothing of the ground",
+        (told, "none.tif"): "no such file",
+        (refused, "far.tif"): "was refused",
+        (foreign, "far.tif"): "not a transform.json of ours",
+        (tmp_path / "nowhere.json", "far.tif"): "no such file",
+    }
+    for (path, image), says in cases.items():
+        assert main(["apply", str(path), str(tmp_path / image), "-o", str(tmp_path / "out.tif")]) == 1
+        error = capsys.readouterr().err
+        assert says in error and error.count("\n") == 1
+    assert not (tmp_path / "out.tif").exists()
+
+
+def test_inputs_stay(told, tmp_path, capsys):
+    write_image(tmp_path / "b.tif", np.ones((64, 64), np.uint8), GeoProfile(UTM, GRID1))
+    before = (tmp_path / "b.tif").read_bytes()
+    for words in ([str(tmp_path / "b.tif")], [str(tmp_path / "b.tif"), "--overwrite"]):
+        assert main(["apply", str(told), *words, "-o", str(tmp_path / "b.tif")]) == 1
+        assert "would replace the input" in capsys.readouterr().err
+    assert (tmp_path / "b.tif").read_bytes() == before
+
+
+def test_a_grid_comes_back_from_json():
+    gcps = tuple(GroundControlPoint(row=r, col=c, x=9 + c / 900, y=45 - r / 900, z=3) for r in (0, 64) for c in (0, 64))
+    for profile in (None, GeoProfile(UTM, GRID1), GeoProfile("EPSG:4326", None, gcps=gcps)):
+        grid = Grid((64, 64), profile)
+        back = Grid.from_dict(json.loads(json.dumps(grid.to_dict())))
+        points = np.array([[0.0, 0.0], [10.0, 50.0]])
+        assert back.size == grid.size
+        if grid.georeference is None:
+            assert back.georeference is None
+        else:
+            assert back.georeference is not None
+            np.testing.assert_allclose(back.georeference.to_map(points), grid.georeference.to_map(points))
+    with pytest.raises(ValueError, match="not the grid of an image"):
+        Grid.from_dict({"size": None})
