@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 
 from kornia_tar.files import write_json
 from kornia_tar.geometry import Transform, valid_mask, warp_image
+from kornia_tar.outputs import points
 from kornia_tar.outputs.ground import claimed_transform, map_coordinates
 from kornia_tar.outputs.matches import write_matches
 from kornia_tar.outputs.quicklook import draw_quicklook
@@ -21,7 +22,9 @@ from kornia_tar.raster import Raster, to_rgb8, write_image
 from kornia_tar.raster.grid import Grid
 from kornia_tar.registration.result import Registration
 
-NAMES = ("registered.png", "registered.tif", "matches.h5", "quicklook.png", "transform.json", "report.json")
+NAMES = (
+    "registered.png", "registered.tif", "matches.h5", "quicklook.png", "transform.json", "report.json", *points.NAMES,
+)  # fmt: skip
 
 
 def write_results(
@@ -68,6 +71,7 @@ def write_results(
             arrays["matrix"] = outcome.matrix
         arrays |= map_coordinates(m, first, second)
         write_matches(aside / "matches.h5", arrays)
+        points.write_points(aside, outcome, first, second)
         sheet = draw_quicklook(
             to_rgb8(first), grey1, warp_image(grey1, transform, first.size), m.points0, m.points1, outcome.inliers,
             _caption(outcome, headline or f"{first.path.name} and {second.path.name}"), confidence=m.confidence,

@@ -44,7 +44,7 @@ def test_register_writes_everything_and_finds_the_truth(pair, tmp_path, capsys):
     optical, sar, truth = pair
     assert main(["register", str(optical), str(sar), "-o", str(tmp_path / "out")]) == 0
     assert sorted(p.name for p in (tmp_path / "out").iterdir()) == [
-        "matches.h5", "quicklook.png", "registered.png", "report.json", "transform.json",
+        "matches.h5", "quicklook.png", "registered.png", "report.json", "tie_points.csv", "transform.json",
     ]  # fmt: skip
     report = json.loads((tmp_path / "out" / "report.json").read_text())
     assert report["registered"] and corner_error(report["matrix"], truth, (512, 512)) < 2
