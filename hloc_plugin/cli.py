@@ -23,6 +23,9 @@ if TYPE_CHECKING:
 
 NOTHING_FOUND = 2
 
+#: What hloc's reconstruction writes into its folder, and removes there before.
+HLOC_WRITES = ("database.db", *(f"{part}.bin" for part in ("cameras", "images", "points3D", "rigs", "frames")))
+
 EXAMPLES = """examples:
   tar-hloc prepare scene.tif radar.tif -o data/                       8-bit PNG in data/images, masks in data/masks
   tar-hloc match-dense --pairs pairs.txt --images data/images -o out/
@@ -81,6 +84,9 @@ def build_parser() -> argparse.ArgumentParser:
     _add_pairs(rebuild)
     _add_matched(rebuild)
     rebuild.add_argument("--package", default="hloc", help="Python package that contains hloc (default: hloc)")
+    rebuild.add_argument(
+        "--overwrite", action="store_true", help="replace an earlier model; an input is never replaced"
+    )
     rebuild.add_argument("--verbose", action="store_true", help="show COLMAP's log")
     return parser
 
@@ -228,12 +234,14 @@ def run_reconstruct(a: argparse.Namespace) -> int:
     """``tar-hloc reconstruct``."""
     from hloc_plugin import _pycolmap
     from hloc_plugin.formats import read_pairs
-    from kornia_tar.files import output_folder
+    from kornia_tar.files import check_outputs, output_folder
 
     names = sorted({name for pair in read_pairs(a.pairs) for name in pair})
     for path in (a.features, a.matches):
         if not path.is_file():
             raise FileNotFoundError(f"{path}: no such file")
+    read = [a.pairs, a.features, a.matches, *(a.images / name for name in names)]
+    check_outputs((a.out / name for name in HLOC_WRITES), read, overwrite=a.overwrite)
     pycolmap = _pycolmap.load()
     try:
         reconstruction = importlib.import_module(f"{a.package}.reconstruction")

@@ -37,7 +37,7 @@ def prepare_images(
 
     Args:
         sources: image files, and folders whose images (:data:`SUFFIXES`) are taken, sub-folders with them. Where two
-            folders hold images of one name, each folder's name goes before those of its images.
+            folders hold images of one name, as many of the folders' own parts go before all names as tell them apart.
         out: folder; made when missing.
         modality: of all sources; None: as :func:`kornia_tar.raster.told_modality` decides for "auto", which leaves
             8-bit grey images open (null in ``prepare.json``).
@@ -66,10 +66,12 @@ def prepare_images(
         mask = raster.mask[..., None] if pixels.ndim == 3 else raster.mask
         output_folder((images / name).parent)
         write_image(images / name, np.where(mask, pixels, 0).astype(np.uint8))
+        place = out / "masks" / f"{name}.png"
         if not raster.mask.all():
-            place = out / "masks" / f"{name}.png"
             output_folder(place.parent)
             write_image(place, raster.mask.astype(np.uint8) * 255)
+        else:
+            place.unlink(missing_ok=True)  # an earlier image's
         about.append({"image": name, "modality": kind, **_about(raster)})
         progress(f"[{number}/{len(files)}] {path} → {images / name}, {kind or 'grey'}, {raster.mask.mean():.0%} valid")
     convention = "transform: GDAL's order a b c d e f, from the corner of pixel (0, 0)"
@@ -80,12 +82,17 @@ def prepare_images(
 def _named(sources: Sequence[Path], out: Path) -> dict[str, Path]:
     """Name all images of the sources as files of pairs shall have them."""
     found = [(source, path) for source in sources for path in _files(source, out)]
-    names = [_name(path.relative_to(source) if source.is_dir() else Path(path.name)) for source, path in found]
-    if len(set(names)) < len(names):
+    names: list[str] = []
+    deepest = max((len(source.resolve().parts) for source in sources), default=0)
+    for depth in range(deepest):
         names = [
-            _name(Path(source.resolve().name) / path.relative_to(source)) if source.is_dir() else name
-            for (source, path), name in zip(found, names, strict=True)
+            _name(Path(*source.resolve().parts[1:][-depth:] if depth else (), path.relative_to(source)))
+            if source.is_dir()
+            else _name(Path(path.name))
+            for source, path in found
         ]
+        if len(set(names)) == len(names):
+            break
     files: dict[str, Path] = {}
     for (_, path), name in zip(found, names, strict=True):
         if name in files:
@@ -110,6 +117,7 @@ def _files(source: Path, out: Path) -> list[Path]:
         path
         for path in sorted(source.rglob("*"))
         if path.suffix.lower() in SUFFIXES
+        and path.is_file()
         and not any(part.startswith(".") for part in path.relative_to(source).parts)
         and not any(path.resolve().is_relative_to(folder) for folder in written)
     ]

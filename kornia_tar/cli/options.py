@@ -81,7 +81,8 @@ def add_overwrite(parser: argparse.ArgumentParser) -> None:
 def add_resampling(parser: argparse.ArgumentParser) -> None:
     """How pixels are brought to image0's grid; see :func:`kornia_tar.outputs.registered.resampled`."""
     parser.add_argument("--resampling", choices=get_args(Resampling), default="bilinear", help="onto image0's grid; "
-                        "what is finer is averaged over areas first, but for nearest (default: bilinear)")  # fmt: skip
+                        "nearest mixes nothing, else what is finer is averaged over areas first "
+                        "(default: bilinear)")  # fmt: skip
 
 
 def inputs_of(image0: Path, image1: Path, weights: str, bank: Path | None) -> list[Path]:

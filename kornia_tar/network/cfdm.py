@@ -187,6 +187,8 @@ class CFDM(nn.Module):
 def mutual_nearest(log_probability: Tensor, threshold: float) -> Cells:
     """Cells that choose each other, with at least ``threshold`` dual-softmax probability.
 
+    Of equal choices the first one counts, by cell of image1, then of image0: each cell is matched once at most.
+
     Args:
         log_probability: (B, N, M).
         threshold: in [0, 1].

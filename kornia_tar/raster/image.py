@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, cast
@@ -56,6 +57,7 @@ class Bands:
         scales: of the values that the pixels stand for.
         offsets: likewise.
         units: of those values, or None.
+        table: of one band of indices, which were left as they are, the colour (red, green, blue, alpha) of each.
     """
 
     names: tuple[str | None, ...]
@@ -63,6 +65,7 @@ class Bands:
     scales: tuple[float, ...]
     offsets: tuple[float, ...]
     units: tuple[str | None, ...]
+    table: Mapping[int, tuple[int, int, int, int]] | None = None
 
 
 @dataclass(frozen=True)

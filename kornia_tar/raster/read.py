@@ -11,7 +11,7 @@ import os
 import struct
 import warnings
 import zlib
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import replace
 from pathlib import Path
@@ -27,6 +27,9 @@ from kornia_tar.files import one_line
 from kornia_tar.raster.image import MAX_PIXELS, NEEDS_GEO, Bands, GeoProfile, Raster
 from kornia_tar.raster.nodata import holds, is_fill
 
+MAX_SOURCES = 100_000  # files behind one VRT
+
+
 # What pictures begin with: PNG, JPEG, GIF, BMP, WebP (its first four bytes are any RIFF's), and TIFF, also a big one.
 _PICTURES = (b"\x89PNG\r\n\x1a\n", b"\xff\xd8\xff", b"GIF8", b"BM", b"RIFF")
 _TIFFS = (b"II*\0", b"MM\0*", b"II+\0", b"MM\0+")
@@ -36,7 +39,12 @@ _GEO_TAGS = (33550, 33922, 34264)  # GeoTIFF pixel scale, tie points, transforma
 
 
 def read_image(
-    path: str | os.PathLike[str], *, max_pixels: int | None = None, nodata: float | None = None, upright: bool = True
+    path: str | os.PathLike[str],
+    *,
+    max_pixels: int | None = None,
+    nodata: float | None = None,
+    upright: bool = True,
+    colours: bool = True,
 ) -> Raster:
     """Read PNG, JPEG, GIF, BMP and WebP by Pillow, and what else rasterio opens (GeoTIFF, VRT, ENVI …) by rasterio.
 
@@ -46,6 +54,7 @@ def read_image(
     Args:
         path: the file.
         max_pixels: refuse larger images; default the environment's KORNIA_TAR_MAX_PIXELS, else :data:`MAX_PIXELS`.
+        colours: look up a colour table; False leaves the indices, as of labels, and ``bands.table`` beside them.
         upright: turn a picture as its EXIF says; False leaves its pixels as they are stored.
         nodata: a value that marks missing pixels, beside or in place of the one that the file declares.
 
@@ -78,6 +87,9 @@ def read_image(
     if pixels.dtype.kind == "f":
         finite = np.isfinite(pixels)
         mask = mask & (finite if pixels.ndim == 2 else finite.all(axis=-1))
+    if colours and bands is not None and bands.table is not None:
+        pixels, shown = _looked_up(pixels, bands.table)  # nodata was an index
+        mask, bands, profile = mask & shown, None, profile and replace(profile, nodata=None)
     if not mask.any():
         raise ValueError(
             f"{path}: has no valid pixel (all nodata, transparent or NaN); give an image that shows something"
@@ -91,13 +103,17 @@ def source_files(path: str | os.PathLike[str]) -> list[Path]:
     if path.is_file() and not _begins(path, _PICTURES) and importlib.util.find_spec("rasterio") is not None:
         import rasterio
 
-        try:
-            with warnings.catch_warnings():
+        found, waiting = dict[Path, None](), [path]
+        while waiting and len(found) < MAX_SOURCES:
+            one = waiting.pop()
+            if one in found:
+                continue
+            found[one] = None
+            with suppress(rasterio.errors.RasterioError), warnings.catch_warnings():  # told by who reads it
                 warnings.simplefilter("ignore")
-                with rasterio.open(path) as file:
-                    return list(dict.fromkeys([path, *map(Path, file.files)]))
-        except rasterio.errors.RasterioError:  # told by who reads it
-            pass
+                with rasterio.open(one) as file:
+                    waiting += [Path(name) for name in file.files]  # of a VRT in a VRT the next level alone
+        return list(found)
     return [path]
 
 
@@ -204,6 +220,8 @@ def _read_rasterio(path: Path, limit: int) -> _Read:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore", rasterio.errors.NotGeoreferencedWarning)
             with rasterio.open(path) as file:
+                if not file.count:
+                    raise ValueError(f"{path}: holds no image itself, but {len(file.subdatasets)}: extract one of them")
                 _check_size(path, file.width, file.height, limit)
                 kinds = zip(file.indexes, file.colorinterp, strict=True)
                 bands = [i for i, kind in kinds if kind != ColorInterp.alpha] or [1]
@@ -211,10 +229,10 @@ def _read_rasterio(path: Path, limit: int) -> _Read:
                 mask = (file.read_masks(bands) > 0).all(axis=0)
                 if _is_opacity(pixels, file.colorinterp):
                     mask, bands, pixels = mask & (pixels[..., -1] > 0), bands[:-1], pixels[..., :-1]
-                told: Bands | None = _told(file, bands)
-                if file.colorinterp[0] == ColorInterp.palette and pixels.dtype in (np.uint8, np.uint16):
-                    pixels, shown = _looked_up(pixels[..., 0], file.colormap(1))
-                    mask, told = mask & shown, None
+                told = _told(file, bands)
+                if file.colorinterp[0] == ColorInterp.palette and len(bands) == 1 and pixels.dtype.kind == "u":
+                    with suppress(ValueError):  # it says so, and has none
+                        told = replace(told, table=file.colormap(1))
                 nodata = file.nodata if file.nodata is not None and holds(file.dtypes[0], file.nodata) else None
                 if nodata is not None and pixels.dtype.kind == "f" and math.isfinite(nodata):  # a tag may be beyond it
                     nodata = float(np.clip(nodata, *(getattr(np.finfo(pixels.dtype), end) for end in ("min", "max"))))
@@ -248,7 +266,7 @@ def _told(file: Any, bands: list[int]) -> Bands:
 
 
 def _looked_up(
-    indices: NDArray[Any], table: dict[int, tuple[int, int, int, int]]
+    indices: NDArray[Any], table: Mapping[int, tuple[int, int, int, int]]
 ) -> tuple[NDArray[np.uint8], NDArray[np.bool_]]:
     """The colours (H, W, 3) that indices stand for, and where they are not transparent; black without an entry."""
     colours = np.zeros((max(int(indices.max()), *table) + 1, 4), np.uint8)

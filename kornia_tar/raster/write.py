@@ -66,7 +66,7 @@ def _write_geotiff(
     bands = pixels[..., None] if pixels.ndim == 2 else pixels
     georeference = {} if profile is None else {k: v for k, v in vars(profile).items() if v is not None and v != ()}
     # Without being told GDAL takes three or four bands of 8 bits for red, green, blue and alpha.
-    kinds = {} if told is None else {"photometric": "rgb" if told.colours[:3] == RGB else "minisblack", "alpha": "no"}
+    kinds = {} if told is None else {"photometric": _photometric(told), "alpha": "no"}
     with replacing(path) as temporary, warnings.catch_warnings(), rasterio.Env(GDAL_TIFF_INTERNAL_MASK=True):
         warnings.simplefilter("ignore", rasterio.errors.NotGeoreferencedWarning)
         try:
@@ -93,10 +93,16 @@ def _write_geotiff(
             raise ValueError(f"{path}: cannot be written as GeoTIFF ({one_line(error)})") from error
 
 
+def _photometric(told: Bands) -> str:
+    return "palette" if told.table is not None else "rgb" if told.colours[:3] == RGB else "minisblack"
+
+
 def _tell(file: Any, told: Bands) -> None:
     """Say of an open file's bands what was said of them where they come from."""
     from rasterio.enums import ColorInterp
 
+    if told.table is not None:
+        file.write_colormap(1, dict(told.table))
     file.colorinterp = [ColorInterp[name] for name in told.colours]
     for index, (name, unit) in enumerate(zip(told.names, told.units, strict=True), 1):
         if name:

@@ -18,8 +18,9 @@ class SearchConfig:
     """Which poses are tried on small images; lengths are pixels of those."""
 
     rotations: int = 8  # 1: nearly upright pairs; 4: any rotation; 8: the diagonals too, where the four leave doubt
-    scales: tuple[float, ...] = (1.0, 1.4, 0.7)  # image1's pixels for one of image0's; tried in turn
+    scales: tuple[float, ...] = (1.0, 1.4, 0.7)  # of the small images, image1's pixels for one of image0's, in turn
     wide_scales: tuple[float, ...] = (2.0, 0.5, 2.8, 0.36)  # where those fail, and of images that show unlike ground
+    told_scale: float | None = None  # full pixels of image1 for one of image0's, where it is known: no other is tried
     side: int = 384  # longest side of the small images
     first_side: int = 256  # longest side of what the first looks see, which cost most
     min_confidence: float = 0.1  # of the matches that a pose is fitted to, as the network states it
@@ -36,6 +37,8 @@ class SearchConfig:
             raise ValueError(f"rotations must be 1, 4 or 8, got {self.rotations}")
         if not self.scales or min(self.scales + self.wide_scales) <= 0:
             raise ValueError(f"scales must be one or more positive numbers, got {self.scales + self.wide_scales}")
+        if self.told_scale is not None and not 0 < self.told_scale < math.inf:
+            raise ValueError(f"told_scale must be a positive number, got {self.told_scale}")
         if self.side < MIN_SIDE:
             raise ValueError(f"side must be at least {MIN_SIDE} px, got {self.side}")
         if self.candidates < 1:

@@ -3,7 +3,7 @@
 image1 is brought to image0's grid by what both georeferences claim; the registrar looks for the small transform that
 remains; the two are composed. Flip, turn, scale and map projection are the georeference's matter: acceptance judges
 what remains alone. A georeference may be wrong by more than the search radius, or altogether: then both images are
-registered as if they had none.
+registered as if they had none, but for the scale, which is hardly ever what is wrong.
 """
 
 from __future__ import annotations
@@ -122,8 +122,7 @@ def _near(registrar: Registrar, grid: CommonGrid, views: tuple[MaskedImage, Mask
         search=replace(
             search,
             rotations=1,
-            scales=(1.0,),
-            wide_scales=(),
+            told_scale=1.0,
             side=round(search.side * wide),
             near=grid.radius / grid.distance,
         ),
@@ -149,8 +148,7 @@ def _told_scale(registrar: Registrar, grid: CommonGrid) -> Registrar:
     scale = mean_distance(grid.first.ground_distance()) / mean_distance(grid.second.ground_distance())
     if not 1 / most <= scale <= most:
         return registrar
-    search = replace(search, scales=(scale,), wide_scales=())
-    return Registrar(registrar.matcher, replace(registrar.config, search=search))
+    return Registrar(registrar.matcher, replace(registrar.config, search=replace(search, told_scale=scale)))
 
 
 def _strays(transform: Transform, grid: CommonGrid) -> tuple[str, ...]:

@@ -25,7 +25,9 @@ def files(tmp_path) -> dict[str, bytes]:
     (tmp_path / "images").mkdir()
     Image.fromarray(rng.integers(0, 65535, (64, 64), dtype=np.uint16)).save(tmp_path / "images" / "sar.png")
     save_checkpoint(tmp_path / "report.json", TARNet(), {})
-    (tmp_path / "matches.h5").write_bytes(b"somebody's")
+    for name in ("matches.h5", "database.db", "f.h5"):
+        (tmp_path / name).write_bytes(b"somebody's")
+    (tmp_path / "p.txt").write_text("registered.png landcover.png")
     return {str(path): path.read_bytes() for path in tmp_path.rglob("*") if path.is_file()}
 
 
@@ -42,6 +44,7 @@ def files(tmp_path) -> dict[str, bytes]:
         ("landcover registered.png quicklook.png -o new.png --json report.json", "report.json: is there already"),
         ("demo -o .", "is there already"),
         ("tar-hloc prepare images -o .", "sar.png: would replace the input"),
+        ("tar-hloc reconstruct --pairs p.txt --images . --features f.h5 --matches f.h5 -o .", "database.db: is there"),
         ("tar-hloc prepare images -o . --overwrite", "sar.png: would replace the input"),
     ],
 )

@@ -69,6 +69,23 @@ def test_sub_folders_stay_and_folders_of_equal_names_are_told_apart(tmp_path):
     assert prepare_images([tmp_path / "im"], tmp_path / "im", overwrite=True) == expected
 
 
+def test_folders_of_one_own_name_are_told_apart_by_those_above(tmp_path):
+    for folder in ("a/images", "b/images"):
+        (tmp_path / folder / "d.tif").mkdir(parents=True)  # a folder is no image
+        write_image(tmp_path / folder / "1.png", np.full((40, 40), 9, np.uint8))
+    found = prepare_images([tmp_path / "a/images", tmp_path / "b/images"], tmp_path / "out")
+    assert found == ["a/images/1.png", "b/images/1.png"]
+
+
+def test_an_earlier_mask_goes_with_its_image(tmp_path):
+    for alpha in (True, False):
+        pixels = np.full((40, 40, 4 if alpha else 3), 9, np.uint8)
+        pixels[:20, :, -1] = 0
+        write_image(tmp_path / "s.png", pixels)
+        prepare_images([tmp_path / "s.png"], tmp_path / "out", overwrite=True)
+        assert (tmp_path / "out/masks/s.png.png").exists() == alpha
+
+
 def test_folders_and_clashes(optical, tmp_path):
     write_image(tmp_path / "folder.png", np.full((40, 40), 9, np.uint8))
     assert prepare_images([tmp_path], tmp_path / "out") == ["folder.png", "s2_scene.png"]

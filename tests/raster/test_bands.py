@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from itertools import pairwise
 from pathlib import Path
 
 import numpy as np
@@ -9,7 +10,7 @@ import pytest
 
 from kornia_tar.geometry import Transform
 from kornia_tar.outputs.registered import write_registered
-from kornia_tar.raster import GeoProfile, Raster, read_image
+from kornia_tar.raster import GeoProfile, Raster, read_image, source_files
 from kornia_tar.raster.grid import Grid
 
 rasterio = pytest.importorskip("rasterio")
@@ -99,6 +100,52 @@ def test_a_colour_table_is_looked_up(tmp_path):
         assert (image.pixels[indices[0] == index] == colour[:3]).all()
     with registered(image, tmp_path) as file:
         assert file.count == 3 and (np.moveaxis(file.read(), 0, -1) == image.pixels).all()
+
+
+@pytest.mark.parametrize("nodata", [0, 255])
+def test_of_a_colour_table_nodata_is_an_index(tmp_path, nodata):
+    indices = (PIXELS[0] % 4)[None]
+    path = write(tmp_path / "p.tif", indices, photometric="palette", nodata=nodata)
+    with rasterio.open(path, "r+") as file:
+        file.write_colormap(1, {0: (0, 0, 0, 255), 1: (255, 0, 0, 255), 2: (0, 255, 0, 255), 3: (10, 20, 255, 255)})
+    image = read_image(path)
+    assert (image.mask == (indices[0] != nodata)).all()
+    assert image.profile is not None and image.profile.nodata is None
+    assert (read_image(path, nodata=1).mask == ((indices[0] != 1) & (indices[0] != nodata))).all()
+    labels = read_image(path, colours=False)
+    assert (labels.pixels == indices[0]).all() and labels.bands is not None and labels.bands.table is not None
+    with registered(labels, tmp_path) as file:
+        assert (file.read() == indices).all() and file.colormap(1)[3] == (10, 20, 255, 255)
+
+
+def test_a_colour_table_that_is_not_there_is_none(tmp_path):
+    source = write(tmp_path / "s.tif", PIXELS[:1])
+    (tmp_path / "s.vrt").write_text(
+        f'<VRTDataset rasterXSize="{SIDE}" rasterYSize="{SIDE}"><VRTRasterBand dataType="Byte" band="1">'
+        f"<ColorInterp>Palette</ColorInterp><SimpleSource><SourceFilename>{source}</SourceFilename>"
+        "<SourceBand>1</SourceBand></SimpleSource></VRTRasterBand></VRTDataset>"
+    )
+    assert (read_image(tmp_path / "s.vrt").pixels == PIXELS[0]).all()
+
+
+def test_a_container_of_images_is_told(tmp_path):
+    h5py = pytest.importorskip("h5py")
+    with h5py.File(tmp_path / "two.h5", "w") as file:
+        file["a"], file["b"] = PIXELS[0], PIXELS[1]
+    with pytest.raises(ValueError, match=r"two\.h5: (holds no image itself|cannot be read)"):
+        read_image(tmp_path / "two.h5")
+
+
+def test_a_vrt_in_a_vrt_has_its_sources(tmp_path):
+    source = write(tmp_path / "s.tif", PIXELS[:1])
+    names = [source, tmp_path / "inner.vrt", tmp_path / "outer.vrt"]
+    for inside, name in pairwise(names):
+        name.write_text(
+            f'<VRTDataset rasterXSize="{SIDE}" rasterYSize="{SIDE}"><VRTRasterBand dataType="Byte" band="1">'
+            f"<SimpleSource><SourceFilename>{inside}</SourceFilename><SourceBand>1</SourceBand></SimpleSource>"
+            "</VRTRasterBand></VRTDataset>"
+        )
+    assert set(source_files(names[2])) == set(names)
 
 
 @pytest.mark.parametrize(

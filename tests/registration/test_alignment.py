@@ -79,6 +79,11 @@ def test_the_prior_lets_pixels_of_another_shape_go():
     assert corner_error(found.matrix, TRUTHS["affine"], SIZE) < 0.4
 
 
+def test_a_mirror_before_is_no_nan():
+    found = align(*both(TRUTHS["affine"]), "affine", SIZE, before=np.diag([-1.0, 1.0, 1.0]))
+    assert np.isfinite(found.matrix).all() and corner_error(found.matrix, TRUTHS["affine"], SIZE) < 0.5
+
+
 def test_half_of_the_cells_may_be_wrong():
     truth = TRUTHS["affine"]
     found = align(*both(truth, noise=0.5, wrong=0.5), "affine", SIZE)

@@ -17,7 +17,7 @@ from kornia_tar import AcceptanceConfig, AlignmentConfig, Registrar, RegistrarCo
 from kornia_tar.files import write_json
 from kornia_tar.geometry import corner_error, invert, transform_points
 from kornia_tar.network.calibration import Calibration, PairScalings, PlattScaling
-from kornia_tar.raster.synthetic import demo_pair
+from kornia_tar.raster.synthetic import demo_pair, draw_scene
 from kornia_tar.raster.view import MaskedImage, tiles
 from kornia_tar.registration.alignment.tiled import FeatureCache, TileEncoder
 from kornia_tar.registration.result import estimated_error
@@ -320,6 +320,18 @@ def test_images_of_different_places_are_refused(registrar):
     outcome = once(demo_pair(0)[0], demo_pair(1)[1])
     assert not outcome.registered
     assert outcome.reasons
+
+
+@needs_weights
+def test_a_told_scale_counts_full_pixels(registrar):
+    """The larger image is reduced for the search, so that it is searched at another scale than the one that is told."""
+    scene = draw_scene(0)
+    optical, sar = scene.optical[:256, :256], scene.sar[:256, :256]
+    finer = np.kron(sar, np.ones((3, 3), np.uint8))
+    told = Registrar(registrar.matcher, RegistrarConfig(search=SearchConfig(told_scale=3.0)))
+    outcome = told(optical, finer)
+    assert outcome.registered, outcome.reasons
+    assert corner_error(outcome.matrix, np.array([[3.0, 0, 1], [0, 3, 1], [0, 0, 1]]), (256, 256)) < 6
 
 
 @needs_weights

@@ -138,7 +138,7 @@ class _Frame:
         whole = self._whole @ (torch.eye(3) + (self.basis @ theta).view(3, 3))
         whole = whole / whole[2, 2]
         (a, b), (c, d) = (whole[:2, :2] - whole[:2, 2:] * whole[2:, :2]).unbind(0)  # at the middle
-        stretch = ((a - d) ** 2 + (b + c) ** 2) / ((a + d) ** 2 + (c - b) ** 2)
+        stretch = ((a - d) ** 2 + (b + c) ** 2) / ((a + d) ** 2 + (c - b) ** 2).clamp_min(1e-12)  # a mirror has none
         perspective = (whole[2, :2] ** 2).sum()
         return self._weight * ((stretch / STRETCH**2).log1p() + (perspective / PERSPECTIVE**2).log1p())
 

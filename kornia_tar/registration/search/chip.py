@@ -52,7 +52,8 @@ def find_chip(
     quarters = range(0, 360, 90) if config.search.rotations >= 4 else range(1)
     looks = [(slide, quarters) for slide in slides]
     if config.search.rotations == 8:
-        looks += [(slide, range(45, 360, 90)) for slide in slides if slide.scale == config.search.scales[0]]
+        likeliest = config.search.told_scale or config.search.scales[0]
+        looks += [(slide, range(45, 360, 90)) for slide in slides if slide.scale == likeliest]
     for slide, rotations in looks:
         for place in slide.best(rotations):
             pose = slide.confirmed(place)
@@ -67,7 +68,8 @@ def _slides(
     first: MaskedImage, second: MaskedImage, encoder: TileEncoder, config: RegistrarConfig
 ) -> Iterator[_Slide]:  # fmt: skip
     """The chip and the large image at each relative scale, where one is much smaller than the other."""
-    for scale in (*config.search.scales, *config.search.wide_scales):
+    told = config.search.told_scale
+    for scale in (*config.search.scales, *config.search.wide_scales) if told is None else (told,):
         sides = max(first.size) * scale, max(second.size)  # of the ground, px of image1
         ratio = max(sides) / min(sides)
         wide = scale not in config.search.scales

@@ -66,6 +66,9 @@ class _Search:
         small1, self.to_small1 = second.reduced(config.search.side)
         self._small0, self._small1 = small0, small1
         self._near = config.search.near * max(small0.size) / max(first.size) + CELL
+        reduced = [max(small.size) / max(full.size) for small, full in ((small0, first), (small1, second))]
+        told = self._rules.told_scale
+        self._scales = self._rules.scales if told is None else (told * reduced[1] / reduced[0],)
         self._full = _Pair(small0, small1, encoder, 1)
 
     @cached_property
@@ -108,7 +111,7 @@ class _Search:
         """Look at all quarter turns at one scale after the other, then at the diagonals, which are seldom needed."""
         quarters = range(0, 360, 90) if self._rules.rotations >= 4 else range(1)
         sides = min(*self._small0.size, *self._small1.size)
-        scales = [scale for scale in self._rules.scales if sides * min(scale, 1 / scale) >= MIN_SIDE]
+        scales = [scale for scale in self._scales if sides * min(scale, 1 / scale) >= MIN_SIDE]
         shrunk: dict[float, _ScaledPair] = {}
         for scale in scales:
             shrunk[scale] = _ScaledPair(
