@@ -23,7 +23,7 @@ def write_image(
     path: str | os.PathLike[str], pixels: NDArray[Any], profile: GeoProfile | None = None, *,
     bands: Bands | None = None, mask: NDArray[np.bool_] | None = None,
 ) -> None:  # fmt: skip
-    """Write an image whole or not at all: PNG (8 or 16 bit), or GeoTIFF on the grid of ``profile``.
+    """Write an image whole or not at all: PNG (8 or 16 bit), or a cloud-optimized GeoTIFF on the grid of ``profile``.
 
     Args:
         path: ends in .png, .tif or .tiff.
@@ -62,6 +62,7 @@ def _write_geotiff(
     if importlib.util.find_spec("rasterio") is None:
         raise ImportError(f"{path}: writing GeoTIFF {NEEDS_GEO}")
     import rasterio
+    from rasterio.shutil import copy
 
     bands = pixels[..., None] if pixels.ndim == 2 else pixels
     georeference = {} if profile is None else {k: v for k, v in vars(profile).items() if v is not None and v != ()}
@@ -69,9 +70,10 @@ def _write_geotiff(
     kinds = {} if told is None else {"photometric": _photometric(told), "alpha": "no"}
     with replacing(path) as temporary, warnings.catch_warnings(), rasterio.Env(GDAL_TIFF_INTERNAL_MASK=True):
         warnings.simplefilter("ignore", rasterio.errors.NotGeoreferencedWarning)
+        plain = temporary.with_suffix(".plain")
         try:
             with rasterio.open(
-                temporary,
+                plain,
                 "w",
                 driver="GTiff",
                 height=bands.shape[0],
@@ -89,8 +91,15 @@ def _write_geotiff(
                 file.write(np.moveaxis(bands, -1, 0))
                 if mask is not None:
                     file.write_mask(mask)
+            overviews = "nearest" if told is not None and told.table is not None else "average"
+            copy(
+                str(plain), str(temporary), driver="COG", compress="DEFLATE", bigtiff="IF_SAFER",
+                overview_resampling=overviews,
+            )  # fmt: skip
         except (rasterio.errors.RasterioError, TypeError, ValueError) as error:
             raise ValueError(f"{path}: cannot be written as GeoTIFF ({one_line(error)})") from error
+        finally:
+            plain.unlink(missing_ok=True)
 
 
 def _photometric(told: Bands) -> str:

@@ -10,7 +10,7 @@ import pytest
 
 from kornia_tar.geometry import Transform
 from kornia_tar.outputs.registered import write_registered
-from kornia_tar.raster import GeoProfile, Raster, read_image, source_files
+from kornia_tar.raster import GeoProfile, Raster, read_image, source_files, write_image
 from kornia_tar.raster.grid import Grid
 
 rasterio = pytest.importorskip("rasterio")
@@ -49,6 +49,16 @@ def registered(second: Raster, folder: Path):
     grey = PIXELS[0]
     write_registered(folder, Transform(np.eye(3)), Grid.of(first), second, grey)
     return rasterio.open(folder / "registered.tif")
+
+
+def test_what_is_written_is_a_cloud_optimized_geotiff(tmp_path):
+    big = rng.integers(1, 255, (1100, 900), dtype=np.uint16)
+    write_image(tmp_path / "b.tif", big, GeoProfile(GRID["crs"], GRID["transform"]), mask=big > 20)
+    with rasterio.open(tmp_path / "b.tif") as file:
+        assert file.tags(ns="IMAGE_STRUCTURE")["LAYOUT"] == "COG" and file.compression.name == "deflate"
+        assert file.overviews(1) == [2, 4] and file.transform == GRID["transform"] and (file.read(1) == big).all()
+        assert ((file.dataset_mask() > 0) == (big > 20)).all()
+    assert [path.name for path in tmp_path.iterdir()] == ["b.tif"]
 
 
 def test_near_infrared_is_no_alpha(tmp_path):
