@@ -10,7 +10,7 @@ import numpy as np
 
 from kornia_tar import __version__
 from kornia_tar.cli.command import AddCommand
-from kornia_tar.cli.options import add_matcher, add_overwrite, add_registrar, make_matcher, make_registrar
+from kornia_tar.cli.options import add_matcher, add_overwrite, add_registrar, files_of, make_matcher, make_registrar
 from kornia_tar.cli.outcome import tell
 from kornia_tar.files import check_outputs, output_folder
 from kornia_tar.geometry import corner_error
@@ -31,8 +31,8 @@ def add(command: AddCommand) -> None:
 def _do(a: argparse.Namespace) -> int:
     from kornia_tar.raster.synthetic import demo_pair
 
-    read = [Path(a.weights), *([] if a.bank is None else [a.bank])]
-    check_outputs((a.out / name for name in ("optical.png", "sar.png", *NAMES)), read, overwrite=a.overwrite)
+    outputs = (a.out / name for name in ("optical.png", "sar.png", *NAMES))
+    check_outputs(outputs, files_of(a.weights, a.bank), overwrite=a.overwrite)
     matcher, out = make_matcher(a.weights, a.device, a.threads, a.bank), output_folder(a.out)
     optical, sar, truth = demo_pair(a.seed)
     write_image(out / "optical.png", optical)

@@ -1,4 +1,4 @@
-"""``kornia-tar``: register, apply, match, landcover, demo, train, info.
+"""``kornia-tar``: register, register-many, apply, match, landcover, demo, train, info.
 
 Exit codes: 0 done · 1 bad input or environment, one line says which · 2 the images could not be registered reliably
 (argparse's own usage errors are 2 as well) · 130 interrupted.
@@ -13,14 +13,15 @@ from collections.abc import Sequence
 import cv2
 
 from kornia_tar import __version__
-from kornia_tar.cli import apply, demo, info, landcover, match, register, train
+from kornia_tar.cli import apply, demo, info, landcover, match, register, register_many, train
 from kornia_tar.cli.command import adder, run_command
 
-COMMANDS = (register, apply, demo, match, landcover, train, info)  # as --help lists them
+COMMANDS = (register, register_many, apply, demo, match, landcover, train, info)  # as --help lists them
 EXAMPLES = """examples:
   kornia-tar demo -o demo/                                the synthetic scene, with its known truth
   kornia-tar register optical.png sar.png -o out/         registered.png, matches.h5, report.json, quicklook.png
   kornia-tar register optical.tif sar.tif -o out/         registered.tif on the optical image's grid (needs [geo])
+  kornia-tar register-many pairs.csv -o out/ --workers 4  a table of pairs; summary.csv
   kornia-tar apply out/transform.json s1_vh.tif -o s1_vh_registered.tif   another band of the same product
   kornia-tar match a.png b.png -o matches.h5              matches alone
   kornia-tar landcover optical.png sar.png -o cover.png   the text's map of both images, with a legend

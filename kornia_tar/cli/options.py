@@ -87,8 +87,12 @@ def add_resampling(parser: argparse.ArgumentParser) -> None:
 
 def inputs_of(image0: Path, image1: Path, weights: str, bank: Path | None) -> list[Path]:
     """List all files that the options of :func:`add_pair` name."""
-    read = [Path(weights), *([] if bank is None else [bank])]
-    return [*source_files(image0), *source_files(image1), *read]
+    return [*source_files(image0), *source_files(image1), *files_of(weights, bank)]
+
+
+def files_of(weights: str, bank: Path | None) -> list[Path]:
+    """List all files that the options of :func:`add_matcher` name."""
+    return [Path(weights), *([] if bank is None else [bank])]
 
 
 def add_georeference(parser: argparse.ArgumentParser) -> None:

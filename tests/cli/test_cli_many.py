@@ -1,0 +1,144 @@
+"""``kornia-tar register-many``: a row a pair, whatever becomes of it; a second run goes on where the first ended."""
+
+from __future__ import annotations
+
+import csv
+import os
+import signal
+import threading
+import time
+from pathlib import Path
+
+import numpy as np
+import pytest
+from helpers import lively_net
+from PIL import Image
+
+from kornia_tar.cli import register_many
+from kornia_tar.cli.main import main
+from kornia_tar.network.checkpoint import save_checkpoint
+from kornia_tar.outputs.summary import Row, read_summary, write_parquet, write_summary
+
+
+@pytest.fixture
+def folder(tmp_path) -> Path:
+    rng = np.random.default_rng(0)
+    for name in ("a", "b", "c"):
+        Image.fromarray(rng.integers(0, 255, (64, 64), dtype=np.uint8)).save(tmp_path / f"{name}.png")
+    (tmp_path / "broken.png").write_bytes(b"\x89PNG\r\n\x1a\n no more")
+    (tmp_path / "pairs.csv").write_text(
+        "image0,image1,name,modality1\na.png,b.png,first,\na.png,broken.png,,sar\nb.png,c.png,third,auto\n"
+    )
+    save_checkpoint(tmp_path / "w.safetensors", lively_net(), {})
+    return tmp_path
+
+
+def command(folder: Path, *more: str) -> list[str]:
+    words = ["register-many", str(folder / "pairs.csv"), "-o", str(folder / "out")]
+    return [*words, "--weights", str(folder / "w.safetensors"), "--rotations", "1", "--device", "cpu", *more]
+
+
+def rows(folder: Path) -> list[dict[str, str]]:
+    with (folder / "out" / "summary.csv").open(newline="") as file:
+        return list(csv.DictReader(file))
+
+
+def test_a_failing_pair_stops_no_other_and_what_is_done_is_not_done_again(folder, capsys):
+    assert main(command(folder)) == 2
+    told = capsys.readouterr()
+    assert "1 failed" in told.out and "[3/3] third" in told.err and "left" in told.err
+    found = rows(folder)
+    assert [row["name"] for row in found] == ["first", "0002_a_broken", "third"]
+    assert [row["status"] == "failed" for row in found] == [False, True, False]
+    assert "broken.png: cannot be read" in found[1]["reason"] and found[0]["seconds"]
+    written = (folder / "out" / "first" / "report.json").stat().st_mtime_ns
+    Image.open(folder / "c.png").save(folder / "broken.png")
+    assert main(command(folder)) == 2
+    assert "2 of 3 pairs are done already" in capsys.readouterr().err
+    assert [row["status"] != "failed" for row in rows(folder)] == [True] * 3
+    assert (folder / "out" / "first" / "report.json").stat().st_mtime_ns == written
+    assert main(command(folder, "--min-probability", "0.5")) == 2  # other settings: all anew
+    assert "done already" not in capsys.readouterr().err
+    assert (folder / "out" / "first" / "report.json").stat().st_mtime_ns > written
+
+
+@pytest.mark.slow
+def test_a_killed_worker_leaves_a_complete_summary(folder, monkeypatch):
+    """Two processes; one is killed as soon as both run."""
+    pids: set[int] = set()
+
+    def kill() -> None:
+        deadline = time.monotonic() + 120
+        while time.monotonic() < deadline:
+            pids.update(int(p.name) for p in Path("/proc").iterdir() if p.name.isdecimal() and _is_ours(p))
+            if len(pids) >= 2:
+                os.kill(max(pids), signal.SIGKILL)
+                return
+            time.sleep(0.02)
+
+    thread = threading.Thread(target=kill)
+    thread.start()
+    assert main(command(folder, "--workers", "2")) == 2
+    thread.join()
+    assert len(pids) >= 2
+    assert {row["name"]: row["status"] == "failed" for row in rows(folder)} == {
+        "first": False, "0002_a_broken": True, "third": False,
+    }  # fmt: skip
+
+
+def _is_ours(process: Path) -> bool:
+    try:
+        parent = next(line for line in (process / "status").read_text().splitlines() if line.startswith("PPid"))
+        return int(parent.split()[1]) == os.getpid() and b"spawn_main" in (process / "cmdline").read_bytes()
+    except (OSError, StopIteration):
+        return False
+
+
+@pytest.mark.parametrize(
+    ("text", "says"),
+    [
+        ("image0,other\na,b\n", "unknown columns: other"),
+        ("image0\na\n", "needs the columns image0 and image1"),
+        ("image0,image1\na.png\n", "line 2: needs image0 and image1"),
+        ("image0,image1\na.png,b.png,c.png\n", "line 2: needs image0 and image1"),
+        ("image0,image1,modality1\na.png,b.png,radar\n", "line 2: modality1 is 'radar'"),
+        ("image0,image1,nodata1\na.png,b.png,none\n", "line 2: nodata1 is 'none', and no number"),
+        ("image0,image1,name\na.png,b.png,x\nb.png,a.png,x\n", "line 3: the name 'x' is no folder's, or stands twice"),
+        ("image0,image1,name\na.png,b.png,../x\n", "line 2: the name '../x' is no folder's"),
+        ("image0,image1\n", "names no pair"),
+    ],
+)
+def test_a_file_of_pairs_that_is_wrong_is_told_before_any_work(folder, capsys, text, says):
+    (folder / "pairs.csv").write_text(text)
+    assert main(command(folder)) == 1
+    error = capsys.readouterr().err
+    assert says in error and error.count("\n") == 1 and not (folder / "out").exists()
+
+
+def test_foreign_files_stay(folder, capsys):
+    out = folder / "out"
+    (out / "first").mkdir(parents=True)
+    (out / "first" / "report.json").write_text("mine")
+    assert main(command(folder)) == 1
+    assert "report.json: is there already" in capsys.readouterr().err
+    (out / "first" / "report.json").unlink()
+    (out / "summary.csv").write_text("a,b\n1,2\n")
+    assert main(command(folder)) == 1
+    assert "is no summary of ours" in capsys.readouterr().err and (out / "summary.csv").read_text() == "a,b\n1,2\n"
+
+
+def test_a_summary_comes_back(tmp_path):
+    found = [
+        Row("a", "x.tif", "y.tif", "registered", "", 0.99, 1.5, 15.0, -3.0, 4.0, "georeference", 6.2, "abc"),
+        Row("b", "x.tif", "ü, z.tif", "failed", 'no such file, "x"'),
+    ]
+    write_summary(tmp_path, found)
+    assert list(read_summary(tmp_path).values()) == found
+    if write_parquet(tmp_path, found) is not None:
+        import pyarrow.parquet as pq
+
+        assert pq.read_table(tmp_path / "summary.parquet").to_pylist()[0]["error_metres"] == 15.0
+
+
+def test_time_left_is_said_in_words():
+    assert [register_many._duration(s) for s in (5, 59.6, 200, 7300)] == ["5 s", "1 min", "3 min", "2 h 1 min"]
