@@ -16,6 +16,7 @@ from kornia_tar.geometry.transform import PointMap
 from kornia_tar.outputs.registered import resampled, write_on_grid
 from kornia_tar.raster import read_image, source_files
 from kornia_tar.raster.grid import Grid
+from kornia_tar.raster.read import pixel_limit
 from kornia_tar.raster.resample import smooth_transform
 
 MAX_BYTES = 2**26  # of a transform.json that is read
@@ -45,6 +46,8 @@ def _do(a: argparse.Namespace) -> int:
     transform, grid0, grid1, registered = read_transform(a.transform)
     if not registered and not a.refused:
         raise ValueError(f"{a.transform}: this registration was refused; give --refused to apply it all the same")
+    if grid0.size[0] * grid0.size[1] > (limit := pixel_limit()):
+        raise ValueError(f"{a.transform}: image0 has {grid0.size} pixels; raise KORNIA_TAR_MAX_PIXELS from {limit}")
     single = a.out.suffix.lower() in SUFFIXES
     if single and len(a.images) > 1:
         raise ValueError(f"{a.out}: is one file, but {len(a.images)} images are given; name a folder")
@@ -63,7 +66,7 @@ def _do(a: argparse.Namespace) -> int:
         pixels, valid, nodata = resampled(raster, way, grid0.size, a.resampling)
         if not valid.any():
             raise ValueError(f"{image}: shows nothing of the ground that image0 shows; is it of another scene?")
-        write_on_grid(output, pixels, valid, nodata, grid0, raster)
+        write_on_grid(output, pixels, valid, nodata, grid0, raster, a.resampling)
         print(f"{output}: {valid.mean():.0%} of image0's grid")
     return 0
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 from dataclasses import replace
+from itertools import chain, count
 from pathlib import Path
 from typing import Any
 
@@ -28,31 +29,55 @@ def read_jobs(path: Path, base: PairJob) -> dict[str, PairJob]:
     """
     if not path.is_file():
         raise FileNotFoundError(f"{path}: no such file of pairs")
-    jobs: dict[str, PairJob] = {}
-    with path.open(newline="", encoding="utf-8-sig") as file:
-        reader = csv.DictReader(file)
-        columns = [column.strip() for column in reader.fieldnames or ()]
-        reader.fieldnames = columns
-        unknown = [column for column in columns if column not in COLUMNS]
-        if unknown or not {"image0", "image1"} <= set(columns):
-            odd = f"has unknown columns: {', '.join(unknown)}" if unknown else "needs the columns image0 and image1"
-            raise ValueError(f"{path}: {odd}; there are {', '.join(COLUMNS)}")
-        for line, entry in enumerate(reader, 2):
-            values = {key: (value or "").strip() for key, value in entry.items() if isinstance(key, str)}
-            if len(values) < len(entry) or not values["image0"] or not values["image1"]:
-                raise ValueError(f"{path}, line {line}: needs image0 and image1, and no more fields than columns")
-            job = _job(path, line, values, base)
-            name = values.get("name") or f"{line - 1:04d}_{job.image0.stem}_{job.image1.stem}"
-            if name in jobs or Path(name).name != name or name in NO_FOLDERS:
-                raise ValueError(f"{path}, line {line}: the name {name!r} is no folder's, or stands twice")
-            jobs[name] = replace(job, out=base.out / name)
+    jobs, taken = dict[str, PairJob](), set(NO_FOLDERS)
+    try:
+        with path.open(newline="", encoding="utf-8-sig") as file:
+            reader = csv.DictReader(file)
+            reader.fieldnames = columns = [column.strip() for column in reader.fieldnames or ()]
+            _check_columns(path, columns)
+            for entry in reader:
+                job, name = _job(path, reader.line_num, entry, base)
+                name = name or _free(f"{job.image0.stem}_{job.image1.stem}", taken)
+                if name.casefold() in taken or Path(name).name != name:
+                    told = f"the name {name!r} is no folder's, or stands twice"
+                    raise ValueError(f"{path}, line {reader.line_num}: {told}")
+                taken.add(name.casefold())  # some disks do not tell them apart
+                jobs[name] = replace(job, out=base.out / name)
+    except csv.Error as error:
+        raise ValueError(f"{path}: is no CSV ({error})") from None
     if not jobs:
         raise ValueError(f"{path}: names no pair")
+    _check_apart(jobs)
     return jobs
 
 
-def _job(path: Path, line: int, values: dict[str, str], base: PairJob) -> PairJob:
-    """One row's pair."""
+def _free(name: str, taken: set[str]) -> str:
+    """The name, with a number where it is taken."""
+    return next(n for n in chain([name], (f"{name}_{k}" for k in count(2))) if n.casefold() not in taken)
+
+
+def _check_columns(path: Path, columns: list[str]) -> None:
+    unknown = [column for column in columns if column not in COLUMNS]
+    if unknown or not {"image0", "image1"} <= set(columns):
+        odd = f"has unknown columns: {', '.join(unknown)}" if unknown else "needs the columns image0 and image1"
+        raise ValueError(f"{path}: {odd}; there are {', '.join(COLUMNS)}")
+
+
+def _check_apart(jobs: dict[str, PairJob]) -> None:
+    """Refuse a table in which one pair reads what another one writes."""
+    folders = {job.out.resolve(): name for name, job in jobs.items()}
+    for name, job in jobs.items():
+        for image in (job.image0, job.image1):
+            for folder in image.resolve().parents:
+                if folder in folders:
+                    raise ValueError(f"{image}: is read for {name} and lies where {folders[folder]} is written")
+
+
+def _job(path: Path, line: int, entry: dict[str, Any], base: PairJob) -> tuple[PairJob, str | None]:
+    """One row's pair, and its name if it has one."""
+    values = {key: (value or "").strip() for key, value in entry.items() if isinstance(key, str)}
+    if len(values) < len(entry) or not values["image0"] or not values["image1"]:
+        raise ValueError(f"{path}, line {line}: needs image0 and image1, and no more fields than columns")
     told: dict[str, Any] = {key: path.parent / values[key] for key in ("image0", "image1")}
     for key in ("modality0", "modality1"):
         if values.get(key):
@@ -66,4 +91,4 @@ def _job(path: Path, line: int, values: dict[str, str], base: PairJob) -> PairJo
                 told[key] = float(values[key])
             except ValueError:
                 raise ValueError(f"{path}, line {line}: {key} is {values[key]!r}, and no number") from None
-    return replace(base, **told)
+    return replace(base, **told), values.get("name") or None

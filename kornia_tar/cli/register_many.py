@@ -86,6 +86,7 @@ class Progress:
 
     folder: Path
     rows: dict[str, Row]  # of all pairs, in the order of the file of pairs
+    others: list[Row]  # of an earlier file of pairs
     total: int  # that are to be done
     done: int = 0
     started: float = field(default_factory=time.monotonic)
@@ -93,7 +94,7 @@ class Progress:
     def add(self, row: Row) -> None:
         """Keep a row, on disk when this returns, and say so in one line."""
         self.rows[row.name] = row
-        write_summary(self.folder, list(self.rows.values()))
+        write_summary(self.folder, [*self.rows.values(), *self.others])
         self.done += 1
         left = (time.monotonic() - self.started) / self.done * (self.total - self.done)
         told = f"[{self.done}/{self.total}] {row.name}: {row.status}{row.reason and f' ({row.reason})'}"
@@ -103,7 +104,7 @@ class Progress:
 def _do(a: argparse.Namespace) -> int:
     if a.workers < 1:
         raise ValueError(f"--workers must be at least 1, got {a.workers}")
-    threads = a.threads or max(1, (os.cpu_count() or 1) // a.workers)
+    threads = max(1, (os.cpu_count() or 1) // a.workers) if a.threads is None else a.threads
     setup = Setup(a.weights, a.device, threads, a.bank, a.model, a.rotations, a.min_probability)
     base = PairJob(
         Path(), Path(), a.out, a.modality0, a.modality1, search_radius=a.search_radius,
@@ -115,6 +116,7 @@ def _do(a: argparse.Namespace) -> int:
     for name, job in jobs.items():  # a folder that our summary names is ours, and may be written again
         jobs[name] = replace(job, overwrite=name in known)
         jobs[name].check(read)
+    registrar = setup.registrar()  # also for workers, who build their own: what is wrong with an option is told here
     digest = setup.digest()
     settings = {name: _settings(digest, job) for name, job in jobs.items()}
     rows = {
@@ -124,17 +126,18 @@ def _do(a: argparse.Namespace) -> int:
     todo = {name: job for name, job in jobs.items() if rows[name].status == "waiting"}
     if len(todo) < len(jobs):
         print(f"{len(jobs) - len(todo)} of {len(jobs)} pairs are done already", file=sys.stderr)
-    write_summary(output_folder(a.out), list(rows.values()))  # from now on the folders that it names are ours
-    progress = Progress(a.out, rows, len(todo))
-    run = _in_this_process(setup, todo) if a.workers == 1 else _in_processes(setup, todo, a.workers)
+    others = [row for name, row in known.items() if name not in jobs]  # of another table; their folders are ours, too
+    write_summary(output_folder(a.out), [*rows.values(), *others])  # from now on the folders that it names are ours
+    progress = Progress(a.out, rows, others, len(todo))
+    run = _in_this_process(registrar, a.weights, todo) if a.workers == 1 else _in_processes(setup, todo, a.workers)
     for name, row in run:
         progress.add(replace(row, settings=settings[name]))
-    return _end(a.out, list(progress.rows.values()))
+    return _end(a.out, list(progress.rows.values()), others)
 
 
-def _end(out: Path, rows: list[Row]) -> int:
+def _end(out: Path, rows: list[Row], others: list[Row]) -> int:
     """Write the last table, and say what became of all."""
-    table = write_parquet(out, rows)
+    table = write_parquet(out, [*rows, *others])
     counts = {status: sum(row.status == status for row in rows) for status in ("registered", "refused", "failed")}
     told = ", ".join(f"{count} {status}" for status, count in counts.items())
     print(f"{told}; see {out / 'summary.csv'}{'' if table else ' (summary.parquet needs pyarrow)'}")
@@ -158,11 +161,9 @@ def _is_done(row: Row | None, job: PairJob, settings: str) -> bool:
     return row.status in ("registered", "refused") and (job.out / "report.json").is_file()
 
 
-def _in_this_process(setup: Setup, jobs: dict[str, PairJob]) -> Iterator[tuple[str, Row]]:
-    registrar = setup.registrar() if jobs else None
+def _in_this_process(registrar: Registrar, weights: str, jobs: dict[str, PairJob]) -> Iterator[tuple[str, Row]]:
     for name, job in jobs.items():
-        assert registrar is not None
-        yield name, _registered(name, job, registrar, setup.weights)
+        yield name, _registered(name, job, registrar, weights)
 
 
 def _in_processes(setup: Setup, jobs: dict[str, PairJob], workers: int) -> Iterator[tuple[str, Row]]:
@@ -220,6 +221,8 @@ def _registered(name: str, job: PairJob, registrar: Registrar, weights: str) -> 
         found = register_pair(job, registrar, weights)
     except ERRORS as error:
         return replace(row, status="failed", reason=one_line(error))
+    except Exception as error:  # a library's own kind, or a fault of ours: this pair's all the same, and no other's
+        return replace(row, status="failed", reason=f"{type(error).__name__}: {one_line(error)}")
     return _row(row, found)
 
 

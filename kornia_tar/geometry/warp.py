@@ -52,7 +52,20 @@ def warp_image(
     out = out[..., 0] if image.ndim == 2 else out
     if native:
         return out
-    return (np.rint(out) if image.dtype.kind in "iub" else out).astype(image.dtype)
+    return saturated(out, image.dtype)
+
+
+def saturated(values: NDArray[np.floating[Any]], dtype: np.dtype[Any]) -> NDArray[Any]:
+    """Turn floats into another dtype: integers by rounding, and what is beyond their ends becomes the end."""
+    if dtype.kind not in "iub":
+        return values.astype(dtype)
+    if dtype.kind == "b":
+        return np.rint(values).astype(dtype)
+    ends, whole = np.iinfo(dtype), np.rint(values)
+    inside = (whole > ends.min) & (whole < ends.max)
+    out = np.where(inside, whole, 0).astype(dtype)
+    out[whole >= ends.max], out[whole <= ends.min] = ends.max, ends.min
+    return out
 
 
 def _by_matrix(

@@ -82,23 +82,31 @@ def _write_csv(path: Path, columns: dict[str, NDArray[Any]]) -> None:
     with replacing(path) as temporary, temporary.open("w", newline="", encoding="utf-8") as file:
         writer = csv.writer(file)
         writer.writerow(columns)
-        writer.writerows(zip(*(map(_short, values.tolist()) for values in columns.values()), strict=True))
+        cells = ([_short(value, _decimals(name)) for value in values.tolist()] for name, values in columns.items())
+        writer.writerows(zip(*cells, strict=True))
 
 
-def _short(value: float) -> str:
-    return "" if value != value else f"{value:.4f}".rstrip("0").rstrip(".") if isinstance(value, float) else str(value)
+def _decimals(name: str) -> int:
+    return 9 if name.startswith("map_") else 4  # of degrees nine are a tenth of a millimetre
+
+
+def _short(value: float, decimals: int) -> str:
+    if not isinstance(value, float):
+        return str(value)
+    return "" if value != value else f"{value:.{decimals}f}".rstrip("0").rstrip(".")
 
 
 def _features(lonlat: FloatArray, columns: dict[str, NDArray[Any]]) -> dict[str, Any]:
     """A GeoJSON collection (RFC 7946: longitude and latitude, WGS 84)."""
     known = np.isfinite(lonlat).all(axis=1)
+    lonlat = np.stack([(lonlat[:, 0] + 180) % 360 - 180, lonlat[:, 1]], 1)
     return {
         "type": "FeatureCollection",
         "features": [
             {
                 "type": "Feature",
                 "geometry": {"type": "Point", "coordinates": [round(float(v), 8) for v in lonlat[k]]},
-                "properties": {name: round(float(values[k]), 4) for name, values in columns.items()},
+                "properties": {n: round(float(values[k]), _decimals(n)) for n, values in columns.items()},
             }
             for k in np.flatnonzero(known)
         ],
@@ -119,6 +127,7 @@ def _write_qgis(path: Path, on_map: FloatArray, points1: FloatArray, reference: 
 def _write_gcps(path: Path, on_map: FloatArray, points1: FloatArray, reference: Georeference, second: Raster) -> None:
     """Write image1 as a VRT that holds control points and no pixel; nothing where GDAL does not open image1."""
     import rasterio
+    from rasterio._err import CPLE_BaseError
     from rasterio.control import GroundControlPoint
     from rasterio.shutil import copy
 
@@ -134,14 +143,15 @@ def _write_gcps(path: Path, on_map: FloatArray, points1: FloatArray, reference: 
             with rasterio.open(temporary, "r+") as file:
                 file.gcps = gcps, reference.crs
             tree = ElementTree.parse(temporary)  # noqa: S314 GDAL wrote it just now
-        except (rasterio.errors.RasterioError, ElementTree.ParseError) as error:
+        except (rasterio.errors.RasterioError, CPLE_BaseError, ElementTree.ParseError) as error:
             raise ValueError(f"{path}: cannot be written ({one_line(error)})") from error
         root = tree.getroot()
         for old in root.findall("GeoTransform") + root.findall("SRS"):
             root.remove(old)  # or the control points would not count
-        for name in root.iter("SourceFilename"):
+        for name in root.iter("SourceFilename"):  # of a VRT its own sources, for their windows and bands are kept, too
+            if name.get("relativeToVRT") == "1":
+                name.text = str((temporary.parent / (name.text or "")).resolve())
             name.set("relativeToVRT", "0")
-            name.text = str(second.path.resolve())
         tree.write(temporary, encoding="utf-8")
 
 

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 from dataclasses import replace
 from pathlib import Path
-from typing import Any, Literal, cast
+from typing import Any, Literal
 
 import cv2
 import numpy as np
 from numpy.typing import NDArray
 
 from kornia_tar.geometry import Transform, valid_mask, warp_image
+from kornia_tar.geometry.warp import saturated
 from kornia_tar.raster import Raster, write_image
 from kornia_tar.raster.grid import Grid
 from kornia_tar.raster.resample import is_finer, low_passed
@@ -46,26 +47,36 @@ def resampled(
         mask = raster.mask if pixels.ndim == 2 else raster.mask[..., None]
         shown = np.where(mask, pixels, 0).astype(pixels.dtype)
         out = warp_image(shown, transform, size, fill=fill, interpolation=FLAGS[how])
-        valid = valid_mask(raster.mask, transform, size)
+        valid = valid_mask(_footprint(raster.mask, how), transform, size)
+    if nodata is not None and how != "nearest" and pixels.dtype.kind in "iu":
+        # What lies between a value and its opposite may become the very number that says "nothing".
+        out[out == nodata] = int(nodata) + (1 if nodata < np.iinfo(pixels.dtype).max else -1)
     out[~valid] = fill
     return out, valid, nodata
+
+
+def _footprint(mask: NDArray[np.bool_], how: Resampling) -> NDArray[np.bool_]:
+    """Where a pixel and all that resampling reads around it, beyond its nearest four, are valid."""
+    if how != "cubic":
+        return mask
+    kernel = np.ones((3, 3), np.uint8)
+    return cv2.erode(mask.astype(np.uint8), kernel, borderType=cv2.BORDER_CONSTANT, borderValue=0) > 0
 
 
 def _averaged(
     raster: Raster, transform: Transform, size: tuple[int, int], how: Resampling
 ) -> tuple[NDArray[Any], NDArray[np.bool_]]:
     pixels = raster.pixels
+    exact = (pixels.dtype.kind in "iu" and pixels.dtype.itemsize >= 4) or pixels.dtype == np.float64
+    work = np.float64 if exact else np.float32
     out = np.empty((*size, *pixels.shape[2:]), pixels.dtype)
     bands = [(out, pixels)] if pixels.ndim == 2 else [(out[..., k], pixels[..., k]) for k in range(pixels.shape[2])]
     valid = np.ones(size, bool)
     for target, band in bands:
-        mean, mask, way = low_passed(np.where(raster.mask, band, 0).astype(np.float32), raster.mask, transform, size)
+        mean, mask, way = low_passed(np.where(raster.mask, band, 0).astype(work), raster.mask, transform, size)
         warped = warp_image(mean, way, size, interpolation=FLAGS[how])
-        if pixels.dtype.kind in "iu":
-            ends = np.iinfo(pixels.dtype)
-            warped = np.rint(warped).clip(ends.min, ends.max)
-        target[...] = warped
-        valid = valid_mask(mask, way, size)
+        target[...] = saturated(warped, pixels.dtype)
+        valid = valid_mask(_footprint(mask, how), way, size)
     return out, valid
 
 
@@ -85,7 +96,7 @@ def write_registered(
     """
     registered, valid, nodata = resampled(second, transform, grid.size, how)
     if grid.profile is not None:
-        write_on_grid(folder / "registered.tif", registered, valid, nodata, grid, second)
+        write_on_grid(folder / "registered.tif", registered, valid, nodata, grid, second, how)
         return
     bands = 1 if registered.ndim == 2 else registered.shape[2]
     if registered.dtype not in (np.uint8, np.uint16) or bands not in (1, 3, 4):  # what PNG cannot hold is shown
@@ -94,9 +105,12 @@ def write_registered(
 
 
 def write_on_grid(
-    path: Path, pixels: NDArray[Any], valid: NDArray[np.bool_], nodata: float | None, grid: Grid, source: Raster
-) -> None:
+    path: Path, pixels: NDArray[Any], valid: NDArray[np.bool_], nodata: float | None, grid: Grid, source: Raster,
+    how: Resampling = "bilinear",
+) -> None:  # fmt: skip
     """Write what :func:`resampled` gave as GeoTIFF, with a mask inside where no value says what shows nothing."""
     profile = None if grid.profile is None else replace(grid.profile, nodata=nodata)
-    masked = None if nodata is not None or valid.all() else valid
-    write_image(path, pixels, profile, bands=source.bands, mask=cast(Any, masked))
+    said = profile is not None and nodata is not None
+    write_image(
+        path, pixels, profile, bands=source.bands, mask=None if said or valid.all() else valid, mix=how != "nearest"
+    )

@@ -12,9 +12,9 @@ from numpy.typing import ArrayLike
 from kornia_tar.geometry import FloatArray
 from kornia_tar.geometry.transform import PointMap
 from kornia_tar.raster.georeference import Georeference, pixel_map
-from kornia_tar.raster.image import MAX_PIXELS, GeoProfile, Raster
+from kornia_tar.raster.image import GeoProfile, Raster
 
-MAX_GCPS = 100_000  # of a file that is read
+MAX_SIDE, MAX_GCPS = 2**24, 10**6  # of a file that is read
 SAME_SHAPE = 0.01  # up to which two images without georeferences are of one shape
 
 
@@ -89,7 +89,7 @@ class Grid:
         """
         try:
             height, width = (int(length) for length in values["size"])
-            if min(height, width) < 1 or height * width > MAX_PIXELS:
+            if not 1 <= min(height, width) <= max(height, width) <= MAX_SIDE:
                 raise ValueError(f"its size is {width}x{height}")
             if "transform" not in values:
                 return cls((height, width), None)

@@ -70,7 +70,7 @@ def read_image(
     path = Path(path)
     if not path.is_file():
         raise FileNotFoundError(f"{path}: no such file" if not path.exists() else f"{path}: is a folder, not an image")
-    limit = max_pixels if max_pixels is not None else _pixels_from_environment()
+    limit = max_pixels if max_pixels is not None else pixel_limit()
     pixels, mask, profile, bands = _read(path, limit, upright)
     if np.iscomplexobj(pixels):
         pixels = np.abs(pixels)
@@ -100,7 +100,10 @@ def read_image(
 def source_files(path: str | os.PathLike[str]) -> list[Path]:
     """Return all files that an image is read from: a VRT's sources, world files and other companions with it."""
     path = Path(path)
-    if path.is_file() and not _begins(path, _PICTURES) and importlib.util.find_spec("rasterio") is not None:
+    with suppress(OSError):  # told by who reads it
+        if _begins(path, _PICTURES):
+            return [path]
+    if path.is_file() and importlib.util.find_spec("rasterio") is not None:
         import rasterio
 
         found, waiting = dict[Path, None](), [path]
@@ -143,7 +146,8 @@ def _begins(path: Path, marks: tuple[bytes, ...]) -> bool:
     return head.startswith(marks) and not (head.startswith(b"RIFF") and head[8:] != b"WEBP")
 
 
-def _pixels_from_environment() -> int:
+def pixel_limit() -> int:
+    """Return how many pixels an image may have: KORNIA_TAR_MAX_PIXELS, else :data:`MAX_PIXELS`."""
     text = os.environ.get("KORNIA_TAR_MAX_PIXELS", str(MAX_PIXELS))
     if not text.isdecimal():
         raise ValueError(f"KORNIA_TAR_MAX_PIXELS is {text!r}; it must be a whole number of pixels")

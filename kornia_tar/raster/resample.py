@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from typing import Any
 
 import cv2
 import numpy as np
@@ -62,13 +63,13 @@ def resample(view: MaskedImage, points: PointMap, size: tuple[int, int]) -> Mask
 
 
 def low_passed(
-    image: NDArray[np.float32], mask: NDArray[np.bool_], way: Transform, size: tuple[int, int],
+    image: NDArray[Any], mask: NDArray[np.bool_], way: Transform, size: tuple[int, int],
     corner: ArrayLike = (0, 0),
-) -> tuple[NDArray[np.float32], NDArray[np.bool_], Transform]:  # fmt: skip
+) -> tuple[NDArray[Any], NDArray[np.bool_], Transform]:  # fmt: skip
     """Average an image over areas, as far as sampling it at the pixels of a coarser grid calls for.
 
     Args:
-        image: (H, W).
+        image: (H, W), float32 or float64.
         mask: (H, W) bool, True where valid; what is missing does not bleed into what is not.
         way: pixels of the grid → pixels of the image that this one is cut from.
         size: (H, W) of the grid.
@@ -96,8 +97,8 @@ def _scale(way: Transform, size: tuple[int, int]) -> FloatArray:
 
 
 def _averaged(
-    image: NDArray[np.float32], mask: NDArray[np.bool_], steps: NDArray[np.int_]
-) -> tuple[NDArray[np.float32], NDArray[np.bool_]]:
+    image: NDArray[Any], mask: NDArray[np.bool_], steps: NDArray[np.int_]
+) -> tuple[NDArray[Any], NDArray[np.bool_]]:
     """Means over blocks of ``steps`` (x, y) valid pixels; a block of which less than half is valid is missing."""
     if (steps == 1).all():
         return image, mask
@@ -105,24 +106,24 @@ def _averaged(
     cut = slice(0, rows * steps[1]), slice(0, columns * steps[0])
     total, share = (
         cv2.resize(part[cut], (int(columns), int(rows)), interpolation=cv2.INTER_AREA)
-        for part in (np.where(mask, image, 0).astype(np.float32), mask.astype(np.float32))
+        for part in (np.where(mask, image, 0).astype(image.dtype), mask.astype(image.dtype))
     )
     valid = share >= 0.5
-    return np.where(valid, total / np.maximum(share, 1e-3), 0).astype(np.float32), valid
+    return np.where(valid, total / np.maximum(share, 1e-3), 0).astype(image.dtype), valid
 
 
 def _filtered(
-    image: NDArray[np.float32], mask: NDArray[np.bool_], scale: FloatArray
-) -> tuple[NDArray[np.float32], NDArray[np.bool_]]:
+    image: NDArray[Any], mask: NDArray[np.bool_], scale: FloatArray
+) -> tuple[NDArray[Any], NDArray[np.bool_]]:
     """Blurred by what bilinear sampling at every ``scale``-th (x, y) pixel needs; the mask stays."""
     if (scale <= BLUR_FROM).all():
         return image, mask
     sigma = [0.5 * math.sqrt(s**2 - 1) if s > BLUR_FROM else 0.01 for s in scale]
     total, share = (
         cv2.GaussianBlur(part, (0, 0), sigmaX=sigma[0], sigmaY=sigma[1])
-        for part in (np.where(mask, image, 0).astype(np.float32), mask.astype(np.float32))
+        for part in (np.where(mask, image, 0).astype(image.dtype), mask.astype(image.dtype))
     )
-    return np.where(mask, total / np.maximum(share, 1e-3), 0).astype(np.float32), mask
+    return np.where(mask, total / np.maximum(share, 1e-3), 0).astype(image.dtype), mask
 
 
 def _in_units(way: Transform, origin: FloatArray, steps: NDArray[np.int_]) -> Transform:

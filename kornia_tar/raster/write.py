@@ -21,7 +21,7 @@ RGB = ("red", "green", "blue")
 
 def write_image(
     path: str | os.PathLike[str], pixels: NDArray[Any], profile: GeoProfile | None = None, *,
-    bands: Bands | None = None, mask: NDArray[np.bool_] | None = None,
+    bands: Bands | None = None, mask: NDArray[np.bool_] | None = None, mix: bool = True,
 ) -> None:  # fmt: skip
     """Write an image whole or not at all: PNG (8 or 16 bit), or a cloud-optimized GeoTIFF on the grid of ``profile``.
 
@@ -30,6 +30,7 @@ def write_image(
         pixels: (H, W) or (H, W, C); the dtype is kept.
         profile: georeference and nodata value; GeoTIFF only.
         bands: what to say of the bands; GeoTIFF only.
+        mix: whether overviews may be averages; False for labels; GeoTIFF only.
         mask: (H, W), True where valid, kept inside the file for who finds no nodata value; GeoTIFF only.
 
     Raises:
@@ -39,7 +40,7 @@ def write_image(
     path = Path(path)
     suffix = path.suffix.lower()
     if suffix in TIFF_SUFFIXES:
-        _write_geotiff(path, pixels, profile, bands, mask)
+        _write_geotiff(path, pixels, profile, bands, mask, mix)
     elif suffix != ".png":
         raise ValueError(f"{path}: cannot write {suffix or 'a file without a suffix'}; use .png or .tif")
     elif pixels.dtype not in (np.uint8, np.uint16):
@@ -57,11 +58,13 @@ def write_image(
 
 
 def _write_geotiff(
-    path: Path, pixels: NDArray[Any], profile: GeoProfile | None, told: Bands | None, mask: NDArray[np.bool_] | None
-) -> None:
+    path: Path, pixels: NDArray[Any], profile: GeoProfile | None, told: Bands | None, mask: NDArray[np.bool_] | None,
+    mix: bool,
+) -> None:  # fmt: skip
     if importlib.util.find_spec("rasterio") is None:
         raise ImportError(f"{path}: writing GeoTIFF {NEEDS_GEO}")
     import rasterio
+    from rasterio._err import CPLE_BaseError
     from rasterio.shutil import copy
 
     bands = pixels[..., None] if pixels.ndim == 2 else pixels
@@ -91,12 +94,12 @@ def _write_geotiff(
                 file.write(np.moveaxis(bands, -1, 0))
                 if mask is not None:
                     file.write_mask(mask)
-            overviews = "nearest" if told is not None and told.table is not None else "average"
+            overviews = "average" if mix and (told is None or told.table is None) else "nearest"
             copy(
                 str(plain), str(temporary), driver="COG", compress="DEFLATE", bigtiff="IF_SAFER",
                 overview_resampling=overviews,
             )  # fmt: skip
-        except (rasterio.errors.RasterioError, TypeError, ValueError) as error:
+        except (rasterio.errors.RasterioError, CPLE_BaseError, TypeError, ValueError) as error:
             raise ValueError(f"{path}: cannot be written as GeoTIFF ({one_line(error)})") from error
         finally:
             plain.unlink(missing_ok=True)

@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import json
+from pathlib import Path
 
 import numpy as np
 import pytest
 
 from kornia_tar.cli.main import main
 from kornia_tar.geometry import Transform
-from kornia_tar.raster import GeoProfile, read_image, write_image
+from kornia_tar.outputs.registered import resampled
+from kornia_tar.raster import GeoProfile, Raster, read_image, write_image
 from kornia_tar.raster.grid import Grid
 
 pytest.importorskip("rasterio")
@@ -84,6 +86,59 @@ def test_labels_are_not_mixed(told, tmp_path):
     assert main(words) == 0
     found = read_image(tmp_path / "out.tif")
     assert set(np.unique(found.pixels[found.mask])) <= {1, 7, 90, 200}
+
+
+@pytest.mark.parametrize("how", ["bilinear", "cubic"])
+@pytest.mark.parametrize("scale", [1.0, 1.3, 2.0, 5.0])
+@pytest.mark.parametrize(
+    ("dtype", "value"), [("uint32", 4294967295), ("int32", 2147483647), ("float64", 4612345.678), ("float32", 2000.0)]
+)
+def test_a_constant_stays_one_beside_what_is_missing(how, scale, dtype, value):
+    pixels = np.full((120, 120), value, dtype)
+    mask = np.ones((120, 120), bool)
+    mask[30:50, 60:90] = False
+    raster = Raster(np.where(mask, pixels, 0).astype(dtype), mask, None, Path("s.tif"))
+    way = Transform(np.array([[scale, 0, 3.3], [0, scale, 2.6], [0, 0, 1]]))
+    found, valid, _ = resampled(raster, way, (60, 60), how)
+    assert valid.any() and found.dtype == dtype
+    np.testing.assert_allclose(
+        found[valid].astype(float), float(value), rtol=1e-6 if how == "cubic" or dtype == "float32" else 1e-9
+    )
+
+
+def test_a_mean_that_equals_nodata_is_data_still():
+    pixels = np.tile(np.array([[-1, 1], [1, -1]], np.int16), (60, 60))
+    profile = GeoProfile(UTM, GRID1, nodata=0)
+    raster = Raster(pixels, np.ones(pixels.shape, bool), profile, Path("s.tif"))
+    found, valid, nodata = resampled(raster, Transform(np.diag([2.0, 2.0, 1.0])), (50, 50))
+    assert nodata == 0 and valid.mean() > 0.9 and (found[valid] != 0).all()
+
+
+def test_without_a_georeference_a_mask_says_what_is_missing(tmp_path):
+    import rasterio
+
+    grid = {"image0": Grid((90, 100), None).to_dict(), "image1": Grid((120, 140), None).to_dict()}
+    (tmp_path / "t.json").write_text(json.dumps({**Transform(np.eye(3)).to_dict(), "registered": True, **grid}))
+    pixels = np.full((120, 140), 5, np.int16)
+    pixels[:40] = -9999
+    write_image(tmp_path / "s.tif", pixels, GeoProfile(UTM, GRID1, nodata=-9999))
+    assert main(["apply", str(tmp_path / "t.json"), str(tmp_path / "s.tif"), "-o", str(tmp_path / "out.tif")]) == 0
+    with rasterio.open(tmp_path / "out.tif") as file:
+        assert ((file.dataset_mask() > 0) == (file.read(1) == 5)).all()
+
+
+def test_overviews_of_labels_hold_labels(told, tmp_path):
+    import rasterio
+
+    grid = json.loads(told.read_text())
+    grid["image0"] = Grid((1100, 1100), GeoProfile(UTM, Affine(1, 0, 5e5, 0, -1, 4.6e6))).to_dict()
+    told.write_text(json.dumps(grid))
+    labels = np.where(np.random.default_rng(0).random((400, 480)) < 0.5, 1, 200).astype(np.uint8)
+    write_image(tmp_path / "l.tif", labels, GeoProfile(UTM, Affine(5, 0, 5e5 - 500, 0, -5, 4.6e6 + 400)))
+    words = ["apply", str(told), str(tmp_path / "l.tif"), "-o", str(tmp_path / "out.tif"), "--resampling", "nearest"]
+    assert main(words) == 0
+    with rasterio.open(tmp_path / "out.tif", overview_level=0) as file:
+        assert set(np.unique(file.read(1))) <= {0, 1, 200}
 
 
 def test_what_cannot_be_applied_is_told_in_one_line(told, tmp_path, capsys):

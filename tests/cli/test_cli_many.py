@@ -48,7 +48,7 @@ def test_a_failing_pair_stops_no_other_and_what_is_done_is_not_done_again(folder
     told = capsys.readouterr()
     assert "1 failed" in told.out and "[3/3] third" in told.err and "left" in told.err
     found = rows(folder)
-    assert [row["name"] for row in found] == ["first", "0002_a_broken", "third"]
+    assert [row["name"] for row in found] == ["first", "a_broken", "third"]
     assert [row["status"] == "failed" for row in found] == [False, True, False]
     assert "broken.png: cannot be read" in found[1]["reason"] and found[0]["seconds"]
     written = (folder / "out" / "first" / "report.json").stat().st_mtime_ns
@@ -60,6 +60,39 @@ def test_a_failing_pair_stops_no_other_and_what_is_done_is_not_done_again(folder
     assert main(command(folder, "--min-probability", "0.5")) == 2  # other settings: all anew
     assert "done already" not in capsys.readouterr().err
     assert (folder / "out" / "first" / "report.json").stat().st_mtime_ns > written
+
+
+def test_a_library_s_own_error_is_a_pair_s(folder, monkeypatch):
+    class Strange(Exception):
+        pass
+
+    real = register_many.register_pair
+
+    def register(job, registrar, weights):
+        if job.out.name == "first":
+            raise Strange("of a kind that nobody expects")
+        return real(job, registrar, weights)
+
+    monkeypatch.setattr(register_many, "register_pair", register)
+    assert main(command(folder)) == 2
+    assert [row["status"] == "failed" for row in rows(folder)] == [True, True, False]
+    assert rows(folder)[0]["reason"] == "Strange: of a kind that nobody expects"
+
+
+def test_another_table_in_the_same_folder_leaves_the_first_one_s_rows(folder):
+    whole = (folder / "pairs.csv").read_text()
+    assert main(command(folder)) == 2
+    (folder / "pairs.csv").write_text("".join(whole.splitlines(keepends=True)[:2]))
+    assert main(command(folder)) in (0, 2) and len(rows(folder)) == 3
+    (folder / "pairs.csv").write_text(whole)
+    assert main(command(folder)) == 2 and len(rows(folder)) == 3
+
+
+@pytest.mark.parametrize("more", [("--min-probability", "2"), ("--threads", "0"), ("--bank", "none.npz")])
+def test_a_wrong_option_is_told_once_whatever_the_workers(folder, capsys, more):
+    assert main(command(folder, "--workers", "2", *more)) == 1
+    error = capsys.readouterr().err
+    assert error.count("\n") == 1 and "Traceback" not in error and not (folder / "out").exists()
 
 
 @pytest.mark.slow
@@ -82,7 +115,7 @@ def test_a_killed_worker_leaves_a_complete_summary(folder, monkeypatch):
     thread.join()
     assert len(pids) >= 2
     assert {row["name"]: row["status"] == "failed" for row in rows(folder)} == {
-        "first": False, "0002_a_broken": True, "third": False,
+        "first": False, "a_broken": True, "third": False,
     }  # fmt: skip
 
 
@@ -104,6 +137,8 @@ def _is_ours(process: Path) -> bool:
         ("image0,image1,modality1\na.png,b.png,radar\n", "line 2: modality1 is 'radar'"),
         ("image0,image1,nodata1\na.png,b.png,none\n", "line 2: nodata1 is 'none', and no number"),
         ("image0,image1,name\na.png,b.png,x\nb.png,a.png,x\n", "line 3: the name 'x' is no folder's, or stands twice"),
+        ("image0,image1,name\na.png,b.png,x\n\nb.png,a.png,X\n", "line 4: the name 'X' is no folder's"),
+        ("image0,image1,name\na.png,b.png,x\nout/x/registered.png,a.png,y\n", "is read for y and lies where x is"),
         ("image0,image1,name\na.png,b.png,../x\n", "line 2: the name '../x' is no folder's"),
         ("image0,image1\n", "names no pair"),
     ],

@@ -91,6 +91,44 @@ def test_gdal_and_qgis_find_image1_s_pixels_on_the_map(tmp_path, georeferenced, 
     np.testing.assert_allclose([[float(row["mapX"]), float(row["mapY"])] for row in table], on_map, atol=1e-6)
 
 
+def test_a_vrt_keeps_its_own_sources(tmp_path, georeferenced):
+    """A mosaic of two tiles, named relative to it, whose windows GDAL copies with it."""
+    import rasterio
+
+    pixels = rng.integers(1, 255, (100, 130), dtype=np.uint8)
+    for k, part in enumerate((pixels[:, :65], pixels[:, 65:])):
+        write_image(tmp_path / f"{k}.tif", part)
+    parts = "".join(
+        f'<SimpleSource><SourceFilename relativeToVRT="1">{k}.tif</SourceFilename><SourceBand>1</SourceBand>'
+        f'<SrcRect xOff="0" yOff="0" xSize="65" ySize="100"/><DstRect xOff="{65 * k}" yOff="0" xSize="65" ySize="100"/>'
+        "</SimpleSource>"
+        for k in (0, 1)
+    )
+    (tmp_path / "m.vrt").write_text(
+        f'<VRTDataset rasterXSize="130" rasterYSize="100"><VRTRasterBand dataType="Byte" band="1">{parts}'
+        "</VRTRasterBand></VRTDataset>"
+    )
+    out = tmp_path / "out"
+    out.mkdir()
+    write_points(out, outcome(), georeferenced, read_image(tmp_path / "m.vrt"))
+    with rasterio.open(out / "image1_gcps.vrt") as file:
+        assert (file.read(1) == pixels).all() and len(file.gcps[0]) > 10
+
+
+def test_degrees_keep_their_digits(tmp_path):
+    pytest.importorskip("rasterio")
+    from rasterio.transform import from_origin
+
+    first = raster(GeoProfile("EPSG:4326", from_origin(188.0, 45.0, 1e-4, 1e-4)))
+    found = outcome(registered=False)
+    write_points(tmp_path, found, first, raster())
+    table = rows(tmp_path / "tie_points.csv")
+    at = np.array([[float(row["map_x"]), float(row["map_y"])] for row in table])
+    np.testing.assert_allclose(at, Georeference.of(first).to_map(found.matches.points0), atol=1e-8)
+    collection = json.loads((tmp_path / "tie_points.geojson").read_text())
+    assert all(-180 <= f["geometry"]["coordinates"][0] < -171 for f in collection["features"])
+
+
 def test_geojson_is_in_longitude_and_latitude(tmp_path, georeferenced):
     write_points(tmp_path, outcome(registered=False), georeferenced, raster())
     assert {path.name for path in tmp_path.iterdir()} == {"tie_points.csv", "tie_points.geojson"}

@@ -72,7 +72,7 @@ def _slides(
     for scale in (*config.search.scales, *config.search.wide_scales) if told is None else (told,):
         sides = max(first.size) * scale, max(second.size)  # of the ground, px of image1
         ratio = max(sides) / min(sides)
-        wide = scale not in config.search.scales
+        wide = told is None and scale not in config.search.scales
         if LEAST_RATIO <= ratio <= (MOST_WIDE_RATIO if wide else MOST_RATIO):
             side = min(CHIP_SIDE, (WIDE_LARGE_SIDE if wide else LARGE_SIDE) / ratio)
             candidates = 1 if wide else CANDIDATES
