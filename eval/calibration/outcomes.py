@@ -24,6 +24,11 @@ from kornia_tar.geometry import FloatArray, compose, corner_error, invert
 from kornia_tar.registration.acceptance import Witnesses
 
 
+#: Pairs of a set that show the same ground, and are not mismatched: the Registrar laid the infrared image of one on the
+#: optical image of the other, street on street, with a probability of 1.00 and an estimated error of 0.4 px (d850b5b).
+SAME_GROUND = {("srif-opt-ir", frozenset({"pair015", "pair035"}))}
+
+
 @dataclass(frozen=True)
 class Outcome:
     """One registration, as far as it counts here."""
@@ -156,6 +161,7 @@ def measure(
 
     half = len(names) // 2
     others = [(name, names[(names.index(name) + half) % len(names)]) for name in subsample(names, mismatched)]
+    others = [pair for pair in others if (dataset.name, frozenset(pair)) not in SAME_GROUND]
     return [register(name, name) for name in subsample(names, true)], [register(*pair) for pair in others]
 
 
