@@ -23,7 +23,6 @@ from kornia_tar.files import replacing
 from kornia_tar.geometry import FloatArray, compose, corner_error, invert
 from kornia_tar.registration.acceptance import Witnesses
 
-
 #: Pairs of a set that show the same ground, and are not mismatched: the Registrar laid the infrared image of one on the
 #: optical image of the other, street on street, with a probability of 1.00 and an estimated error of 0.4 px (d850b5b).
 SAME_GROUND = {("srif-opt-ir", frozenset({"pair015", "pair035"}))}
