@@ -57,7 +57,13 @@ def test_a_failing_pair_stops_no_other_and_what_is_done_is_not_done_again(folder
     assert "2 of 3 pairs are done already" in capsys.readouterr().err
     assert [row["status"] != "failed" for row in rows(folder)] == [True] * 3
     assert (folder / "out" / "first" / "report.json").stat().st_mtime_ns == written
-    assert main(command(folder, "--min-probability", "0.5")) == 2  # other settings: all anew
+
+
+@pytest.mark.slow
+def test_other_settings_do_all_anew(folder, capsys):
+    assert main(command(folder)) == 2
+    written = (folder / "out" / "first" / "report.json").stat().st_mtime_ns
+    assert main(command(folder, "--min-probability", "0.5")) == 2
     assert "done already" not in capsys.readouterr().err
     assert (folder / "out" / "first" / "report.json").stat().st_mtime_ns > written
 
@@ -79,6 +85,7 @@ def test_a_library_s_own_error_is_a_pair_s(folder, monkeypatch):
     assert rows(folder)[0]["reason"] == "Strange: of a kind that nobody expects"
 
 
+@pytest.mark.slow
 def test_another_table_in_the_same_folder_leaves_the_first_one_s_rows(folder):
     whole = (folder / "pairs.csv").read_text()
     assert main(command(folder)) == 2
