@@ -98,15 +98,17 @@ def correlate_template(template: Tensor, window: Tensor) -> Tensor:
     return _mean_cosine(middle, window).flatten(1)
 
 
-def correlate_cells(template: Tensor, search: Tensor, size: int) -> Tensor:
+def correlate_cells(template: Tensor, search: Tensor, size: int, rows: int | None = None) -> Tensor:
     """Correlate every cell with the window around the same cell of the other image, as :func:`correlate_template`.
 
-    A row of cells at a time: windows overlap, and those of a whole image would not fit into a processor's cache.
+    Windows overlap, and those of a whole image do not fit into a processor's cache: on a CPU a row of cells at a time.
+    An accelerator takes all at once, for it waits longer for work than it works.
 
     Args:
         template: (B, C, 4h, 4w) unit-norm descriptors, half-resolution pixels.
         search: (B, C, 4h, 4w) of the other image; zero outside.
         size: side of the window W, even.
+        rows: of cells at a time; None for what suits the device.
 
     Returns:
         (B, (W - 1)², h, w), displacements row by row, the middle one is zero.
@@ -116,12 +118,14 @@ def correlate_cells(template: Tensor, search: Tensor, size: int) -> Tensor:
     cells = template.permute(0, 2, 3, 1).unflatten(2, (-1, step)).unflatten(1, (-1, step))  # (B, h, 4, w, 4, C)
     middle = cells[:, :, first : first + 2, :, first : first + 2].transpose(2, 3).flatten(3, 4)  # (B, h, w, 4, C)
     padded = F.pad(search, (margin,) * 4).permute(0, 2, 3, 1)  # (B, 4h + 2m, 4w + 2m, C)
-    rows = []
-    for row in range(cells.shape[1]):
-        strip = padded[:, row * step : row * step + size].unfold(2, size, step)  # (B, W, w, C, W)
-        window = strip.permute(0, 2, 1, 4, 3).flatten(0, 1)  # (B·w, W, W, C)
-        rows.append(_mean_cosine(middle[:, row].flatten(0, 1), window).unflatten(0, (len(search), -1)))
-    return torch.stack(rows, 1).flatten(3).permute(0, 3, 1, 2)
+    count = rows or (1 if template.device.type == "cpu" else cells.shape[1])
+    parts = []
+    for row in range(0, cells.shape[1], count):
+        asked = middle[:, row : row + count]  # (B, r, w, 4, C)
+        strip = padded[:, row * step : (row + asked.shape[1] - 1) * step + size]
+        window = strip.unfold(1, size, step).unfold(2, size, step).permute(0, 1, 2, 4, 5, 3)  # (B, r, w, W, W, C)
+        parts.append(_mean_cosine(asked.flatten(0, 2), window.flatten(0, 2)).unflatten(0, asked.shape[:3]))
+    return torch.cat(parts, 1).flatten(3).permute(0, 3, 1, 2)
 
 
 def _mean_cosine(middle: Tensor, window: Tensor) -> Tensor:

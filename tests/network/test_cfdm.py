@@ -11,7 +11,7 @@ from helpers import SMALL, lively_net
 
 from kornia_tar.conventions import CELL
 from kornia_tar.network.cfdm import CFDM, NODATA, Cells, CFDMConfig, Coarse, cell_centres, mutual_nearest
-from kornia_tar.network.fine import FineHead, Offset, parabola_peak
+from kornia_tar.network.fine import FineHead, Offset, correlate_cells, parabola_peak
 from kornia_tar.network.layers import rotary_angles, rotate
 from kornia_tar.network.net import assemble
 
@@ -153,6 +153,9 @@ def test_all_cells_at_once_say_what_each_says_in_its_window(cfdm):
     w0, w1 = (cfdm.windows(d, batch.flatten(), cell.flatten()) for d in (d0, d1))
     one_by_one = cfdm.fine_head.logits(w0, w1).view(2, 3, 5, -1).permute(0, 3, 1, 2)
     torch.testing.assert_close(cfdm.fine_head.dense_logits(d0, d1), one_by_one)
+    for rows in (1, 2, 3):  # of three
+        found = correlate_cells(d0, d1, cfdm.config.window, rows) * cfdm.fine_head.log_temperature.exp()
+        torch.testing.assert_close(found, one_by_one)
 
 
 @torch.no_grad()
