@@ -57,8 +57,12 @@ class Form:
     area: tuple[float, float, float, float]
 
 
-def read_scenes(folder: Path) -> list[Scene]:
+def read_scenes(folder: Path, mosaics: bool = False) -> list[Scene]:
     """Read the scenes of a folder with ``georeference.json`` and ``<name>.optical.webp``, ``<name>.sar.webp``.
+
+    Args:
+        folder: theirs.
+        mosaics: whether to read what was joined of several scenes, too.
 
     Raises:
         FileNotFoundError: there is none.
@@ -70,7 +74,7 @@ def read_scenes(folder: Path) -> list[Scene]:
         raise FileNotFoundError(f"{folder}: holds no georeference.json; name the folder of the georeferenced scenes")
     scenes = []
     for name, told in sorted(json.loads(path.read_text("utf-8")).items()):
-        if "fragments" in told:  # a mosaic of scenes
+        if "fragments" in told and not mosaics:
             continue
         optical, sar = (np.asarray(Image.open(folder / f"{name}.{kind}.webp")) for kind in ("optical", "sar"))
         left, top = told[f"corners_{CRS}"][0]

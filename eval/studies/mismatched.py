@@ -7,7 +7,6 @@ north up: within one region fields and streets run alike, which is what misleads
 from __future__ import annotations
 
 import hashlib
-import json
 import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
@@ -15,9 +14,8 @@ from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
-from PIL import Image
 
-from eval.benchmark.forms import CRS, GRID
+from eval.benchmark.forms import GRID, Scene
 from eval.benchmark.provenance import made_by, provenance
 from eval.calibration.outcomes import Outcome, Outcomes
 from eval.report.markdown import grid
@@ -32,64 +30,37 @@ Grey = NDArray[np.uint8]
 
 
 @dataclass(frozen=True)
-class Place:
-    """Optical and SAR image of a scene or of a mosaic, (H, W) uint8, and the map coordinates of its corner."""
-
-    name: str
-    optical: Grey
-    sar: Grey
-    left: float
-    top: float
-
-
-@dataclass(frozen=True)
 class Crop:
-    """A crop's corner (row, column) in a place, and the ground that it shows: left, top, right, bottom."""
+    """A crop's corner (row, column) in a scene, and the ground that it shows: left, top, right, bottom."""
 
-    place: Place
+    scene: Scene
     row: int
     column: int
     ground: tuple[float, float, float, float]
 
     def of(self, image: Grey, side: int) -> Grey:
-        """Cut it out."""
+        """Cut it out of one of the scene's images."""
         return np.ascontiguousarray(image[self.row : self.row + side, self.column : self.column + side])
 
     def __str__(self) -> str:
-        return f"{self.place.name} {self.row},{self.column}"
+        return f"{self.scene.name} {self.row},{self.column}"
 
 
-def read_places(folder: Path) -> list[Place]:
-    """Read scenes and mosaics of a folder with ``georeference.json``.
-
-    Raises:
-        FileNotFoundError: there is none.
-    """
-    path = folder / "georeference.json"
-    if not path.is_file():
-        raise FileNotFoundError(f"{folder}: holds no georeference.json; name the folder of the georeferenced scenes")
-    places = []
-    for name, told in sorted(json.loads(path.read_text("utf-8")).items()):
-        optical, sar = (to_grey(np.asarray(Image.open(folder / f"{name}.{kind}.webp"))) for kind in ("optical", "sar"))
-        places.append(Place(name, optical, sar, *told[f"corners_{CRS}"][0]))
-    return places
-
-
-def draw(places: Sequence[Place], side: int, number: int) -> tuple[Crop, Crop]:
+def draw(scenes: Sequence[Scene], side: int, number: int) -> tuple[Crop, Crop]:
     """Draw crops of two places that show no common ground; equal numbers give equal crops.
 
     Raises:
         ValueError: no place is as large, or no two have been found.
     """
     rng = np.random.default_rng([side, number])
-    large = [place for place in places if min(place.sar.shape) >= side]
-    room = np.array([np.prod(np.array(place.sar.shape) / side) for place in large])
+    large = [scene for scene in scenes if min(scene.sar.shape) >= side]
+    room = np.array([np.prod(np.array(scene.sar.shape) / side) for scene in large])
 
     def crop() -> Crop:
-        place = large[rng.choice(len(large), p=room / room.sum())]
-        row, column = (int(rng.integers(0, length - side + 1)) for length in place.sar.shape)
-        left, top = place.left + GRID * column, place.top - GRID * row
-        return Crop(place, row, column, (left, top, left + GRID * side, top - GRID * side))
+        scene = large[rng.choice(len(large), p=room / room.sum())]
+        row, column = (int(rng.integers(0, length - side + 1)) for length in scene.sar.shape)
+        left, top = scene.transform.c + GRID * column, scene.transform.f - GRID * row
+        return Crop(scene, row, column, (left, top, left + GRID * side, top - GRID * side))
 
     for _ in range(TRIES if large else 0):
         one, other = crop(), crop()
@@ -100,20 +71,20 @@ def draw(places: Sequence[Place], side: int, number: int) -> tuple[Crop, Crop]:
 
 
 def measure(
-    registrar: Registrar, settings: str, places: Sequence[Place], side: int, count: int, folder: Path,
+    registrar: Registrar, settings: str, scenes: Sequence[Scene], side: int, count: int, folder: Path,
     tick: Callable[[int], None],
 ) -> list[Outcome]:  # fmt: skip
     """Register ``count`` pairs of crops of ``side``² px; those that ``folder`` keeps are not registered again."""
     kept = Outcomes(folder / "outcomes" / f"mismatched.{side}.json", settings)
-    return list(_outcomes(registrar, kept, places, side, count, tick))
+    return list(_outcomes(registrar, kept, scenes, side, count, tick))
 
 
 def _outcomes(
-    registrar: Registrar, kept: Outcomes, places: Sequence[Place], side: int, count: int, tick: Callable[[int], None]
+    registrar: Registrar, kept: Outcomes, scenes: Sequence[Scene], side: int, count: int, tick: Callable[[int], None]
 ) -> Iterator[Outcome]:
     for number in range(count):
-        one, other = draw(places, side, number)
-        images = one.of(one.place.optical, side), other.of(other.place.sar, side)
+        one, other = draw(scenes, side, number)
+        images = to_grey(one.of(one.scene.optical, side)), other.of(other.scene.sar, side)
         digest = hashlib.sha256(b"".join(image.tobytes() for image in images)).hexdigest()[:16]
         name = f"{one} and {other}"
         outcome = kept.get(name, digest)

@@ -71,13 +71,11 @@ def _averaged(
     work = np.float64 if exact else np.float32
     out = np.empty((*size, *pixels.shape[2:]), pixels.dtype)
     bands = [(out, pixels)] if pixels.ndim == 2 else [(out[..., k], pixels[..., k]) for k in range(pixels.shape[2])]
-    valid = np.ones(size, bool)
     for target, band in bands:
         mean, mask, way = low_passed(np.where(raster.mask, band, 0).astype(work), raster.mask, transform, size)
         warped = warp_image(mean, way, size, interpolation=FLAGS[how])
         target[...] = saturated(warped, pixels.dtype)
-        valid = valid_mask(_footprint(mask, how), way, size)
-    return out, valid
+    return out, valid_mask(_footprint(mask, how), way, size)  # of every band the same
 
 
 def write_registered(

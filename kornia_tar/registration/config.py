@@ -28,7 +28,7 @@ class SearchConfig:
     candidates: int = 3  # of one scale's rotations, that the second look is asked about at half the size
     sure_agreement: float = 0.6  # mean confidence of the second look: no further pose is tried
     doubtful_agreement: float = 0.3  # below it one of two images of like size may show a small part of the other
-    # Of 64 right poses of two sets none lies below 0.53, of mismatched pairs none above 0.09.
+    # Of 112 right poses of three sets none lies below 0.45; of 13 mismatched pairs none above 0.09, at 256² up to 0.6.
     hopeless_agreement: float = 0.1  # below it nothing is aligned: hundreds of small cells see no common ground
     near: float = math.inf  # px of image0: images of one grid, which lie on each other to within this
 

@@ -24,16 +24,17 @@ def add(add_parser: AddParser) -> None:
 def _do(args: argparse.Namespace) -> None:
     from tqdm import tqdm
 
+    from eval.benchmark.forms import read_scenes
     from eval.peers.ours.tar import TAR
     from eval.studies import mismatched
     from kornia_tar import Registrar
 
     predict.set_threads(args.threads)
-    places, peer = mismatched.read_places(args.data), TAR(args.checkpoint)
+    scenes, peer = read_scenes(args.data, mosaics=True), TAR(args.checkpoint)
     registrar = Registrar(peer.net.fuse())
     with tqdm(total=args.count * len(mismatched.SIDES), unit="pair") as bar:
         found = {
-            side: mismatched.measure(registrar, peer.settings, places, side, args.count, args.cache, bar.update)
+            side: mismatched.measure(registrar, peer.settings, scenes, side, args.count, args.cache, bar.update)
             for side in mismatched.SIDES
         }
     title = f"{args.data.name}: an optical and a SAR crop without common ground; {peer.settings}"

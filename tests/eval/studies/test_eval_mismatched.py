@@ -7,28 +7,31 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from eval.benchmark.forms import GRID
+from eval.benchmark.forms import GRID, Scene, read_scenes
 from eval.calibration.outcomes import Outcome
 from eval.studies import mismatched
-from eval.studies.mismatched import Place
+
+pytest.importorskip("rasterio")
+from rasterio.transform import from_origin
 
 
-def place(name: str, height: int, width: int, left: float, top: float) -> Place:
+def scene(name: str, height: int, width: int, left: float, top: float) -> Scene:
     y, x = np.mgrid[:height, :width]
-    return Place(name, (x % 251).astype(np.uint8), (y % 251).astype(np.uint8), left, top)
+    optical = np.repeat((x % 251).astype(np.uint8)[..., None], 3, 2)
+    return Scene(name, optical, (y % 251).astype(np.uint8), from_origin(left, top, GRID, GRID))
 
 
 #: A mosaic, and a scene that lies in it.
-PLACES = [place("mosaic", 300, 400, 0.0, 3000.0), place("scene", 128, 128, 1000.0, 2500.0)]
+SCENES = [scene("mosaic", 300, 400, 0.0, 3000.0), scene("scene", 128, 128, 1000.0, 2500.0)]
 
 
 def test_no_ground_is_shown_by_both():
     for number in range(60):
-        crops = mismatched.draw(PLACES, 128, number)
-        assert [str(crop) for crop in crops] == [str(crop) for crop in mismatched.draw(PLACES, 128, number)]
+        crops = mismatched.draw(SCENES, 128, number)
+        assert [str(crop) for crop in crops] == [str(crop) for crop in mismatched.draw(SCENES, 128, number)]
         for crop in crops:
-            assert crop.of(crop.place.sar, 128)[0, 0] == crop.row % 251
-            assert crop.ground[1] == crop.place.top - GRID * crop.row
+            assert crop.of(crop.scene.sar, 128)[0, 0] == crop.row % 251
+            assert crop.ground[1] == crop.scene.transform.f - GRID * crop.row
         left = [crop.ground[0] for crop in crops]
         top = [crop.ground[1] for crop in crops]
         assert abs(left[0] - left[1]) >= 128 * GRID or abs(top[0] - top[1]) >= 128 * GRID
@@ -36,9 +39,9 @@ def test_no_ground_is_shown_by_both():
 
 def test_a_side_that_no_two_places_have_is_named():
     with pytest.raises(ValueError, match="no two places of 300² px"):
-        mismatched.draw(PLACES, 300, 0)
+        mismatched.draw(SCENES, 300, 0)
     with pytest.raises(FileNotFoundError, match="holds no georeference"):
-        mismatched.read_places(Path("nowhere"))
+        read_scenes(Path("nowhere"))
 
 
 def test_an_accepted_pair_is_told(tmp_path):
