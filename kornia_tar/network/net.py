@@ -10,7 +10,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from kornia_tar.conventions import CELL, MODALITIES, STRIDE
-from kornia_tar.network.cfdm import CFDM, Cells, CFDMConfig, Coarse, cell_centres, mutual_nearest
+from kornia_tar.network.cfdm import CFDM, Cells, CFDMConfig, Coarse, cell_centres, nearest_cells
 from kornia_tar.network.field import Field, fit_field, inverted, pad_matches, propose_similarity, resample
 from kornia_tar.network.fine import Offset
 from kornia_tar.network.frames import Frame, ImageFeatures, Matches
@@ -201,7 +201,7 @@ class TARNet(nn.Module):
     def match(self, a: ImageFeatures, b: ImageFeatures, threshold: float = 0.0) -> Matches:
         """Match two encoded images; matches of cells with less than ``threshold`` probability are left out."""
         coarse = self.compare(a, b)
-        cells = mutual_nearest(coarse.log_probability(), threshold)
+        cells = nearest_cells(coarse, threshold)
         in0, in1 = self.cfdm.refine(cells, coarse, a.fine, b.fine)
         return assemble(cells, in0, in1, a.coarse.shape[3], b.coarse.shape[3])
 
