@@ -170,7 +170,7 @@ def run_match_dense(a: argparse.Namespace) -> int:
             register(a.package)
             by_hloc = True
         except ImportError as error:
-            _tell(f"our own writer is used, for {error}")
+            _tell(f"{error}; our own writer is used instead")
     if by_hloc:
         features, matches = registry.match_dense(
             conf, a.pairs, a.images, a.out, max_kps=a.max_keypoints, overwrite=a.overwrite, package=a.package

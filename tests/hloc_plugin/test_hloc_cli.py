@@ -122,7 +122,7 @@ def test_auto_takes_our_own_writer_where_hloc_cannot_be_used(views, weights, tmp
     assert not (tmp_path / "new").exists()
     assert cli.main(line) == 0
     first, *_ = capsys.readouterr().err.splitlines()
-    assert first.startswith(f"our own writer is used, for {package} ")
+    assert first.startswith(f"{package} ") and first.endswith("; our own writer is used instead")
     assert (tmp_path / "new/out/matches-tar-aachen_pairs.h5").is_file()
 
 

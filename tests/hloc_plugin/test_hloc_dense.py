@@ -118,7 +118,7 @@ def test_a_second_run_of_hloc_that_would_lose_matches_is_refused(real_hloc, view
     out = tmp_path / "made" / "for it"
     _, matches = run("both", out)
     together = count(matches, "c.png", "a.png")
-    features, first = run("one", tmp_path / "out")
+    _, first = run("one", tmp_path / "out")
     run("one", tmp_path / "out")  # nothing new
     with pytest.raises(ValueError, match=r"holds keypoints of a\.png.*overwrite=True"):
         run("two", tmp_path / "out")

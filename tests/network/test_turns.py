@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import numpy as np
 import pytest
 import torch
 from helpers import assert_same_matches, lively_net, needs_weights, paired, picture
@@ -25,6 +26,16 @@ def matches(points0: Tensor, points1: Tensor, confidence: float, batch: list[int
     count = len(points0)
     pair = torch.zeros(count, dtype=torch.long) if batch is None else torch.tensor(batch)
     return Matches(points0, points1, torch.full((count,), confidence), torch.ones(count), pair)
+
+
+@pytest.mark.parametrize("quarters", range(-1, 5))
+def test_pixels_of_a_turned_image_come_back_to_the_same_pixels(quarters):
+    image = np.arange(5 * 7).reshape(5, 7)
+    turned = np.rot90(image, quarters)
+    assert np.array_equal(turned, torch.from_numpy(image).rot90(quarters))
+    y, x = np.indices(turned.shape)
+    x, y = turn_back(x, y, quarters, *image.shape)
+    np.testing.assert_array_equal(image[y, x], turned)
 
 
 def test_the_same_image_turns_whichever_place_it_has():
