@@ -122,8 +122,9 @@ def match(matcher: TARMatcher, data: Mapping[str, Tensor], conf: Mapping[str, An
         keypoints, scores = [out["keypoints0"], out["keypoints1"]], out["confidence"]
         if conf["repeatable"]:
             keypoints, scores = to_cells(keypoints, scores)
-        upright = turn_back(*keypoints[turned].unbind(-1), quarters, *images[turned].shape[2:])
-        keypoints[turned] = torch.stack(upright, dim=-1)
+        height, width = images[turned].shape[2:]
+        x, y = turn_back(keypoints[turned][:, 0], keypoints[turned][:, 1], quarters, height, width)
+        keypoints[turned] = torch.stack([x, y], dim=-1)
         if best is None or scores.sum() > best[1].sum():
             best = keypoints, scores
     assert best is not None

@@ -127,8 +127,8 @@ def _look(net: Looks, still: Frame, moving: Frame, quarters: int, threshold: flo
     assert turned is not None
     found = net.match(still.features, net.encode(turned, moving.modality, mask), threshold)
     height, width = moving.image.shape[2:]
-    upright = turn_back(*found.points1.unbind(-1), quarters, height, width)
-    return found._replace(points1=torch.stack(upright, dim=-1))
+    x, y = turn_back(found.points1[:, 0], found.points1[:, 1], quarters, height, width)
+    return found._replace(points1=torch.stack([x, y], dim=-1))
 
 
 def turns_second(first: Frame, second: Frame) -> Tensor:
