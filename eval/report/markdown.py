@@ -102,11 +102,16 @@ def cell(row: dict[str, Any], column: Column) -> str:
 def markdown(table: Table, made: dict[str, Any]) -> str:
     """Lay a table out as Markdown, with all columns and provenance."""
     lines = [f"# {table.title}", "", table.about, f"Model: {table.model}. {LEGEND}", "", *_rows(table)]
-    lines += [f"- {row['matcher']}: {row['settings']}; commit {row['predicted']['commit']}" for row in table.rows]
+    lines += [f"- {row['matcher']}: {row['settings']}; {_matched(row['predicted'])}" for row in table.rows]
     lines += ["", *made_by(made)]
     threads = sorted({row["predicted"]["threads"] for row in table.rows})
     lines += [f"Matched with {' or '.join(map(str, threads))} thread(s)."] if threads else []
     return "\n".join(lines) + "\n"
+
+
+def _matched(made: dict[str, Any]) -> str:
+    """Say at which commit and on what a row was matched: seconds of different machines are not alike."""
+    return f"commit {made['commit']} on {made['hardware']}"
 
 
 def joined(tables: Sequence[Table], made: dict[str, Any]) -> str:
