@@ -6,9 +6,8 @@ import argparse
 import sys
 from collections.abc import Callable, Sequence
 
-import torch
-
 from kornia_tar.files import one_line
+from kornia_tar.matching.device import choose_device as choose_device  # for tar-hloc, too
 
 Run = Callable[[argparse.Namespace], int]
 AddCommand = Callable[[str, Run, str, str], argparse.ArgumentParser]  # what adder returns
@@ -52,14 +51,3 @@ def run_command(
     except KeyboardInterrupt:
         print(f"{parser.prog} {arguments.command}: interrupted", file=sys.stderr)
         return 130
-
-
-def choose_device(name: str) -> str:
-    """Resolve "auto", and refuse a device that is not there in one line."""
-    if name == "auto":
-        return "cuda" if torch.cuda.is_available() else "mps" if torch.backends.mps.is_available() else "cpu"
-    try:
-        torch.zeros(1, device=name)
-    except (RuntimeError, AssertionError, NotImplementedError) as error:
-        raise ValueError(f"--device {name}: not available here ({one_line(error)})") from None
-    return name

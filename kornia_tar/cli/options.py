@@ -7,18 +7,12 @@ import sys
 from pathlib import Path
 from typing import get_args
 
-import numpy as np
-import torch
-from numpy.typing import NDArray
-
-from kornia_tar.cli.command import choose_device
-from kornia_tar.conventions import MODALITIES, Modality
-from kornia_tar.matching.matcher import TARMatcher
+from kornia_tar.conventions import MODALITIES
 from kornia_tar.outputs.registered import Resampling
-from kornia_tar.raster import Raster, read_image, source_files, suspected_fill, to_grey8, told_modality
+from kornia_tar.raster import Raster, read_image, source_files
 from kornia_tar.registration.acceptance import RIGHT, AcceptanceConfig
-from kornia_tar.registration.config import RegistrarConfig, RegistrationModel, SearchConfig
-from kornia_tar.registration.registrar import Registrar
+from kornia_tar.registration.config import RegistrationModel
+from kornia_tar.registration.files import undeclared_fill
 
 MODALITY_CHOICES = (*MODALITIES, "auto")
 
@@ -29,7 +23,7 @@ def add_weights(parser: argparse.ArgumentParser) -> None:
 
 
 def add_matcher(parser: argparse.ArgumentParser) -> None:
-    """Which matcher, and where it runs; see :func:`make_matcher`."""
+    """Which matcher, and where it runs; see :func:`kornia_tar.registration.files.make_matcher`."""
     add_weights(parser)
     parser.add_argument("--device", default="auto", help="auto, cpu, cuda, cuda:1, mps (default: auto)")
     parser.add_argument("--threads", type=int, help="CPU threads (default: torch's choice)")
@@ -39,7 +33,7 @@ def add_matcher(parser: argparse.ArgumentParser) -> None:
 
 
 def add_pair(parser: argparse.ArgumentParser) -> None:
-    """Two images, and the matcher for them; see :func:`stretched`."""
+    """Two images, and the matcher for them; see :func:`kornia_tar.registration.files.stretched`."""
     parser.add_argument("image0", type=Path, help="reference image, usually optical")
     parser.add_argument("image1", type=Path, help="image to bring onto it, usually SAR")
     for k, default in enumerate(("optical", "sar")):
@@ -61,7 +55,7 @@ def add_threshold(parser: argparse.ArgumentParser, default: float) -> None:
 
 
 def add_registrar(parser: argparse.ArgumentParser) -> None:
-    """How to register; see :func:`make_registrar`."""
+    """How to register; see :func:`kornia_tar.registration.files.make_registrar`."""
     add_threshold(parser, 0.0)
     parser.add_argument("--model", choices=get_args(RegistrationModel), default="affine",
                         help="transform to fit; spline: an affine one and a smooth field, for relief; auto: the "
@@ -107,41 +101,6 @@ def read_pair(image0: Path, image1: Path, nodata0: float | None, nodata1: float 
     """Read both images; a value that looks like an undeclared nodata value is named in one line on stderr."""
     pair = read_image(image0, nodata=nodata0), read_image(image1, nodata=nodata1)
     for k, raster in enumerate(pair):
-        if (found := suspected_fill(raster)) is not None:
-            value = f"{found[0]:.8g}"
-            print(
-                f"warning: {raster.path}: {found[1]:.1%} of the pixels are exactly {value}, which the file does not "
-                f"declare as nodata; if they are missing, give --nodata{k}={value}",
-                file=sys.stderr,
-            )
+        if told := undeclared_fill(raster, f"--nodata{k}"):
+            print(f"warning: {told}", file=sys.stderr)
     return pair
-
-
-def make_matcher(
-    weights: str, device: str, threads: int | None, bank: Path | None, threshold: float = 0.1, turns: int = 4
-) -> TARMatcher:
-    """Build the matcher that the options of :func:`add_matcher` name."""
-    if threads is not None:
-        if threads < 1:
-            raise ValueError(f"--threads must be at least 1, got {threads}")
-        torch.set_num_threads(threads)
-    matcher = TARMatcher(weights, threshold=threshold, turns=turns)
-    if bank is not None:
-        matcher.set_text_prior("bank", path=bank)
-    return matcher.to(choose_device(device)).fuse()
-
-
-def make_registrar(
-    matcher: TARMatcher, model: RegistrationModel, rotations: int, min_probability: float
-) -> Registrar:  # fmt: skip
-    """Build the registrar that the options of :func:`add_registrar` describe."""
-    rules = AcceptanceConfig(min_probability=min_probability)
-    return Registrar(matcher, RegistrarConfig(model=model, search=SearchConfig(rotations=rotations), acceptance=rules))
-
-
-def stretched(
-    first: Raster, second: Raster, modality0: str, modality1: str
-) -> list[tuple[NDArray[np.uint8], Modality | None]]:
-    """Both images in 8-bit grey, each stretched as its modality needs, and that modality as the network is told it."""
-    modalities = told_modality(first, modality0), told_modality(second, modality1)
-    return [(to_grey8(r, m), m) for r, m in zip((first, second), modalities, strict=True)]

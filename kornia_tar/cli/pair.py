@@ -2,19 +2,19 @@
 
 from __future__ import annotations
 
-import time
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, NamedTuple
 
 from kornia_tar import __version__
-from kornia_tar.cli.options import read_pair, stretched
+from kornia_tar.cli.options import read_pair
 from kornia_tar.files import check_outputs, output_folder
 from kornia_tar.outputs.ground import ground_report
 from kornia_tar.outputs.registered import Resampling
 from kornia_tar.outputs.results import NAMES, write_results
 from kornia_tar.raster import source_files
-from kornia_tar.registration import Registrar, Registration, Search, register_georeferenced
+from kornia_tar.registration import Registrar, Registration, Search
+from kornia_tar.registration.files import register_rasters
 
 
 @dataclass(frozen=True)
@@ -57,14 +57,9 @@ def register_pair(job: PairJob, registrar: Registrar, weights: str) -> PairOutco
     """
     first, second = read_pair(job.image0, job.image1, job.nodata0, job.nodata1)
     out = output_folder(job.out)
-    (grey0, modality0), (grey1, modality1) = stretched(first, second, job.modality0, job.modality1)
-    started = time.perf_counter()
-    outcome, search = register_georeferenced(
-        registrar, first, second, grey0, grey1, modality0, modality1,
-        radius=job.search_radius, use=job.use_georeference,
-    )  # fmt: skip
-    seconds = time.perf_counter() - started
-    outcome = outcome.confident(job.threshold)
+    outcome, search, grey1, seconds = register_rasters(
+        registrar, first, second, job.modality0, job.modality1, job.search_radius, job.use_georeference, job.threshold
+    )
     ground = ground_report(outcome, first, second)
     report = {"image0": str(job.image0), "image1": str(job.image1), **outcome.report(), **ground,
               "search": search._asdict(), "seconds": round(seconds, 2),
