@@ -5,8 +5,8 @@ from __future__ import annotations
 import argparse
 from pathlib import Path
 
-from kornia_tar.cli.command import AddCommand
-from kornia_tar.cli.options import add_overwrite, add_resampling
+from kornia_tar.cli.command import AddCommand, steps
+from kornia_tar.cli.options import add_overwrite, add_progress, add_resampling
 from kornia_tar.outputs.apply import applied
 
 
@@ -27,9 +27,14 @@ def add(command: AddCommand) -> None:
                         "the files declare; --nodata=-9999 with the =")  # fmt: skip
     parser.add_argument("--refused", action="store_true", help="apply a transform that the registration refused, too")
     add_overwrite(parser)
+    add_progress(parser)
 
 
 def _do(a: argparse.Namespace) -> int:
-    for done in applied(a.transform, a.images, a.out, a.resampling, a.nodata, a.refused, a.overwrite):
+    step = steps(len(a.images), a.progress)
+    results = applied(a.transform, a.images, a.out, a.resampling, a.nodata, a.refused, a.overwrite)
+    for image in a.images:
+        step(image.name)
+        done = next(results)
         print(f"{done.path}: {done.share:.0%} of image0's grid")
     return 0

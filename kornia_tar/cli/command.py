@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import argparse
+import itertools
 import sys
 from collections.abc import Callable, Sequence
 
 from kornia_tar.files import one_line
 from kornia_tar.matching.device import choose_device as choose_device  # for tar-hloc, too
 
+Step = Callable[[str], None]  # says what goes on now
 Run = Callable[[argparse.Namespace], int]
 AddCommand = Callable[[str, Run, str, str], argparse.ArgumentParser]  # what adder returns
 ERRORS: tuple[type[Exception], ...] = (ValueError, TypeError, ImportError, OSError, MemoryError, RuntimeError)
@@ -51,3 +53,14 @@ def run_command(
     except KeyboardInterrupt:
         print(f"{parser.prog} {arguments.command}: interrupted", file=sys.stderr)
         return 130
+
+
+def steps(total: int, shown: bool) -> Step:
+    """A function that says on stderr which of ``total`` steps begins, as ``[2/4] reading``; silent unless shown."""
+    count = itertools.count(1)
+
+    def step(text: str) -> None:
+        if shown:
+            print(f"[{next(count)}/{total}] {text}", file=sys.stderr, flush=True)
+
+    return step

@@ -72,6 +72,11 @@ def add_overwrite(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--overwrite", action="store_true", help="replace earlier results; an input is never replaced")
 
 
+def add_progress(parser: argparse.ArgumentParser) -> None:
+    """Whether to say what goes on; see :func:`kornia_tar.cli.command.steps`."""
+    parser.add_argument("--progress", action="store_true", help="say on stderr what goes on, as [2/4] reading")
+
+
 def add_resampling(parser: argparse.ArgumentParser) -> None:
     """How pixels are brought to image0's grid; see :func:`kornia_tar.outputs.registered.resampled`."""
     parser.add_argument("--resampling", choices=get_args(Resampling), default="bilinear", help="onto image0's grid; "
