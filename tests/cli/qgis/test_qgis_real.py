@@ -101,3 +101,72 @@ def test_land_cover_writes_its_picture(qgis, files, tmp_path):
         qgis.run("landcover", IMAGE0=files[0], IMAGE1=files[1], NAMES="river,forest", OUTPUT=tmp_path / "cover.png")
     )
     assert read_image(found["OUTPUT"]).size[1] > SIDE
+
+
+IN_QGIS = """
+import json, sys, threading, time
+from qgis.core import QgsApplication, QgsProcessingContext, QgsProcessingFeedback, QgsProject
+
+plugins, image0, image1, done, canceled = sys.argv[1:]
+application = QgsApplication([], False)
+application.initQgis()
+sys.path.insert(0, plugins)
+import kornia_tar_qgis
+
+plugin = kornia_tar_qgis.classFactory(None)
+plugin.initProcessing()
+registry = QgsApplication.processingRegistry()
+
+
+class Feedback(QgsProcessingFeedback):
+    steps = ()
+
+    def setProgressText(self, text):
+        self.steps = (*self.steps, (text, self.progress()))
+
+
+def run(folder, cancel_at=None):
+    context, feedback = QgsProcessingContext(), Feedback(False)
+    context.setProject(QgsProject.instance())
+
+    def cancel():
+        while not any(cancel_at == text for text, _ in feedback.steps):
+            time.sleep(0.05)
+        feedback.cancel()
+
+    if cancel_at:
+        threading.Thread(target=cancel, daemon=True).start()
+    told = {"IMAGE0": image0, "IMAGE1": image1, "OUTPUT": folder, "SEARCH_RADIUS": 300}
+    algorithm = registry.algorithmById("kornia_tar:register")
+    found, ok = algorithm.run(told, context, feedback)
+    layers = {path: details.name for path, details in context.layersToLoadOnCompletion().items()}
+    return {"ok": ok, "found": found, "steps": feedback.steps, "layers": layers, "log": feedback.textLog()}
+
+
+told = {"done": run(done), "canceled": run(canceled, "registering")}
+plugin.unload()
+told["gone"] = registry.providerById("kornia_tar") is None
+print("TOLD" + json.dumps(told))
+"""
+
+
+@needs_weights
+def test_in_a_running_qgis_the_result_goes_to_the_map_and_a_run_can_be_canceled(qgis, program, files, tmp_path):
+    python = shutil.which("python3", path=os.environ.get("PYQGIS_PATH", "/usr/bin"))  # of QGIS, not of this environment
+    ready = python and subprocess.run([python, "-c", "import qgis.core"], env=qgis.environment, capture_output=True)
+    if not ready or ready.returncode:
+        pytest.skip("no Python in /usr/bin (or PYQGIS_PATH) that imports qgis.core")
+    command.install(tmp_path / "plugins", program)
+    words = [str(path) for path in (tmp_path / "plugins", *files, tmp_path / "done", tmp_path / "canceled")]
+    done = subprocess.run(
+        [python, "-c", IN_QGIS, *words], env=qgis.environment, capture_output=True, text=True, timeout=900, check=False
+    )
+    assert "TOLD" in done.stdout, done.stdout + done.stderr
+    told = json.loads(done.stdout.partition("TOLD")[2])
+    assert told["done"]["ok"] and told["gone"]
+    assert told["done"]["layers"] == {str(tmp_path / "done/registered.tif"): "s registered"}
+    steps = [["loading the weights", 0], ["reading", 25], ["registering", 50], ["writing", 75]]
+    assert told["done"]["steps"] == steps and told["canceled"]["steps"] == steps[:3]
+    assert not told["canceled"]["ok"] and not told["canceled"]["layers"]
+    assert "canceled; nothing half-written is left" in told["canceled"]["log"]
+    assert not (tmp_path / "canceled").exists()
