@@ -7,6 +7,6 @@
 """
 
 from hloc_plugin.confs import confs
-from hloc_plugin.registry import register
+from hloc_plugin.registry import match_dense, register
 
-__all__ = ["confs", "register"]
+__all__ = ["confs", "match_dense", "register"]

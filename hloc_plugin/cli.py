@@ -7,15 +7,15 @@ was reconstructed (argparse's own usage errors are 2 as well) · 130 interrupted
 from __future__ import annotations
 
 import argparse
-import importlib.util
 import sys
 from collections.abc import Sequence
 from copy import deepcopy
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, cast, get_args
 
+from hloc_plugin import registry
 from hloc_plugin.confs import confs
-from hloc_plugin.registry import how_to_install, register
+from hloc_plugin.registry import register
 from kornia_tar.cli.command import adder, choose_device, run_command
 
 if TYPE_CHECKING:
@@ -156,7 +156,6 @@ def run_prepare(a: argparse.Namespace) -> int:
 def run_match_dense(a: argparse.Namespace) -> int:
     """``tar-hloc match-dense``."""
     from hloc_plugin.formats import read_pairs
-    from kornia_tar.files import output_folder
 
     conf = configured(
         a.conf, a.resize_max, weights=a.weights, text=a.text, rotations=a.rotations, nodata=a.nodata,
@@ -165,21 +164,23 @@ def run_match_dense(a: argparse.Namespace) -> int:
     read_pairs(a.pairs)
     if not a.images.is_dir():
         raise FileNotFoundError(f"{a.images}: no such folder of images")
-    installed = importlib.util.find_spec(a.package.split(".")[0]) is not None
-    if a.writer == "hloc" or (a.writer == "auto" and installed):
-        register(a.package)
-        match_dense = importlib.import_module(f"{a.package}.match_dense")
-        features, matches = match_dense.main(
-            conf, a.pairs, a.images, output_folder(a.out), max_kps=a.max_keypoints, overwrite=a.overwrite
+    by_hloc = a.writer == "hloc"
+    if a.writer == "auto":
+        try:
+            register(a.package)
+            by_hloc = True
+        except ImportError as error:
+            _tell(f"{error}; our own writer is used instead")
+    if by_hloc:
+        features, matches = registry.match_dense(
+            conf, a.pairs, a.images, a.out, max_kps=a.max_keypoints, overwrite=a.overwrite, package=a.package
         )
     else:
-        from hloc_plugin.dense import match_dense as match_without_hloc
+        from hloc_plugin.dense import match_dense
 
-        features, matches = match_without_hloc(
-            conf, a.pairs, a.images, a.out, max_kps=a.max_keypoints, overwrite=a.overwrite,
-            progress=_tell,
-        )  # fmt: skip
-        _tell("written by our own code, without hloc")
+        features, matches = match_dense(
+            conf, a.pairs, a.images, a.out, max_kps=a.max_keypoints, overwrite=a.overwrite, progress=_tell
+        )
     print(f"features: {features}\nmatches: {matches}")
     return 0
 
@@ -243,14 +244,12 @@ def run_reconstruct(a: argparse.Namespace) -> int:
     read = [a.pairs, a.features, a.matches, *(a.images / name for name in names)]
     check_outputs((a.out / name for name in HLOC_WRITES), read, overwrite=a.overwrite)
     pycolmap = _pycolmap.load()
-    try:
-        reconstruction = importlib.import_module(f"{a.package}.reconstruction")
-    except ModuleNotFoundError as error:
-        raise ImportError(f"{a.package} is not installed or lacks {error.name}; {how_to_install(a.package)}") from error
-    model = reconstruction.main(
-        output_folder(a.out), a.images, a.pairs, a.features, a.matches,
-        camera_mode=pycolmap.CameraMode.__members__[a.camera_mode], verbose=a.verbose, image_list=names,
-    )  # fmt: skip
+    reconstruction = registry.import_hloc(a.package, "reconstruction")
+    with registry.plain_pairs(a.pairs) as pairs:
+        model = reconstruction.main(
+            output_folder(a.out), a.images, pairs, a.features, a.matches,
+            camera_mode=pycolmap.CameraMode.__members__[a.camera_mode], verbose=a.verbose, image_list=names,
+        )  # fmt: skip
     if model is None:
         print("no model was reconstructed: too few matches, or views without parallax", file=sys.stderr)
         return NOTHING_FOUND

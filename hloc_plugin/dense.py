@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import hashlib
+import shutil
 import time
+import zipfile
 from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 from typing import Any
@@ -12,10 +15,11 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from hloc_plugin.formats import Floats, Pair, read_pairs, write_features, write_matches
+from hloc_plugin.formats import Floats, Pair, check_others, dense_paths, read_pairs, write_features, write_matches
 from hloc_plugin.model import DEFAULTS, load_matcher, match
+from kornia_tar import TARMatcher, __version__
 from kornia_tar.conventions import MIN_SIDE
-from kornia_tar.files import check_outputs, output_folder
+from kornia_tar.files import check_outputs, output_folder, replacing
 from kornia_tar.geometry import PointMatches
 from kornia_tar.raster import read_image, to_grey, to_grey8, told_modality
 
@@ -34,7 +38,9 @@ def match_dense(
 ) -> tuple[Path, Path]:
     """Match all pairs and write features and matches as ``hloc.match_dense.main`` would name them.
 
-    Beyond hloc it reads GeoTIFF, 16-bit and float images, and gives the matcher their masks.
+    Beyond hloc it reads GeoTIFF, 16-bit and float images, and gives the matcher their masks. Each pair's matches are
+    kept in a folder ``OUTPUT_PAIRS.partial`` until all are there: the same call goes on where a run was interrupted, as
+    long as settings, weights and images are the same.
 
     Args:
         conf: one of :data:`hloc_plugin.confs`.
@@ -50,38 +56,72 @@ def match_dense(
 
     Raises:
         FileNotFoundError: an image that is named and not there.
-        ValueError: a file that is there already or would replace an input; an image that cannot be read.
+        ValueError: a file that is there already or would replace an input; keypoints that the matches of further pairs
+            count; an image that cannot be read.
     """
-    names = read_pairs(pairs)
-    for name in dict.fromkeys(n for pair in names for n in pair):
-        if not (image_dir / name).is_file():
-            raise FileNotFoundError(f"{image_dir / name}: no such image, but {pairs} names it")
-    feature_path = export_dir / f"feats_{conf['output']}.h5"
-    match_path = export_dir / f"{conf['output']}_{pairs.stem}.h5"
+    names = read_pairs(pairs, image_dir)
+    feature_path, match_path = dense_paths(conf["output"], pairs, export_dir)
     images = (image_dir / name for pair in names for name in pair)
     check_outputs((feature_path, match_path), (pairs, *images), overwrite=overwrite)
-    settings = {**DEFAULTS, **conf["model"]}
+    check_others(conf["output"], names, match_path, whole=True)
     matcher = load_matcher(conf["model"]).to("cuda" if torch.cuda.is_available() else "cpu")
-    output_folder(export_dir)
+    digest = _digest(matcher, conf)
+    partial = output_folder(match_path.with_suffix(".partial"))
     dense: dict[Pair, PointMatches] = {}
-    for number, (name0, name1) in enumerate(names, 1):
+    for number, pair in enumerate(names, 1):
         started = time.perf_counter()
-        data, scales = {}, []
-        for k, name in enumerate((name0, name1)):
-            image, mask, scale = load_image(image_dir / name, conf["preprocessing"]["resize_max"])
-            data[f"image{k}"] = torch.from_numpy(image).to(matcher.net.tafe.query.weight.device)[None, None]
-            if not mask.all():
-                data[f"mask{k}"] = torch.from_numpy(mask).to(data[f"image{k}"].device)[None]
-            scales.append(scale)
-        found = {k: v.float().cpu().numpy() for k, v in match(matcher, data, settings).items()}
-        points = [((found[f"keypoints{k}"] + 0.5) * scales[k] - 0.5).astype(np.float32) for k in (0, 1)]
-        dense[name0, name1] = PointMatches(points[0], points[1], found["scores"])
-        seconds = time.perf_counter() - started
-        progress(f"[{number}/{len(names)}] {name0} {name1}: {len(points[0])} matches, {seconds:.1f} s")
+        kept = partial / f"{_key(digest, [image_dir / name for name in pair])}.npz"
+        found = _read_part(kept)
+        how = "of an interrupted run"
+        if found is None:
+            found = _match_files(matcher, [image_dir / name for name in pair], conf)
+            with replacing(kept) as temporary, temporary.open("wb") as file:
+                np.savez(file, points0=found.points0, points1=found.points1, confidence=found.confidence)
+            how = f"{time.perf_counter() - started:.1f} s"
+        dense[pair] = found
+        progress(f"[{number}/{len(names)}] {pair[0]} {pair[1]}: {len(found.confidence)} matches, {how}")
     features, matches = join_keypoints(dense, conf["max_error"], conf["cell_size"], max_kps)
     write_features(feature_path, features)
     write_matches(match_path, matches)
+    shutil.rmtree(partial, ignore_errors=True)
     return feature_path, match_path
+
+
+def _match_files(matcher: TARMatcher, paths: Iterable[Path], conf: Mapping[str, Any]) -> PointMatches:
+    """Match two images; the points are pixels of their files."""
+    data, scales = {}, []
+    for k, path in enumerate(paths):
+        image, mask, scale = load_image(path, conf["preprocessing"]["resize_max"])
+        data[f"image{k}"] = torch.from_numpy(image).to(matcher.net.tafe.query.weight.device)[None, None]
+        if not mask.all():
+            data[f"mask{k}"] = torch.from_numpy(mask).to(data[f"image{k}"].device)[None]
+        scales.append(scale)
+    found = {k: v.float().cpu().numpy() for k, v in match(matcher, data, {**DEFAULTS, **conf["model"]}).items()}
+    points = [((found[f"keypoints{k}"] + 0.5) * scales[k] - 0.5).astype(np.float32) for k in (0, 1)]
+    return PointMatches(points[0], points[1], found["scores"])
+
+
+def _digest(matcher: TARMatcher, conf: Mapping[str, Any]) -> str:
+    """Say in a few letters what all matches depend on beside the images: settings, numbers of the network, version."""
+    digest = hashlib.sha256(repr((sorted(conf["model"].items()), conf["preprocessing"], __version__)).encode())
+    for name, tensor in sorted(matcher.state_dict().items()):
+        digest.update(name.encode() + tensor.cpu().float().numpy().tobytes())
+    return digest.hexdigest()
+
+
+def _key(digest: str, paths: Iterable[Path]) -> str:
+    """Name the part of one pair, by what its matches depend on."""
+    images = [(str(path.resolve()), path.stat().st_size, path.stat().st_mtime_ns) for path in paths]
+    return hashlib.sha256(repr((digest, images)).encode()).hexdigest()[:24]
+
+
+def _read_part(path: Path) -> PointMatches | None:
+    """Read one pair's matches; None where there are none, or where the disk did not keep them."""
+    try:
+        with np.load(path) as part:
+            return PointMatches(part["points0"], part["points1"], part["confidence"])
+    except (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile):
+        return None
 
 
 def load_image(path: Path, resize_max: int | None) -> tuple[Floats, NDArray[np.bool_], Floats]:

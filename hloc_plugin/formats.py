@@ -13,7 +13,8 @@ Layout (hloc 1.5):
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+import glob
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 
 import h5py
@@ -32,11 +33,26 @@ def names_to_pair(name0: str, name1: str) -> str:
     return "/".join(name.replace("/", "-") for name in (name0, name1))
 
 
-def read_pairs(path: Path) -> list[Pair]:
+def dense_paths(output: str, pairs: Path, folder: Path) -> tuple[Path, Path]:
+    """Name the files of features and of matches as hloc's dense matching does.
+
+    Args:
+        output: of the conf.
+        pairs: text file of pairs.
+        folder: that both files lie in.
+    """
+    return folder / f"feats_{output}.h5", folder / f"{output}_{pairs.stem}.h5"
+
+
+def read_pairs(path: Path, image_dir: Path | None = None) -> list[Pair]:
     """Read "name0 name1" lines; a pair that came before, in either order, is left out.
 
+    Args:
+        path: text file of pairs.
+        image_dir: folder that the names count from, to make sure that the images are there; None: that is not asked.
+
     Raises:
-        FileNotFoundError: no such file.
+        FileNotFoundError: no such file, or no such image.
         ValueError: a line that is not two names, or none at all.
     """
     if not path.is_file():
@@ -46,11 +62,19 @@ def read_pairs(path: Path) -> list[Pair]:
         names = line.split()
         if not names or line.startswith("#"):
             continue
+        if len(names) > 2:
+            raise ValueError(
+                f"{path}, line {number}: need two image names, got {line!r}; hloc and COLMAP part names at blanks, so "
+                "that no name may have one: rename the images, or let tar-hloc prepare write them under names without"
+            )
         if len(names) != 2 or names[0] == names[1]:
-            raise ValueError(f"{path}, line {number}: need two different image names without blanks, got {line!r}")
+            raise ValueError(f"{path}, line {number}: need two different image names, got {line!r}")
         pairs.setdefault(frozenset(names), (names[0], names[1]))
     if not pairs:
         raise ValueError(f"{path}: names no pair; write one 'name0 name1' a line")
+    for name in dict.fromkeys(name for pair in pairs.values() for name in pair) if image_dir else ():
+        if not (image_dir / name).is_file():  # type: ignore[operator]
+            raise FileNotFoundError(f"{image_dir / name}: no such image, but {path} names it")  # type: ignore[operator]
     return list(pairs.values())
 
 
@@ -112,6 +136,68 @@ def read_matches(path: Path, pairs: Iterable[Pair]) -> dict[Pair, NDArray[np.int
             first = np.flatnonzero(matches0 >= 0)
             found[name0, name1] = np.stack([first, matches0[first]][:: -1 if turned else 1], axis=-1).astype(np.int64)
         return found
+
+
+def check_others(output: str, pairs: Sequence[Pair], matches: Path, *, whole: bool) -> None:
+    """Refuse to replace keypoints that the matches of further pairs in the same folder count.
+
+    Args:
+        output: of the conf: its files of matches share one file of features.
+        pairs: whose images get new keypoints.
+        matches: file that these pairs' matches go into.
+        whole: whether that file is replaced as a whole, rather than pair by pair.
+
+    Raises:
+        ValueError: which file holds such matches, and what to do.
+    """
+    anew = {names_to_pair(*pair) for name0, name1 in pairs for pair in ((name0, name1), (name1, name0))}
+    images = {name for pair in anew for name in pair.split("/")}
+    for path in sorted(matches.parent.glob(f"{glob.escape(output)}_*.h5")):
+        if path == matches and whole:
+            continue
+        with _opened(path, "matches") as file:
+            stored = {f"{name0}/{name1}" for name0 in file for name1 in file[name0]}
+        for pair in sorted(stored - (anew if path == matches else set())):
+            if images & set(pair.split("/")):
+                name0, name1 = pair.split("/")
+                raise ValueError(
+                    f"{path}: its matches of {name0} and {name1} count keypoints that would be replaced; name all "
+                    "pairs in one file (and remove other files of matches), or choose another folder"
+                )
+
+
+def check_kept(pairs: Sequence[Pair], features: Path, matches: Path) -> None:
+    """Refuse pairs whose images have keypoints already: hloc keeps these, and loses most matches without a word.
+
+    Args:
+        pairs: that hloc is to match; those that it has matched before are none of this.
+        features: hloc's file, which may be missing.
+        matches: hloc's file, which may be missing.
+
+    Raises:
+        ValueError: which image or pair it is, and what to do.
+    """
+    again = "give --overwrite (overwrite=True)"
+    known: set[str] = set()
+    if features.is_file():
+        with _opened(features, "features") as file:
+            known = {name for pair in pairs for name in pair if name in file and "keypoints" in file[name]}
+    done: dict[Pair, bool] = {}
+    if matches.is_file():
+        with _opened(matches, "matches") as file:
+            for pair in pairs:
+                for key in (names_to_pair(*pair), names_to_pair(*pair[::-1])):
+                    if key in file:
+                        done[pair] = "matches0" in file[key] and known >= set(pair)
+    for pair in pairs:
+        name0, name1 = pair
+        if not done.get(pair, True):
+            raise ValueError(f"{matches}: an interrupted run left {name0} and {name1} half matched: {again}")
+        if pair not in done and (kept := known & set(pair)):
+            raise ValueError(
+                f"{features}: holds keypoints of {sorted(kept)[0]}, which hloc would keep: most matches of {name0} and "
+                f"{name1} would be lost; name all pairs in one file and {again}, or choose another folder"
+            )
 
 
 def _opened(path: Path, what: str) -> h5py.File:

@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from kornia_tar import GuidedMatcher, RegistrarConfig, SearchConfig, TARMatcher
-from kornia_tar.conventions import MODALITIES
+from kornia_tar.conventions import CELL, MODALITIES, turn_back
 
 #: Keys of ``conf["model"]``:
 #:
@@ -43,8 +43,6 @@ DEFAULTS: dict[str, Any] = {
     "looks": None,
     "nodata": None,
 }
-
-CELL = 8  # px of the matched image on a side of the matcher's coarse cell
 
 
 def load_matcher(conf: Mapping[str, Any]) -> TARMatcher:
@@ -124,7 +122,9 @@ def match(matcher: TARMatcher, data: Mapping[str, Tensor], conf: Mapping[str, An
         keypoints, scores = [out["keypoints0"], out["keypoints1"]], out["confidence"]
         if conf["repeatable"]:
             keypoints, scores = to_cells(keypoints, scores)
-        keypoints[turned] = turn_back(keypoints[turned], quarters, images[turned].shape[2], images[turned].shape[3])
+        height, width = images[turned].shape[2:]
+        x, y = turn_back(keypoints[turned][:, 0], keypoints[turned][:, 1], quarters, height, width)
+        keypoints[turned] = torch.stack([x, y], dim=-1)
         if best is None or scores.sum() > best[1].sum():
             best = keypoints, scores
     assert best is not None
@@ -151,13 +151,6 @@ def to_cells(keypoints: list[Tensor], scores: Tensor) -> tuple[list[Tensor], Ten
     sure = torch.stack([o.abs().amax(1) < CELL / 2 - 0.25 for o in offsets]).all(0)
     (c0, c1), (e0, e1) = ([t[sure] for t in group] for group in (centres, offsets))
     return [torch.cat([c0, c0 + 2 * e0]), torch.cat([c1 + 2 * e1, c1])], scores[sure].repeat(2)
-
-
-def turn_back(keypoints: Tensor, quarters: int, height: int, width: int) -> Tensor:
-    """Keypoints of ``image.rot90(quarters)`` in pixels of ``image`` (height, width)."""
-    x, y = keypoints.unbind(-1)
-    back = ((x, y), (width - 1 - y, x), (width - 1 - x, height - 1 - y), (y, height - 1 - x))
-    return torch.stack(back[quarters], dim=-1)
 
 
 def _mask(mask: Tensor | None, image: Tensor, nodata: float | None) -> Tensor | None:

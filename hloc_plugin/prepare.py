@@ -6,6 +6,7 @@ with a dozen grey values.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 from typing import Any, Literal
@@ -29,7 +30,8 @@ def prepare_images(
     """Turn rasters into 8-bit PNG.
 
     Writes ``out/images/NAME.png`` of each image, in sub-folders as they were, ``out/masks/NAME.png.png`` where pixels
-    are missing, and ``out/prepare.json``, which tells size, source and georeference of each.
+    are missing, and ``out/prepare.json``, which tells size, source and georeference of each. A file of pairs parts
+    names at blanks: in NAME they become "_".
 
     The 2-98 percentile of the valid pixels is stretched to 1-255 (SAR of more than 8 bits in decibels), and 0 marks
     what is missing: ``"nodata": 0`` in the conf's model lets TAR leave it out. Masks carry COLMAP's names and lie
@@ -102,7 +104,8 @@ def _named(sources: Sequence[Path], out: Path) -> dict[str, Path]:
 
 
 def _name(path: Path) -> str:
-    return path.with_suffix(".png").as_posix().replace(" ", "_")  # hloc's files of pairs part names at blanks
+    name = re.sub(r"\s", "_", path.with_suffix(".png").as_posix())  # hloc's files of pairs part names at any blank
+    return f"_{name}" if name.startswith("#") else name  # which begins a comment there
 
 
 def _files(source: Path, out: Path) -> list[Path]:

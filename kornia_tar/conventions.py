@@ -8,7 +8,7 @@ Convention:
 
 from __future__ import annotations
 
-from typing import Literal
+from typing import Any, Literal
 
 Modality = Literal["optical", "sar"]
 MODALITIES: tuple[Modality, ...] = ("optical", "sar")
@@ -17,3 +17,19 @@ CELL = 8  # pixels on a side of a coarse cell
 STRIDE = 16  # of the network's deepest stage, px; images are padded to a multiple of it
 MIN_SIDE = 2 * STRIDE  # of an image, px
 PIXELS = "keypoints are (x, y) pixels, pixel centres at integers, origin top-left; matrices map image0 to image1"
+
+
+def turn_back(x: Any, y: Any, quarters: int, height: int, width: int) -> tuple[Any, Any]:
+    """Carry pixels of ``image.rot90(quarters)`` to pixels of ``image``, as NumPy and torch turn: counter-clockwise.
+
+    Args:
+        x: numbers, arrays or tensors, px of the turned image.
+        y: likewise.
+        quarters: of a turn; any integer.
+        height: of the image that was turned, px.
+        width: likewise.
+
+    Returns:
+        x and y of the image that was turned.
+    """
+    return ((x, y), (width - 1 - y, x), (width - 1 - x, height - 1 - y), (y, height - 1 - x))[quarters % 4]

@@ -25,6 +25,8 @@ from kornia_tar.cli.options import (
     add_registrar,
     add_resampling,
     files_of,
+    make_matcher,
+    make_registrar,
 )
 from kornia_tar.cli.outcome import NOT_REGISTERED
 from kornia_tar.cli.pair import PairJob, PairOutcome, register_pair
@@ -32,7 +34,6 @@ from kornia_tar.cli.pair_table import COLUMNS, read_jobs
 from kornia_tar.files import check_outputs, one_line, output_folder
 from kornia_tar.network.checkpoint import resolve_weights
 from kornia_tar.outputs.summary import Row, read_summary, write_parquet, write_summary
-from kornia_tar.registration.files import make_matcher, make_registrar
 
 
 def add(command: AddCommand) -> None:

@@ -131,7 +131,7 @@ def read_landcover(
             part = slice(y, y + _TILE), slice(x, x + _TILE)
             if not valid[part].any():
                 continue
-            found = matcher.encode(image[..., *part], shown[..., *part], modality)
+            found = matcher.encode(image[..., *part], shown[..., *part], modality).features
             assert found.mask is not None  # a mask was given
             at = slice(y // CELL, (y + _TILE) // CELL), slice(x // CELL, (x + _TILE) // CELL)
             height, width = weight[at].shape  # the net's map may hold a padded cell more

@@ -4,28 +4,22 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 import torch
-from kornia.color import rgb_to_grayscale
 from kornia.feature import LocalFeatureMatcher, laf_from_center_scale_ori
 from torch import Tensor, nn
 
-from kornia_tar.conventions import CELL, MIN_SIDE, MODALITIES
+from kornia_tar.conventions import CELL
+from kornia_tar.matching.features import given_features, to_tensors
+from kornia_tar.matching.inputs import BatchImage, float_type, read_image
 from kornia_tar.network.calibration import Calibration
 from kornia_tar.network.checkpoint import load_checkpoint, resolve_weights
+from kornia_tar.network.frames import Frame, Matches
 from kornia_tar.network.msfl import standardise
-from kornia_tar.network.net import ImageFeatures, Matches, TARConfig, TARNet, modality_weights
+from kornia_tar.network.net import TARConfig, TARNet
 from kornia_tar.network.turns import TURNS
 from kornia_tar.text import TextBank, TextPrior, choose_bank
-
-
-class BatchImage(NamedTuple):
-    """One image of each pair of a batch, checked."""
-
-    image: Tensor  # (B, 1, H, W) grey
-    mask: Tensor | None  # (B, 1, H, W), 1 = valid
-    modality: Tensor | None  # (B, 2) one-hot; None: to be inferred
 
 
 class TARMatcher(LocalFeatureMatcher):
@@ -75,6 +69,10 @@ class TARMatcher(LocalFeatureMatcher):
             raise ValueError(f"threshold must be in [0, 1], got {threshold}")
         if max_keypoints is not None and max_keypoints < 1:
             raise ValueError(f"max_keypoints must be at least 1 or None, got {max_keypoints}")
+        if config is not None and not isinstance(config, TARConfig):
+            raise TypeError(
+                f"config must be a TARConfig, got {type(config).__name__}: LoFTR's does not fit this network"
+            )
         if pretrained is not None and config is not None:
             raise ValueError("give pretrained or config: a checkpoint carries its own config")
         self.threshold = threshold
@@ -99,6 +97,18 @@ class TARMatcher(LocalFeatureMatcher):
     def _trained_looks(self) -> int:
         """How many looks the weights were trained, and their calibration fitted, for."""
         return 1 if self.net.second_look is None else 2
+
+    def train(self, mode: bool = True) -> TARMatcher:
+        """Switch to training mode, but for BatchNorm: its statistics stay those of the weights.
+
+        A frozen matcher inside a larger model is not changed by that model's ``train()``. To let them follow new data,
+        call ``matcher.net.train()``, as ``kornia-tar train`` does.
+        """
+        super().train(mode)
+        for module in self.modules():
+            if isinstance(module, nn.BatchNorm2d):
+                module.eval()
+        return self
 
     def fuse(self) -> TARMatcher:
         """Fold the RepVGG-style blocks into plain convolutions: faster, same output, no training afterwards."""
@@ -149,51 +159,30 @@ class TARMatcher(LocalFeatureMatcher):
     @torch.no_grad()
     def landcover(self, image: Tensor, modality: str | Sequence[str] | None = None) -> Tensor:
         """Per-pixel land cover as TAFE sees it: (B, C, H, W) → (B, K, h, w) probabilities, one pixel per 8×8 cell."""
-        return self.encode(image, modality=modality).landcover
+        return self.encode(image, modality=modality).features.landcover
 
     @torch.no_grad()
     def infer_modality(self, image: Tensor, mask: Tensor | None = None) -> Tensor:
         """(B, C, H, W) → (B, 2) probabilities of "optical" and "sar"; args and errors as in :meth:`forward`."""
-        grey = self._grey(image, "image")
-        return self.net.msfl.infer_modality(standardise(grey, self._mask(mask, grey, "mask")))
+        grey, valid, _ = read_image({"image": image, "mask": mask}, "", self._like)
+        return self.net.msfl.infer_modality(standardise(grey, valid))
 
-    def encode(
-        self, image: Tensor, mask: Tensor | None = None, modality: str | Sequence[str] | None = None
-    ) -> ImageFeatures:
-        """Compute one image's features, to be matched with several others by ``net.match``, one look, uncalibrated.
+    def encode(self, image: Tensor, mask: Tensor | None = None, modality: str | Sequence[str] | None = None) -> Frame:
+        """Encode one image of each pair of a batch, to be matched with several others by :meth:`match`.
 
         Args and errors as in :meth:`forward`.
         """
-        grey = self._grey(image, "image")
-        return self.net.encode(grey, self._modality(modality, grey, "modality"), self._mask(mask, grey, "mask"))
+        return self._encoded(read_image({"image": image, "mask": mask, "modality": modality}, "", self._like))
 
-    def extract_features(
-        self, image: Tensor, mask: Tensor | None = None, modality: str | Sequence[str] | None = None
-    ) -> dict[str, Tensor]:
-        """Text-enhanced coarse (B, C, h, w) and fine (B, C2, 4h, 4w) features, and land cover, of one image."""
-        features = self.encode(image, mask, modality)
-        return {"coarse": features.coarse, "fine": features.fine, "landcover": features.landcover}
+    def match(self, first: Frame, second: Frame) -> dict[str, Tensor]:
+        """Match images that :meth:`encode` has encoded; the result is that of :meth:`forward`.
 
-    def forward(self, data: Mapping[str, Any]) -> dict[str, Tensor]:
-        """Match the images of ``data``.
-
-        Args:
-            data: ``image0`` (B, 1|3, H0, W0) and ``image1`` (B, 1|3, H1, W1), floats in [0, 1], sides at least 32;
-                optional ``mask0``, ``mask1`` (B, H, W) or (B, 1, H, W), 0 = nodata; optional ``modality0``,
-                ``modality1``: "optical" or "sar", or a list of B of them; inferred from the image where missing.
-
-        Returns:
-            ``keypoints0``, ``keypoints1`` (N, 2) px; ``confidence`` (N,) in [0, 1], the predicted probability that the
-            match is within 3 px; ``std`` (N,) px, the predicted one-sigma error per axis; ``batch_indexes`` (N,) long;
-            ``lafs0``, ``lafs1`` (1, N, 2, 3), upright circles as large as a cell. All float32. Where
-            ``looks`` is what the weights were trained for, their calibration is applied to ``confidence`` and ``std``;
-            else both are as the network states them.
+        The second look resamples both images and encodes them anew; what is saved is the first look's encoding of one
+        image, some tenth of a forward.
 
         Raises:
-            TypeError: a missing key or something else than a float tensor.
-            ValueError: a shape or size that does not fit, an unknown modality, NaN or Inf.
+            ValueError: the batches are of different sizes.
         """
-        first, second = self._side(data, 0), self._side(data, 1)
         if len(first.image) != len(second.image):
             raise ValueError(f"image0 holds {len(first.image)} images and image1 {len(second.image)}: need as many")
         matches = self._match(first, second)
@@ -211,37 +200,79 @@ class TARMatcher(LocalFeatureMatcher):
             "lafs1": lafs[1],
         }
 
-    def _match(self, first: BatchImage, second: BatchImage) -> Matches:
-        """All matches of a checked batch, their confidence and std calibrated."""
-        modality0, modality1 = (self._known_modality(side) for side in (first, second))
+    def extract_features(
+        self, image: Tensor, mask: Tensor | None = None, modality: str | Sequence[str] | None = None
+    ) -> dict[str, Tensor]:
+        """Compute an image's features once, to be given to :meth:`forward` as ``features0`` or ``features1``.
+
+        Args and errors as in :meth:`forward`.
+
+        Returns:
+            ``coarse`` (B, C, h, w) at 1/8, text-enhanced, ``fine`` (B, C2, 4h, 4w) at 1/2 and ``landcover``
+            (B, K, h, w), h and w even; ``image`` (B, 1, H, W) grey and ``modality`` (B, 2), told or inferred; where
+            there is nodata or a side is no multiple of 16, ``mask`` and ``cells`` (B, h, w), which cells may match.
+            Plain tensors, which ``safetensors.torch.save_file`` writes and ``load_file`` reads. They belong to these
+            weights and this text.
+        """
+        return to_tensors(self.encode(image, mask, modality))
+
+    def forward(self, data: Mapping[str, Any]) -> dict[str, Tensor]:
+        """Match the images of ``data``.
+
+        Args:
+            data: ``image0`` (B, 1|3, H0, W0) and ``image1`` (B, 1|3, H1, W1), floats in [0, 1], sides at least 32;
+                optional ``mask0``, ``mask1`` (B, H, W) or (B, 1, H, W), 0 = nodata; optional ``modality0``,
+                ``modality1``: "optical" or "sar", or a list of B of them; inferred from the image where missing.
+                ``features0`` instead of ``image0``, ``features1`` instead of ``image1``: what :meth:`extract_features`
+                returned, which knows its mask and modality.
+
+        Returns:
+            ``keypoints0``, ``keypoints1`` (N, 2) px; ``confidence`` (N,) in [0, 1], the predicted probability that the
+            match is within 3 px; ``std`` (N,) px, the predicted one-sigma error per axis; ``batch_indexes`` (N,) long;
+            ``lafs0``, ``lafs1`` (1, N, 2, 3), upright circles as large as a cell. All float32, or float64 where an
+            image is. Where ``looks`` is what the weights were trained for, their calibration is applied to
+            ``confidence`` and ``std``; else both are as the network states them.
+
+        Raises:
+            TypeError: a missing key or something else than a float tensor.
+            ValueError: a shape or size that does not fit, an unknown modality, NaN or Inf, an image and its features.
+        """
+        dtype = float_type(data)
+        found = self.match(self._take(data, "0"), self._take(data, "1"))
+        return {key: value.to(dtype) if value.is_floating_point() else value for key, value in found.items()}
+
+    @property
+    def _like(self) -> Tensor:
+        """A parameter, for its device and float type."""
+        return self.net.tafe.query.weight
+
+    def _take(self, data: Mapping[str, Any], side: str) -> Frame:
+        """Take an image and what is told of it, or its features, from the contract's dictionary, encoded."""
+        return given_features(data, side, self._like) or self._encoded(read_image(data, side, self._like))
+
+    def _encoded(self, given: BatchImage) -> Frame:
+        image, mask, modality = given
+        if modality is None:
+            modality = self.net.msfl.infer_modality(standardise(image, mask))
+        return Frame(image, modality, mask, self.net.encode(image, modality, mask))
+
+    def _match(self, first: Frame, second: Frame) -> Matches:
+        """All matches of a batch, their confidence and std calibrated."""
         turns = 1 if self.training else self.turns
-        found: Matches = self.net(
-            first.image, second.image, modality0, modality1, first.mask, second.mask, looks=self.looks, turns=turns
-        )
+        found: Matches = self.net.match_frames(first, second, looks=self.looks, turns=turns)
         if self.looks != self._trained_looks:
             return found
-        same = (modality0.argmax(1) == modality1.argmax(1))[found.batch]
+        assert first.modality is not None and second.modality is not None
+        same = (first.modality.argmax(1) == second.modality.argmax(1))[found.batch]
         alike, cross = self.calibration.matches.same, self.calibration.matches.cross
         confidence = torch.where(same, alike.confidence(found.confidence), cross.confidence(found.confidence))
         return found._replace(confidence=confidence, std=torch.where(same, alike.std(found.std), cross.std(found.std)))
 
-    def _known_modality(self, side: BatchImage) -> Tensor:
-        """(B, 2) weights, inferred where they were not told."""
-        if side.modality is not None:
-            return side.modality
-        return self.net.msfl.infer_modality(standardise(side.image, side.mask))
-
-    def _side(self, data: Mapping[str, Any], k: int) -> BatchImage:
-        """Image ``k`` and what is told of it, checked."""
-        image = self._grey(data.get(f"image{k}"), f"image{k}")
-        mask = self._mask(data.get(f"mask{k}"), image, f"mask{k}")
-        return BatchImage(image, mask, self._modality(data.get(f"modality{k}"), image, f"modality{k}"))
-
-    def _keep(self, matches: Matches, first: BatchImage, second: BatchImage) -> Tensor:
+    def _keep(self, matches: Matches, first: Frame, second: Frame) -> Tensor:
         """Indices of matches that are confident enough, on valid pixels of both images and within the budget."""
         keep = matches.confidence >= self.threshold
-        for points, (image, mask, _) in ((matches.points0, first), (matches.points1, second)):
-            height, width = image.shape[2:]
+        for points, frame in ((matches.points0, first), (matches.points1, second)):
+            (height, width), mask = frame.image.shape[2:], frame.mask
             x, y = points.detach().round().long().unbind(-1)
             keep = keep & (x >= 0) & (x < width) & (y >= 0) & (y < height)
             if mask is not None:
@@ -253,38 +284,3 @@ class TARMatcher(LocalFeatureMatcher):
         batch = matches.batch[best]
         parts = [best[batch == b][: self.max_keypoints] for b in range(len(first.image))]
         return torch.cat(parts).sort().values
-
-    def _grey(self, image: Any, key: str) -> Tensor:
-        if not isinstance(image, Tensor):
-            raise TypeError(f"{key} must be a float tensor (B, 1|3, H, W), got {type(image).__name__}")
-        if not image.is_floating_point():
-            raise TypeError(f"{key} must be a float tensor in [0, 1], got {image.dtype}: divide 8-bit images by 255")
-        if image.ndim != 4 or image.shape[1] not in (1, 3) or len(image) < 1:
-            raise ValueError(f"{key} has shape {tuple(image.shape)}, need (B, 1|3, H, W)")
-        if min(image.shape[2:]) < MIN_SIDE:
-            raise ValueError(f"{key} is {image.shape[3]}×{image.shape[2]} px, need at least {MIN_SIDE}×{MIN_SIDE}")
-        if not image.isfinite().all():
-            raise ValueError(f"{key} holds NaN or Inf: replace nodata and give a {key.replace('image', 'mask')}")
-        weight = self.net.tafe.query.weight
-        grey = image if image.shape[1] == 1 else rgb_to_grayscale(image)
-        return grey.to(weight.device, weight.dtype)
-
-    def _mask(self, mask: Any, image: Tensor, key: str) -> Tensor | None:
-        if mask is None:
-            return None
-        if not isinstance(mask, Tensor):
-            raise TypeError(f"{key} must be a tensor (B, H, W) or (B, 1, H, W), got {type(mask).__name__}")
-        B, _, H, W = image.shape
-        if tuple(mask.shape) not in ((B, H, W), (B, 1, H, W)):
-            raise ValueError(f"{key} has shape {tuple(mask.shape)}, need {(B, H, W)} or {(B, 1, H, W)}")
-        return (mask.reshape(B, 1, H, W) > 0).to(image.device, image.dtype)
-
-    def _modality(self, modality: Any, image: Tensor, key: str) -> Tensor | None:
-        if modality is None:
-            return None
-        names = [modality] * len(image) if isinstance(modality, str) else modality
-        known = isinstance(names, list | tuple) and all(name in MODALITIES for name in names)
-        if not known or len(names) != len(image):
-            raise ValueError(f"{key} is {modality!r}, need one of {MODALITIES} or a list of {len(image)} of them")
-        weight = self.net.tafe.query.weight
-        return modality_weights(list(names)).to(weight.device, weight.dtype)

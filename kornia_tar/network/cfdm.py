@@ -26,6 +26,8 @@ from kornia_tar.network.fine import FineHead, Offset
 from kornia_tar.network.layers import Attention, rotary_angles
 
 NODATA = -1e4  # logit of what must not be matched; finite in every float type
+SCORES_AT_ONCE = {"cpu": 1 << 24, "cuda": 1 << 28}  # held at a time: 64 MiB where a cache is small, 1 GiB elsewhere
+WINDOWS_AT_ONCE = 4096  # of the fine stage
 
 
 @dataclass(frozen=True)
@@ -43,19 +45,26 @@ class Coarse(NamedTuple):
 
     tokens0: Tensor  # (B, N, C)
     tokens1: Tensor  # (B, M, C)
-    scores: Tensor  # (B, N, M), scaled cosine similarities; below NODATA / 2 where a cell is masked
-    masked: bool = True  # whether any cell may be
+    descriptors0: Tensor  # (B, N, C) float32, unit norm
+    descriptors1: Tensor  # (B, M, C)
+    temperature: Tensor  # () float32, by which cosines are multiplied
+    mask0: Tensor | None = None  # (B, N) additive logits, NODATA where a cell may not match; None: all may
+    mask1: Tensor | None = None  # (B, M)
 
-    def log_probability(self) -> Tensor:
-        """(B, N, M) log of the dual-softmax probability."""
-        top = self.scores.detach().amax((1, 2), keepdim=True)
-        near = (self.scores - top).exp_()  # once for both sums; cosines are some 50 apart, and far from underflow
-        rows, columns = (top + near.sum(dim, keepdim=True).clamp_min(1e-37).log() for dim in (2, 1))
-        del near
-        log_p = torch.add(-rows, self.scores, alpha=2)
-        log_p = log_p - columns if log_p.requires_grad else log_p.sub_(columns)
-        # A row of nothing but nodata is still a distribution: take its probability away.
-        return log_p.masked_fill(self.scores < NODATA / 2, NODATA) if self.masked else log_p
+    def scores(self, rows: slice = slice(None)) -> Tensor:
+        """Compare cells of image0 with all of image1: (B, rows, M) scaled cosines, below NODATA / 2 where masked."""
+        with torch.autocast(self.descriptors0.device.type, enabled=False):  # a probability over thousands needs fp32
+            scores = self.temperature * torch.einsum("bnc,bmc->bnm", self.descriptors0[:, rows], self.descriptors1)
+        if self.mask0 is not None:
+            scores = scores + self.mask0[:, rows, None]
+        if self.mask1 is not None:
+            scores = scores + self.mask1[:, None, :]
+        return scores
+
+    @property
+    def masked(self) -> bool:
+        """Whether any cell may not match."""
+        return self.mask0 is not None or self.mask1 is not None
 
 
 class Cells(NamedTuple):
@@ -115,13 +124,7 @@ class CFDM(nn.Module):
             t0, t1 = within(t0, t0, rope0, m0), within(t1, t1, rope1, m1)
             t0, t1 = across(t0, t1, None, m1), across(t1, t0, None, m0)
         d0, d1 = (F.normalize(self.descriptor(t).float(), dim=-1) for t in (t0, t1))
-        with torch.autocast(d0.device.type, enabled=False):  # a probability over thousands of cells needs fp32
-            scores = self.log_temperature.exp().float() * torch.einsum("bnc,bmc->bnm", d0, d1)
-        if m0 is not None:
-            scores = scores + m0[:, :, None]
-        if m1 is not None:
-            scores = scores + m1[:, None, :]
-        return Coarse(t0, t1, scores, m0 is not None or m1 is not None)
+        return Coarse(t0, t1, d0, d1, self.log_temperature.exp().float(), m0, m1)
 
     def open_gates(self, gate: float = 0.2) -> None:
         """Let attention join a training that began without it: closed gates open too slowly by themselves."""
@@ -142,13 +145,15 @@ class CFDM(nn.Module):
         Returns:
             the offset found in image0 and the one found in image1.
         """
-        t0 = coarse.tokens0[cells.batch, cells.cell0]
-        t1 = coarse.tokens1[cells.batch, cells.cell1]
         d0, d1 = self.fine_descriptors(fine0), self.fine_descriptors(fine1)
-        w0 = self.windows(d0, cells.batch, cells.cell0)
-        w1 = self.windows(d1, cells.batch, cells.cell1)
-        in0 = self.fine_head(w1, w0, t1, t0, cells.log_probability)
-        in1 = self.fine_head(w0, w1, t0, t1, cells.log_probability)
+        parts: tuple[list[Offset], list[Offset]] = [], []
+        for part in zip(*(t.split(WINDOWS_AT_ONCE) for t in cells), strict=True):
+            batch, cell0, cell1, log_p = part
+            t0, t1 = coarse.tokens0[batch, cell0], coarse.tokens1[batch, cell1]
+            w0, w1 = self.windows(d0, batch, cell0), self.windows(d1, batch, cell1)
+            parts[0].append(self.fine_head(w1, w0, t1, t0, log_p))
+            parts[1].append(self.fine_head(w0, w1, t0, t1, log_p))
+        in0, in1 = (Offset(*(torch.cat(t) for t in zip(*side, strict=True))) for side in parts)
         return in0, in1
 
     def displacement_maps(self, fine0: Tensor, fine1: Tensor) -> tuple[Tensor, Tensor]:
@@ -184,6 +189,54 @@ class CFDM(nn.Module):
         return fine.permute(0, 2, 3, 1).reshape(B * H * W, C)[index.flatten()].view(*index.shape, C)
 
 
+def log_sums(scores: Tensor) -> tuple[Tensor, Tensor]:
+    """Sum the exponentials of scores (B, N, M) over rows and over columns, as logarithms: (B, N, 1), (B, 1, M)."""
+    top = scores.detach().amax((1, 2), keepdim=True)
+    near = (scores - top).exp_()  # once for both sums; cosines are some 50 apart, and far from underflow
+    over1, over0 = (top + near.sum(dim, keepdim=True).clamp_min(1e-37).log() for dim in (2, 1))
+    return over1, over0
+
+
+def dual_softmax(scores: Tensor, sums: tuple[Tensor, Tensor] | None = None, masked: bool = True) -> Tensor:
+    """Multiply the softmax over rows by that over columns, in logarithms: (B, N, M).
+
+    Args:
+        scores: (B, N, M).
+        sums: of all scores, where these are but some of the rows, as :func:`log_sums` gives them.
+        masked: whether any score is NODATA.
+    """
+    rows, columns = log_sums(scores) if sums is None else sums
+    log_p = torch.add(-rows, scores, alpha=2)
+    log_p = log_p - columns if log_p.requires_grad else log_p.sub_(columns)
+    # A row of nothing but nodata is still a distribution: take its probability away.
+    return log_p.masked_fill(scores < NODATA / 2, NODATA) if masked else log_p
+
+
+def nearest_cells(coarse: Coarse, threshold: float, at_once: int | None = None) -> Cells:
+    """Find the mutual nearest cells by the dual softmax of all scores, of which some rows are held at a time.
+
+    Args:
+        coarse: what the coarse stage returned.
+        threshold: see :func:`mutual_nearest`.
+        at_once: scores to hold; by default what suits the device. Where all fit, they are computed once, else twice.
+    """
+    size, count, other = (*coarse.tokens0.shape[:2], coarse.tokens1.shape[1])
+    most = at_once or SCORES_AT_ONCE.get(coarse.tokens0.device.type, SCORES_AT_ONCE["cuda"])
+    step = max(1, most // max(1, size * other))
+    blocks = [slice(start, start + step) for start in range(0, count, step)]
+    if len(blocks) == 1:
+        return mutual_nearest(dual_softmax(coarse.scores(), masked=coarse.masked), threshold)
+    sums = [log_sums(coarse.scores(block)) for block in blocks]
+    columns = torch.cat([column for _, column in sums], 1).logsumexp(1, keepdim=True)
+    best = []
+    for block, (rows, _) in zip(blocks, sums, strict=True):
+        log_p = dual_softmax(coarse.scores(block), (rows, columns), coarse.masked)
+        best.append((*log_p.max(2), log_p.amax(1)))
+        del log_p  # before the next block is made
+    best0, to1, best1 = zip(*best, strict=True)
+    return _mutual(torch.cat(best0, 1), torch.cat(to1, 1), torch.stack(best1).amax(0), threshold)
+
+
 def mutual_nearest(log_probability: Tensor, threshold: float) -> Cells:
     """Cells that choose each other, with at least ``threshold`` dual-softmax probability.
 
@@ -196,13 +249,16 @@ def mutual_nearest(log_probability: Tensor, threshold: float) -> Cells:
     Returns:
         :class:`Cells`, ordered by batch, then by cell of image0.
     """
-    best0, to1 = log_probability.max(dim=2)  # (B, N)
-    best1 = log_probability.amax(dim=1)  # (B, M)
+    return _mutual(*log_probability.max(dim=2), log_probability.amax(dim=1), threshold)
+
+
+def _mutual(best0: Tensor, to1: Tensor, best1: Tensor, threshold: float) -> Cells:
+    """Join cells by each one's best score, (B, N) and (B, M), and by which cell image0's choose, (B, N)."""
     keep = best0 == best1.gather(1, to1)
     keep &= best0 >= max(math.log(threshold) if threshold > 0 else -math.inf, NODATA / 2)
     batch, cell0 = keep.nonzero(as_tuple=True)
     cell1 = to1[batch, cell0]
-    chosen, order = batch * log_probability.shape[2] + cell1, torch.arange(len(batch), device=batch.device)
+    chosen, order = batch * best1.shape[1] + cell1, torch.arange(len(batch), device=batch.device)
     first = order.new_full((best1.numel(),), len(order)).scatter_reduce_(0, chosen, order, "amin")
     alone = first[chosen] == order  # of cells that are alike the first one is chosen
     batch, cell0, cell1 = batch[alone], cell0[alone], cell1[alone]

@@ -21,6 +21,7 @@ from kornia_tar.network.net import TARConfig, TARNet
 
 FORMAT = "kornia-tar-1"
 MAX_BYTES = 512 * 2**20  # nothing we train is near it; a larger file is not one of ours
+LOFTR = ("outdoor", "indoor", "indoor_new")  # weights that whoever swaps matchers may ask for
 WEIGHTS = Path(__file__).parents[1] / "weights"  # shipped in the wheel
 
 
@@ -36,7 +37,10 @@ def resolve_weights(name: str | Path) -> Path:
     if Path(name).suffix or Path(name).exists():
         return Path(name)
     known = ", ".join(sorted(path.stem for path in WEIGHTS.glob("*.safetensors"))) or "none"
-    raise FileNotFoundError(f"no weights named {str(name)!r}: shipped are {known}; or give the path of a .safetensors")
+    whose = " (that is LoFTR's)" if str(name) in LOFTR else ""
+    raise FileNotFoundError(
+        f"no weights named {str(name)!r}{whose}: shipped are {known}; or give the path of a .safetensors"
+    )
 
 
 def save_checkpoint(path: str | Path, net: TARNet, info: dict[str, Any]) -> None:

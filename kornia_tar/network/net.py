@@ -10,7 +10,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from kornia_tar.conventions import CELL, MODALITIES, STRIDE
-from kornia_tar.network.cfdm import CFDM, Cells, CFDMConfig, Coarse, cell_centres, mutual_nearest
+from kornia_tar.network.cfdm import CFDM, Cells, CFDMConfig, Coarse, cell_centres, nearest_cells
 from kornia_tar.network.field import Field, fit_field, inverted, pad_matches, propose_similarity, resample
 from kornia_tar.network.fine import Offset
 from kornia_tar.network.frames import Frame, ImageFeatures, Matches
@@ -138,17 +138,23 @@ class TARNet(nn.Module):
             looks: 1, or how many times to match in all, see ``second_look.py``.
             turns: 1, or 4 for pairs turned against each other by any angle, see ``turns.py``.
         """
+        a, b = self.encode(image0, modality0, mask0), self.encode(image1, modality1, mask1)
+        first, second = Frame(image0, modality0, mask0, a), Frame(image1, modality1, mask1, b)
+        return self.match_frames(first, second, threshold, looks, turns)
+
+    def match_frames(
+        self, first: Frame, second: Frame, threshold: float = 0.0, looks: int = 1, turns: int = 1
+    ) -> Matches:
+        """Match images that are encoded already; see :meth:`forward`."""
         if looks < 1 or (looks > 1 and threshold > 0):
             raise ValueError(
                 f"looks is {looks} and threshold {threshold}: need at least 1, and a threshold with 1 alone"
             )
         if turns not in TURNS:
             raise ValueError(f"turns is {turns}: need one of {TURNS}")
-        a, b = self.encode(image0, modality0, mask0), self.encode(image1, modality1, mask1)
-        matches = self.match(a, b, threshold)
+        matches = self.match(first.features, second.features, threshold)
         if looks == 1 and turns == 1:
             return matches
-        first, second = Frame(image0, modality0, mask0, a), Frame(image1, modality1, mask1, b)
         first, second = first.with_modality(self.msfl), second.with_modality(self.msfl)
         if turns == 1:
             return self.look_on(first, second, matches, looks)
@@ -201,7 +207,7 @@ class TARNet(nn.Module):
     def match(self, a: ImageFeatures, b: ImageFeatures, threshold: float = 0.0) -> Matches:
         """Match two encoded images; matches of cells with less than ``threshold`` probability are left out."""
         coarse = self.compare(a, b)
-        cells = mutual_nearest(coarse.log_probability(), threshold)
+        cells = nearest_cells(coarse, threshold)
         in0, in1 = self.cfdm.refine(cells, coarse, a.fine, b.fine)
         return assemble(cells, in0, in1, a.coarse.shape[3], b.coarse.shape[3])
 

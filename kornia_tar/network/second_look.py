@@ -30,7 +30,7 @@ from kornia_tar.network.field import Field, ridge_solve
 from kornia_tar.network.fine import PLACE_STEP, parabola_peak
 
 RELAXATION = 1.5  # of the consensus' steps, which by themselves are too short
-OUTLIER_RATIO = 0.1  # share of cells whose maps tell nothing; it bounds what one cell can say against the others
+OUTLIER_RATIO = 0.1  # ε: share of cells whose maps tell nothing; it bounds what one cell can say against the others
 
 
 @dataclass(frozen=True)

@@ -20,6 +20,7 @@ from typing import Protocol
 import torch
 from torch import Tensor
 
+from kornia_tar.conventions import turn_back
 from kornia_tar.network.field import best_similarity, pad_matches
 from kornia_tar.network.frames import Frame, ImageFeatures, Matches
 
@@ -126,14 +127,8 @@ def _look(net: Looks, still: Frame, moving: Frame, quarters: int, threshold: flo
     assert turned is not None
     found = net.match(still.features, net.encode(turned, moving.modality, mask), threshold)
     height, width = moving.image.shape[2:]
-    return found._replace(points1=turn_back(found.points1, quarters, height, width))
-
-
-def turn_back(points: Tensor, quarters: int, height: int, width: int) -> Tensor:
-    """Carry points (N, 2) px of ``image.rot90(quarters)`` to pixels of ``image`` (height, width)."""
-    x, y = points.unbind(-1)
-    back = ((x, y), (width - 1 - y, x), (width - 1 - x, height - 1 - y), (y, height - 1 - x))
-    return torch.stack(back[quarters % 4], dim=-1)
+    x, y = turn_back(found.points1[:, 0], found.points1[:, 1], quarters, height, width)
+    return found._replace(points1=torch.stack([x, y], dim=-1))
 
 
 def turns_second(first: Frame, second: Frame) -> Tensor:

@@ -7,7 +7,9 @@ scene from many sides, strong relief) take :class:`kornia_tar.TARMatcher`.
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -16,8 +18,11 @@ from torch import Tensor
 
 from kornia_tar.conventions import MODALITIES
 from kornia_tar.geometry import PointMatches
-from kornia_tar.matching.matcher import BatchImage, TARMatcher
-from kornia_tar.network.net import Matches, TARConfig
+from kornia_tar.matching.features import given_features
+from kornia_tar.matching.inputs import BatchImage, read_image
+from kornia_tar.matching.matcher import TARMatcher
+from kornia_tar.network.frames import Frame, Matches
+from kornia_tar.network.net import TARConfig
 from kornia_tar.registration.config import RegistrarConfig
 from kornia_tar.registration.registrar import Registrar
 
@@ -55,8 +60,12 @@ class GuidedMatcher(TARMatcher):
         super().__init__(pretrained, config, threshold=threshold, max_keypoints=max_keypoints)
         self.registrar = registrar
 
+    def _take(self, data: Mapping[str, Any], side: str) -> BatchImage | Frame:  # type: ignore[override]
+        """As TARMatcher's, but no image is encoded: the registrar does so at several sizes."""
+        return given_features(data, side, self._like) or read_image(data, side, self._like)
+
     @torch.no_grad()
-    def _match(self, first: BatchImage, second: BatchImage) -> Matches:
+    def _match(self, first: BatchImage | Frame, second: BatchImage | Frame) -> Matches:
         """The tie points of all pairs that register."""
         parts = [self._register(_one(first, b), _one(second, b)) for b in range(len(first.image))]
         batch = torch.cat([torch.full((len(p.confidence),), b) for b, p in enumerate(parts)])
@@ -75,9 +84,10 @@ class GuidedMatcher(TARMatcher):
         return Matches(*(torch.from_numpy(c).float() for c in columns))
 
 
-def _one(side: BatchImage, b: int) -> BatchImage:
+def _one(side: BatchImage | Frame, b: int) -> BatchImage:
     """The ``b``-th pair's, a batch of one."""
-    return BatchImage(*(None if t is None else t[b : b + 1] for t in side))  # type: ignore[arg-type]
+    mask, modality = (None if t is None else t[b : b + 1] for t in (side.mask, side.modality))
+    return BatchImage(side.image[b : b + 1], mask, modality)
 
 
 def _leads(a: Tensor, b: Tensor) -> bool:

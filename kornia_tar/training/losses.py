@@ -10,7 +10,7 @@ import torch.nn.functional as F
 from torch import Generator, Tensor
 
 from kornia_tar.conventions import CELL
-from kornia_tar.network.cfdm import Cells, Coarse, cell_centres, mutual_nearest
+from kornia_tar.network.cfdm import Cells, cell_centres, dual_softmax, mutual_nearest
 from kornia_tar.network.fine import Offset
 from kornia_tar.network.msfl import standardise
 from kornia_tar.network.net import ImageFeatures, TARNet, assemble
@@ -64,10 +64,10 @@ def focal(log_p: Tensor, gamma: float) -> Tensor:
     return (-((1 - log_p.exp()).clamp_min(0) ** gamma) * log_p).sum() / max(len(log_p), 1)
 
 
-def coarse_loss(coarse: Coarse, truth: Truth, gamma: float) -> Tensor:
-    """Focal cross-entropy of each covisible cell's partner, rows for image0's cells and columns for image1's."""
-    rows = coarse.scores.log_softmax(2)
-    columns = coarse.scores.log_softmax(1)
+def coarse_loss(scores: Tensor, truth: Truth, gamma: float) -> Tensor:
+    """Average focal cross-entropy of covisible cells' partners by scores (B, N, M): image0's rows, image1's columns."""
+    rows = scores.log_softmax(2)
+    columns = scores.log_softmax(1)
     b0, i0 = (truth.target0 >= 0).nonzero(as_tuple=True)
     b1, j1 = (truth.target1 >= 0).nonzero(as_tuple=True)
     forward = focal(rows[b0, i0, truth.target0[b0, i0]], gamma)
@@ -75,10 +75,10 @@ def coarse_loss(coarse: Coarse, truth: Truth, gamma: float) -> Tensor:
     return (forward + backward) / 2
 
 
-def sample_cells(coarse: Coarse, truth: Truth, per_pair: int, generator: Generator) -> tuple[Cells, Tensor]:
+def sample_cells(scores: Tensor, truth: Truth, per_pair: int, generator: Generator) -> tuple[Cells, Tensor]:
     """Cells to refine, true ones and those that the network itself would match, and (K,) bool: which are its own."""
-    log_p = coarse.log_probability()
-    own = mutual_nearest(log_p.detach(), 0.0)
+    log_p = dual_softmax(scores.detach())
+    own = mutual_nearest(log_p, 0.0)
     b, i = (truth.target0 >= 0).nonzero(as_tuple=True)
     j = truth.target0[b, i]
     count = len(log_p) * per_pair
@@ -88,7 +88,7 @@ def sample_cells(coarse: Coarse, truth: Truth, per_pair: int, generator: Generat
     cell0 = torch.cat([i[pick], own.cell0[pick_own]])
     cell1 = torch.cat([j[pick], own.cell1[pick_own]])
     is_own = torch.arange(len(batch), device=batch.device) >= len(pick)
-    return Cells(batch, cell0, cell1, log_p.detach()[batch, cell0, cell1]), is_own
+    return Cells(batch, cell0, cell1, log_p[batch, cell0, cell1]), is_own
 
 
 def window_loss(found: Offset, wanted: Tensor, positions: Tensor) -> Tensor:
@@ -191,8 +191,8 @@ def first_look_loss(
     B = len(batch.image0)
     a, b = both.rows(slice(0, B)), both.rows(slice(B, None))
     coarse = net.compare(a, b)
-    truth = ground_truth(batch)
-    cells, is_own = sample_cells(coarse, truth, per_pair, generator)
+    scores, truth = coarse.scores(), ground_truth(batch)
+    cells, is_own = sample_cells(scores, truth, per_pair, generator)
     in0, in1 = net.cfdm.refine(cells, coarse, a.fine, b.fine)
 
     columns = a.coarse.shape[-1]
@@ -217,7 +217,7 @@ def first_look_loss(
     image = standardise(torch.cat([batch.image0, batch.image1]), torch.cat([batch.mask0, batch.mask1]))
     guess = net.msfl.modality(image[torch.cat(keep)])
     terms = {
-        "coarse": weights.coarse * coarse_loss(coarse, truth, weights.gamma),
+        "coarse": weights.coarse * coarse_loss(scores, truth, weights.gamma),
         "window": weights.window
         * (window_loss(near0, e0[near], positions) + window_loss(near1, e1[near], positions)) / 2,
         "offset": weights.offset * (offset_loss(near0, e0[near]) + offset_loss(near1, e1[near])) / 2,
@@ -231,7 +231,7 @@ def first_look_loss(
     }  # fmt: skip
     with torch.no_grad():
         at0 = truth.target0 >= 0
-        best = coarse.scores.argmax(2)
+        best = scores.argmax(2)
         own = torch.arange(best.shape[1], device=best.device)
         log = {k: v.detach() for k, v in terms.items()}
         log["accuracy"] = mean_where((best == truth.target0).float(), at0)

@@ -58,6 +58,16 @@ def write_stand_in(folder: Path, package: str) -> None:
         path.write_text(text)
 
 
+@pytest.fixture
+def broken(tmp_path, monkeypatch) -> Iterator[str]:
+    """A package laid out as hloc is, beside a torchvision that was built for another torch."""
+    write_stand_in(tmp_path, package := "broken_hloc")
+    (tmp_path / package / "match_dense.py").write_text('raise RuntimeError("operator torchvision::nms does not exist")')
+    monkeypatch.syspath_prepend(tmp_path)
+    yield package
+    forget(package)
+
+
 def has_hloc() -> bool:
     try:
         importlib.import_module("hloc.match_dense")

@@ -110,6 +110,22 @@ def test_match_dense_by_our_own_writer(views, weights, tmp_path, capsys):
     assert (tmp_path / "matches-tar-guided_pairs.h5").is_file()
 
 
+@pytest.mark.parametrize("package", ["broken_hloc", "no_such_hloc"])
+def test_auto_takes_our_own_writer_where_hloc_cannot_be_used(views, weights, tmp_path, capsys, broken, package):
+    line = [
+        "match-dense", "--pairs", str(views / "pairs.txt"), "--images", str(views / "images"), "--package", package,
+        "-o", str(tmp_path / "new" / "out"), "--conf", "tar_aachen", "--weights", str(weights), "--threshold", "0",
+    ]  # fmt: skip
+    assert cli.main([*line, "--writer", "hloc"]) == 1
+    err = capsys.readouterr().err
+    assert err.startswith(f"tar-hloc match-dense: {package}") and err.count("\n") == 1
+    assert not (tmp_path / "new").exists()
+    assert cli.main(line) == 0
+    first, *_ = capsys.readouterr().err.splitlines()
+    assert first.startswith(f"{package} ") and first.endswith("; our own writer is used instead")
+    assert (tmp_path / "new/out/matches-tar-aachen_pairs.h5").is_file()
+
+
 def test_options_enter_a_copy_of_the_conf():
     conf = cli.configured("tar_sfm", 640, text="none", modality="sar", nodata=0.0, weights=None)
     assert conf["model"] == {**cli.confs["tar_sfm"]["model"], "text": "none", "modality": "sar", "nodata": 0}

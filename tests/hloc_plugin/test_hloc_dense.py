@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import importlib
+import os
+import shutil
 from copy import deepcopy
 
 import numpy as np
@@ -12,6 +14,7 @@ from hypothesis import strategies as st
 from PIL import Image
 
 import hloc_plugin
+from hloc_plugin import registry
 from hloc_plugin.dense import join_keypoints, load_image, match_dense
 from hloc_plugin.formats import read_keypoints, read_matches, read_pairs
 from kornia_tar.geometry import PointMatches
@@ -41,6 +44,53 @@ def test_own_writer_end_to_end(views, conf, tmp_path):
     check_files(features, matches, views / "pairs.txt")
 
 
+def test_an_interrupted_run_goes_on(views, conf, tmp_path):
+    images, told = tmp_path / "images", []
+    shutil.copytree(views / "images", images)
+
+    def run(chosen=conf, stop=0):
+        def progress(line):
+            told.append(line)
+            if len(told) == stop:
+                raise KeyboardInterrupt
+
+        told.clear()
+        return match_dense(chosen, views / "pairs.txt", images, tmp_path / "out", progress=progress)
+
+    with pytest.raises(KeyboardInterrupt):
+        run(stop=2)
+    assert [path.name for path in (tmp_path / "out").iterdir()] == ["matches-small_pairs.partial"]
+    os.utime(images / "a.png", ns=(1, 1))  # another image, for all that we know
+    other = deepcopy(conf)
+    other["model"]["match_threshold"] = 0.001
+    with pytest.raises(KeyboardInterrupt):
+        run(stop=1)
+    assert told[0].endswith(" s"), "of the image as it was"
+    with pytest.raises(KeyboardInterrupt):
+        run(other, stop=1)
+    assert told[0].endswith(" s"), "of other settings"
+    features, matches = run()
+    assert [line.endswith("of an interrupted run") for line in told] == [True, False, False]
+    assert not list((tmp_path / "out").glob("*.partial"))
+    whole = match_dense(conf, views / "pairs.txt", images, tmp_path / "whole")
+    for ours, theirs in zip((features, matches), whole, strict=True):
+        assert ours.read_bytes() == theirs.read_bytes()
+
+
+def test_a_part_that_the_disk_lost_is_matched_again(views, conf, tmp_path):
+    def stop(line):
+        raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        match_dense(conf, views / "pairs.txt", views / "images", tmp_path, progress=stop)
+    for content in (b"", b"PK", b"text"):
+        (part,) = (tmp_path / "matches-small_pairs.partial").iterdir()
+        part.write_bytes(content)
+        with pytest.raises(KeyboardInterrupt):
+            match_dense(conf, views / "pairs.txt", views / "images", tmp_path, progress=stop)
+        assert part.stat().st_size > 1000
+
+
 def test_hlocs_own_main_end_to_end(real_hloc, views, conf, tmp_path):
     hloc_plugin.register()
     main = importlib.import_module("hloc.match_dense").main
@@ -52,6 +102,40 @@ def test_hlocs_own_main_end_to_end(real_hloc, views, conf, tmp_path):
         assert abs(len(theirs[name]) - len(mine[name])) <= 0.1 * len(mine[name])
         distance = np.linalg.norm(theirs[name][:, None] - mine[name], axis=-1).min(1)
         assert np.mean(distance < 0.1) > 0.85
+
+
+def test_a_second_run_of_hloc_that_would_lose_matches_is_refused(real_hloc, views, conf, tmp_path):
+    lists = {"one": "a.png sub/b.png", "two": "c.png a.png", "both": "a.png sub/b.png\nc.png a.png"}
+    for name, text in lists.items():
+        (tmp_path / f"{name}.txt").write_text(f"# a comment\n{text}\n")
+
+    def run(name, out, **options):
+        return registry.match_dense(conf, tmp_path / f"{name}.txt", views / "images", out, **options)
+
+    def count(path, *pair):
+        return len(read_matches(path, [pair])[pair])
+
+    out = tmp_path / "made" / "for it"
+    _, matches = run("both", out)
+    together = count(matches, "c.png", "a.png")
+    _, first = run("one", tmp_path / "out")
+    run("one", tmp_path / "out")  # nothing new
+    with pytest.raises(ValueError, match=r"holds keypoints of a\.png.*overwrite=True"):
+        run("two", tmp_path / "out")
+    with pytest.raises(ValueError, match=r"one\.h5: its matches of a\.png and sub-b\.png"):
+        run("two", tmp_path / "out", overwrite=True)
+    first.rename(tmp_path / "out" / "matches-small_both.h5")
+    with pytest.raises(ValueError, match=r"holds keypoints of a\.png"):
+        run("both", tmp_path / "out")
+    _, matches = run("both", tmp_path / "out", overwrite=True)
+    assert count(matches, "c.png", "a.png") == together
+    # What is refused: hloc itself says nothing, and loses many.
+    hloc_main = importlib.import_module("hloc.match_dense").main
+    (tmp_path / "bare").mkdir()
+    for name in ("one", "two"):
+        (tmp_path / f"{name}.txt").write_text(lists[name])
+        _, bare = hloc_main(deepcopy(conf), tmp_path / f"{name}.txt", views / "images", tmp_path / "bare")
+    assert count(bare, "c.png", "a.png") < 0.8 * together
 
 
 def test_hloc_flips_pairs_that_have_features(real_hloc, views, conf, tmp_path):

@@ -9,6 +9,8 @@ import numpy as np
 import pytest
 
 from hloc_plugin.formats import (
+    check_kept,
+    check_others,
     names_to_pair,
     read_keypoints,
     read_matches,
@@ -16,6 +18,7 @@ from hloc_plugin.formats import (
     write_features,
     write_matches,
 )
+from hloc_plugin.registry import plain_pairs
 from kornia_tar.geometry import PointMatches
 
 PAIR = ("day/a.png", "b.png")
@@ -87,6 +90,61 @@ def test_bad_pairs_are_named(tmp_path, text, message):
     (tmp_path / "pairs.txt").write_text(text)
     with pytest.raises(ValueError, match=message):
         read_pairs(tmp_path / "pairs.txt")
+
+
+@pytest.mark.parametrize("blank", [" ", "\t", "\u00a0", "\u3000"])
+def test_a_name_with_a_blank_is_refused_with_the_remedy(tmp_path, blank):
+    (tmp_path / "pairs.txt").write_text(f"a.png b.png\nscene{blank}1.png b.png\n", "utf-8")
+    with pytest.raises(ValueError, match=r"line 2: need two image names, .*tar-hloc prepare"):
+        read_pairs(tmp_path / "pairs.txt")
+
+
+def test_images_that_are_named_must_be_there(tmp_path):
+    (tmp_path / "pairs.txt").write_text("a.png b.png\n")
+    (tmp_path / "a.png").touch()
+    with pytest.raises(FileNotFoundError, match=r"b\.png: no such image, but .*pairs\.txt names it"):
+        read_pairs(tmp_path / "pairs.txt", tmp_path)
+
+
+def test_hloc_reads_the_pairs_that_we_read(real_hloc, tmp_path):
+    parse = importlib.import_module("hloc.utils.parsers").parse_retrieval
+    (tmp_path / "pairs.txt").write_bytes(
+        b"\xef\xbb\xbf# left out\na/1.png b/1.png\r\n\nb/1.png a/1.png\na/1.png c.png\n"
+    )
+    with plain_pairs(tmp_path / "pairs.txt") as plain:
+        assert plain.name == "pairs.txt"
+        assert [(a, b) for a, others in parse(plain).items() for b in others] == read_pairs(tmp_path / "pairs.txt")
+    assert not plain.exists()
+    (tmp_path / "blank.txt").write_text("a b.png c.png\n")
+    with pytest.raises(ValueError, match="too many values"):  # why a blank is refused
+        parse(tmp_path / "blank.txt")
+
+
+def test_pairs_whose_keypoints_hloc_would_keep_are_refused(files, tmp_path):
+    features, matches, _, _ = files
+    check_kept([PAIR], features, matches)  # is there already
+    check_kept([PAIR[::-1], ("x.png", "y.png")], features, matches)
+    check_kept([PAIR, ("b.png", "x.png")], tmp_path / "none.h5", tmp_path / "none.h5")
+    with pytest.raises(ValueError, match=r"holds keypoints of b\.png.*x\.png and b\.png would be lost.*overwrite=True"):
+        check_kept([PAIR, ("x.png", "b.png")], features, matches)
+    with h5py.File(matches, "a") as file:
+        del file[names_to_pair(*PAIR)]["matches0"]
+    with pytest.raises(ValueError, match=r"interrupted run left day/a\.png and b\.png half matched.*overwrite=True"):
+        check_kept([PAIR], features, matches)
+
+
+def test_keypoints_that_other_matches_count_are_not_replaced(files, tmp_path):
+    _, matches, _, _ = files
+    named = matches.rename(tmp_path / "matches-x_one.h5")  # holds PAIR, and b.png with c.png
+    for whole in (False, True):
+        check_others("matches-x", [PAIR[::-1], ("c.png", "b.png")], named, whole=whole)
+        check_others("matches-x", [("e.png", "f.png")], named, whole=whole)
+        check_others("matches", [PAIR], tmp_path / "matches_one.h5", whole=whole)  # another conf's
+        with pytest.raises(ValueError, match=r"matches-x_one\.h5: its matches of b\.png and c\.png.*one file"):
+            check_others("matches-x", [("c.png", "f.png")], tmp_path / "matches-x_two.h5", whole=whole)
+    check_others("matches-x", [PAIR], named, whole=True)
+    with pytest.raises(ValueError, match=r"its matches of b\.png and c\.png"):
+        check_others("matches-x", [PAIR], named, whole=False)
 
 
 def test_missing_and_foreign_files_are_named(files, tmp_path):

@@ -6,8 +6,9 @@ import pytest
 import torch
 from helpers import assert_same_matches, needs_weights, picture
 
-from hloc_plugin.model import load_matcher, match, to_cells, turn_back
+from hloc_plugin.model import load_matcher, match, to_cells
 from kornia_tar import GuidedMatcher
+from kornia_tar.conventions import turn_back
 from kornia_tar.raster.synthetic import draw_scene
 from kornia_tar.text import RandomPrior
 
@@ -38,15 +39,6 @@ def test_keypoints_lie_on_the_image_turned_or_not(matcher):
     for k, (height, width) in enumerate(((64, 96), (48, 64))):
         points = out[f"keypoints{k}"]
         assert (points >= -0.5).all() and (points <= torch.tensor([width - 0.5, height - 0.5])).all()
-
-
-@pytest.mark.parametrize("quarters", range(4))
-def test_turn_back_names_the_same_pixel(quarters):
-    image = torch.arange(5 * 7).view(5, 7)
-    turned = image.rot90(quarters)
-    y, x = torch.meshgrid(torch.arange(turned.shape[0]), torch.arange(turned.shape[1]), indexing="ij")
-    back = turn_back(torch.stack([x.flatten(), y.flatten()], 1), quarters, 5, 7)
-    assert torch.equal(image[back[:, 1], back[:, 0]], turned.flatten())
 
 
 def test_to_cells_keeps_matches_of_an_affine_map_exact():
@@ -118,7 +110,7 @@ def test_known_shift_is_found_at_integer_centres(quarters):
     one, two = scene[..., :128, :128], scene[..., 8:136, 8:136]
     conf = {"rotations": 4}
     out = match(load_matcher(conf), {"image0": one, "image1": two.rot90(quarters, (2, 3))}, conf)
-    there = turn_back(out["keypoints1"], quarters, 128, 128)
+    there = torch.stack(turn_back(*out["keypoints1"].unbind(-1), quarters, 128, 128), -1)
     assert len(there) > 50
     torch.testing.assert_close((there - out["keypoints0"]).median(0).values, torch.full((2,), -8.0), atol=0.3, rtol=0)
 

@@ -8,6 +8,7 @@ import cv2
 import numpy as np
 import pytest
 
+from hloc_plugin.formats import read_pairs
 from hloc_plugin.prepare import prepare_images
 from kornia_tar.raster import write_image
 
@@ -67,6 +68,20 @@ def test_sub_folders_stay_and_folders_of_equal_names_are_told_apart(tmp_path):
         assert all((tmp_path / out / "images" / name).is_file() for name in expected)
     assert prepare_images([tmp_path / "im"], tmp_path / "im") == expected  # and again: what it wrote is no source
     assert prepare_images([tmp_path / "im"], tmp_path / "im", overwrite=True) == expected
+
+
+def test_names_fit_into_a_file_of_pairs_and_the_sources_stay_told(tmp_path):
+    (tmp_path / "in" / "a b").mkdir(parents=True)
+    names = ("1\u00a02.png", "#3.png", "a b/4\u3000 5.png")
+    for name in names:
+        write_image(tmp_path / "in" / name, np.full((40, 40), 9, np.uint8))
+    written = prepare_images([tmp_path / "in"], tmp_path / "out")
+    assert sorted(written) == ["1_2.png", "_#3.png", "a_b/4__5.png"]
+    (tmp_path / "pairs.txt").write_text(f"{written[0]} {written[1]}\n{written[2]} {written[0]}\n", "utf-8")
+    assert len(read_pairs(tmp_path / "pairs.txt", tmp_path / "out/images")) == 2
+    told = json.loads((tmp_path / "out/prepare.json").read_text("utf-8"))["images"]
+    sources = {one["image"]: one["source"] for one in told}
+    assert sources["a_b/4__5.png"] == str(tmp_path / "in" / names[2]) and set(sources) == set(written)
 
 
 def test_folders_of_one_own_name_are_told_apart_by_those_above(tmp_path):

@@ -87,3 +87,12 @@ def test_imcuis_own_pipeline(views, conf, tmp_path, monkeypatch):
 def test_missing_package_says_how_to_install_it(package, command):
     with pytest.raises(ImportError, match=command):
         hloc_plugin.register(package)
+
+
+def test_torchvision_of_another_torch_is_told_in_one_line(broken):
+    for _ in range(2):
+        with pytest.raises(ImportError) as caught:
+            hloc_plugin.register(broken)
+        line = str(caught.value)
+        assert line.startswith("broken_hloc cannot be imported (operator torchvision::nms does not exist); install the")
+        assert torch.__version__ in line and "\n" not in line

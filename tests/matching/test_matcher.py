@@ -19,6 +19,7 @@ from helpers import (
     picture,
     small_matcher,
 )
+from safetensors.torch import load_file, save_file
 
 from kornia_tar import TARMatcher
 from kornia_tar.raster.synthetic import draw_scene
@@ -287,6 +288,70 @@ def test_new_matcher_is_in_eval_mode_and_input_is_not_changed(matcher):
     torch.testing.assert_close(data, before, rtol=0, atol=0)
 
 
+@torch.no_grad()
+@pytest.mark.parametrize("masked", [False, True])
+@pytest.mark.parametrize("size", [(64, 64), (70, 52)])
+def test_features_match_as_their_images_do(matcher, size, masked, tmp_path):
+    images = [picture(1, *size), picture(2, 64, 96)]
+    mask = torch.ones(1, *size)
+    mask[..., :20] = 0
+    told = {"modality0": "sar"} | ({"mask0": mask} if masked else {})
+    whole = matcher({"image0": images[0], "image1": images[1], **told})
+    first = matcher.extract_features(images[0], mask if masked else None, "sar")
+    save_file(first, tmp_path / "first.safetensors")
+    for features in (first, load_file(tmp_path / "first.safetensors")):
+        assert_same_matches(paired(matcher({"features0": features, "image1": images[1]})), paired(whole))
+    frames = matcher.encode(images[0], mask if masked else None, "sar"), matcher.encode(images[1])
+    assert_same_matches(paired(matcher.match(*frames)), paired(whole))
+    back = matcher({"image0": images[1], "features1": first})
+    back["keypoints0"], back["keypoints1"] = back["keypoints1"], back["keypoints0"]
+    assert_same_matches(paired(back), paired(whole))
+
+
+@torch.no_grad()
+def test_wrong_features_are_named(matcher):
+    image = picture(2, 64, 64)
+    features = matcher.extract_features(image)
+    with pytest.raises(ValueError, match="features0 and image0, modality0 are given"):
+        matcher({"features0": features, "image0": image, "modality0": "sar", "image1": image})
+    with pytest.raises(TypeError, match="features1 has no image, modality, landcover"):
+        matcher({"image0": image, "features1": {key: features[key] for key in ("coarse", "fine")}})
+    with pytest.raises(TypeError, match="features1 must be what extract_features returned, got Tensor"):
+        matcher({"image0": image, "features1": image})
+    with pytest.raises(ValueError, match=r"features0: coarse do not fit an image of shape \(1, 1, 64, 64\)"):
+        matcher({"features0": features | {"coarse": features["coarse"][..., :-1]}, "image1": image})
+
+
+@pytest.mark.parametrize("missing", ["image0", "image1"])
+def test_a_missing_image_is_said_to_be_missing(matcher, missing):
+    data = {key: value for key, value in pair(64, 64).items() if key != missing}
+    with pytest.raises(TypeError, match=f"{missing} is missing: .* the data hold image"):
+        matcher(data)
+
+
+@torch.no_grad()
+@pytest.mark.parametrize("key", ["image0", "image1"])
+def test_double_in_is_double_out(matcher, key):
+    data = pair()
+    out = matcher(data | {key: data[key].double()})
+    assert {value.dtype for value in out.values()} == {torch.float64, torch.int64}
+    assert_same_matches(paired(out), paired(matcher(data)))
+
+
+@torch.no_grad()
+def test_training_mode_leaves_the_statistics_of_the_weights():
+    matcher = small_matcher()
+    whole = torch.nn.Sequential(torch.nn.BatchNorm2d(1), matcher).train()
+    before = {name: value.clone() for name, value in matcher.named_buffers()}
+    matcher(pair())
+    assert matcher.training and whole[0].training
+    torch.testing.assert_close(dict(matcher.named_buffers()), before, rtol=0, atol=0)
+    matcher.net.train()  # asked for by name
+    matcher(pair())
+    after = dict(matcher.named_buffers())
+    assert any("running_mean" in name and not torch.equal(after[name], before[name]) for name in before)
+
+
 def bad(key: str, value: object) -> dict:
     data = {"image0": picture(1, 64, 64, 2), "image1": picture(2, 64, 64, 2)}
     return {**data, key: value}
@@ -340,6 +405,10 @@ def test_unknown_weights_name_the_shipped_ones():
         TARMatcher(pretrained="optical-lidar")
     with pytest.raises(FileNotFoundError, match=r"nowhere\.safetensors"):
         TARMatcher(pretrained="nowhere.safetensors")
+    with pytest.raises(FileNotFoundError, match=r"'outdoor' \(that is LoFTR's\): shipped are optical-sar"):
+        TARMatcher(pretrained="outdoor")
+    with pytest.raises(TypeError, match="config must be a TARConfig, got dict: LoFTR's"):
+        TARMatcher(pretrained=None, config=KF.loftr.loftr.default_cfg)
     with pytest.raises(ValueError, match="pretrained or config"):
         TARMatcher(pretrained="optical-sar", config=SMALL)
 

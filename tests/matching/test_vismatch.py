@@ -9,9 +9,12 @@ from types import ModuleType
 import numpy as np
 import pytest
 import torch
-from helpers import lively_net, picture
+from helpers import lively_net, needs_weights, picture
 
+from kornia_tar import GuidedMatcher, RegistrarConfig, SearchConfig
+from kornia_tar.geometry import transform_points
 from kornia_tar.network.checkpoint import save_checkpoint
+from kornia_tar.raster.synthetic import demo_pair
 
 
 class StandIn(torch.nn.Module):
@@ -69,3 +72,24 @@ def test_budget_and_modality(adapter, weights):
     assert len(few["all_kpts0"]) == 5
     with pytest.raises(ValueError, match="modality0"):
         adapter(weights=weights, modality0="radar")(one, two)
+
+
+def test_guided_matches_are_the_registrars_or_none(adapter, weights):
+    registrar = RegistrarConfig(search=SearchConfig(rotations=1))
+    matcher = adapter(weights=weights, guided=True, registrar=registrar)
+    assert isinstance(matcher.matcher, GuidedMatcher) and matcher.matcher.registrar is registrar
+    out = matcher(picture(1, 64, 80, channels=3)[0], picture(2, 64, 80, channels=3)[0])
+    assert out["matched_kpts0"].shape == out["matched_kpts1"].shape == (0, 2)  # untrained, and of different places
+
+
+@pytest.mark.slow
+@needs_weights
+def test_guided_finds_a_pair_that_is_turned(adapter):
+    optical, sar, truth = demo_pair()
+    one, two = (np.atleast_3d(image).transpose(2, 0, 1).astype(np.float32) / 255 for image in (optical, sar))
+    two = np.repeat(two, 3, axis=0) if len(two) == 1 else two
+    matcher = adapter(guided=True, modality0="optical", modality1="sar", max_num_keypoints=500)
+    out = matcher(torch.from_numpy(one), torch.from_numpy(two))
+    assert 50 < len(out["matched_kpts0"]) <= 500
+    errors = np.linalg.norm(transform_points(truth, out["matched_kpts0"]) - out["matched_kpts1"], axis=1)
+    assert np.median(errors) < 3

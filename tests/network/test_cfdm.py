@@ -10,7 +10,16 @@ import torch.nn.functional as F
 from helpers import SMALL, lively_net
 
 from kornia_tar.conventions import CELL
-from kornia_tar.network.cfdm import CFDM, NODATA, Cells, CFDMConfig, Coarse, cell_centres, mutual_nearest
+from kornia_tar.network.cfdm import (
+    CFDM,
+    NODATA,
+    Cells,
+    CFDMConfig,
+    cell_centres,
+    dual_softmax,
+    mutual_nearest,
+    nearest_cells,
+)
 from kornia_tar.network.fine import FineHead, Offset, correlate_cells, parabola_peak
 from kornia_tar.network.layers import rotary_angles, rotate
 from kornia_tar.network.net import assemble
@@ -22,7 +31,7 @@ def cfdm() -> CFDM:
 
 
 def scores(matrix: list[list[float]]) -> torch.Tensor:
-    return Coarse(torch.empty(0), torch.empty(0), torch.tensor([matrix])).log_probability()
+    return dual_softmax(torch.tensor([matrix]))
 
 
 def test_cell_centres_are_the_middles_of_their_pixels():
@@ -34,7 +43,7 @@ def test_cell_centres_are_the_middles_of_their_pixels():
 
 def test_dual_softmax_is_the_product_of_both_softmaxes():
     raw = torch.randn(2, 5, 7)
-    log_p = Coarse(torch.empty(0), torch.empty(0), raw).log_probability()
+    log_p = dual_softmax(raw)
     torch.testing.assert_close(log_p.exp(), raw.softmax(1) * raw.softmax(2))
 
 
@@ -49,7 +58,7 @@ def test_mutual_nearest_by_hand():
 
 
 def test_mutual_nearest_is_one_to_one_and_ordered():
-    log_p = Coarse(torch.empty(0), torch.empty(0), torch.randn(3, 20, 30)).log_probability()
+    log_p = dual_softmax(torch.randn(3, 20, 30))
     cells = mutual_nearest(log_p, 0.0)
     key0 = cells.batch * 1000 + cells.cell0
     assert (key0.diff() > 0).all()
@@ -71,7 +80,7 @@ def test_nodata_never_matches(rows, columns):
     raw = 10 * torch.randn(1, 3, 4, generator=torch.Generator().manual_seed(0))
     raw[:, list(rows)] += NODATA
     raw[:, :, list(columns)] += NODATA
-    cells = mutual_nearest(Coarse(torch.empty(0), torch.empty(0), raw).log_probability(), 0.0)
+    cells = mutual_nearest(dual_softmax(raw), 0.0)
     assert not set(cells.cell0.tolist()) & set(rows)
     assert not set(cells.cell1.tolist()) & set(columns)
 
@@ -83,15 +92,31 @@ def test_masked_cells_neither_match_nor_are_seen(cfdm):
     mask0 = torch.rand(2, 4, 5) < 0.6
     mask1 = torch.rand(2, 3, 6) < 0.6
     coarse = cfdm.coarse(x0, x1, mask0, mask1)
-    cells = mutual_nearest(coarse.log_probability(), 0.0)
+    cells = nearest_cells(coarse, 0.0)
     assert len(cells.batch)
     assert mask0.flatten(1)[cells.batch, cells.cell0].all()
     assert mask1.flatten(1)[cells.batch, cells.cell1].all()
     noise = torch.randn_like(x1) * ~mask1[:, None]
     other = cfdm.coarse(x0, x1 + noise, mask0, mask1)
     torch.testing.assert_close(other.tokens0, coarse.tokens0)
-    seen = mask1.flatten(1)[:, None].expand_as(coarse.scores)
-    torch.testing.assert_close(other.scores[seen], coarse.scores[seen])
+    seen = mask1.flatten(1)[:, None].expand_as(coarse.scores())
+    torch.testing.assert_close(other.scores()[seen], coarse.scores()[seen])
+
+
+@torch.no_grad()
+@pytest.mark.parametrize("masked", [False, True])
+@pytest.mark.parametrize("at_once", [1, 7 * 24, 10**6])
+def test_scores_held_some_rows_at_a_time_give_the_same_cells(cfdm, masked, at_once):
+    torch.manual_seed(2)
+    x0 = torch.randn(2, 32, 5, 6)
+    x1 = x0.flip(2)[..., :4] + 0.1 * torch.randn(2, 32, 5, 4)
+    masks = (torch.rand(2, 5, 6) < 0.7, torch.rand(2, 5, 4) < 0.7) if masked else (None, None)
+    coarse = cfdm.coarse(x0, x1, *masks)
+    whole = mutual_nearest(dual_softmax(coarse.scores()), 0.0)
+    found = nearest_cells(coarse, 0.0, at_once)
+    assert len(whole.batch) > 10
+    for a, b in zip(found, whole, strict=True):
+        torch.testing.assert_close(a, b)
 
 
 def test_position_code_sees_differences_only():

@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+import numpy as np
 import pytest
 import torch
 from helpers import assert_same_matches, lively_net, needs_weights, paired, picture
 from torch import Tensor
 
 from kornia_tar import TARMatcher
+from kornia_tar.conventions import turn_back
 from kornia_tar.network.frames import Frame, ImageFeatures, Matches
-from kornia_tar.network.turns import WORTH_A_LOOK, choose, mean_confidence, turn_back, turn_support, turns_second
+from kornia_tar.network.turns import WORTH_A_LOOK, choose, mean_confidence, turn_support, turns_second
 from kornia_tar.raster.synthetic import draw_scene
 
 OPTICAL, SAR = torch.tensor([[1.0, 0.0]]), torch.tensor([[0.0, 1.0]])
@@ -26,13 +28,14 @@ def matches(points0: Tensor, points1: Tensor, confidence: float, batch: list[int
     return Matches(points0, points1, torch.full((count,), confidence), torch.ones(count), pair)
 
 
-@pytest.mark.parametrize("quarters", range(4))
-def test_points_of_a_turned_image_come_back_to_the_same_pixels(quarters):
-    image = torch.arange(5 * 7).view(5, 7)
-    turned = image.rot90(quarters)
-    y, x = torch.meshgrid(torch.arange(turned.shape[0]), torch.arange(turned.shape[1]), indexing="ij")
-    back = turn_back(torch.stack([x.flatten(), y.flatten()], 1), quarters, 5, 7)
-    assert torch.equal(image[back[:, 1], back[:, 0]], turned.flatten())
+@pytest.mark.parametrize("quarters", range(-1, 5))
+def test_pixels_of_a_turned_image_come_back_to_the_same_pixels(quarters):
+    image = np.arange(5 * 7).reshape(5, 7)
+    turned = np.rot90(image, quarters)
+    assert np.array_equal(turned, torch.from_numpy(image).rot90(quarters))
+    y, x = np.indices(turned.shape)
+    x, y = turn_back(x, y, quarters, *image.shape)
+    np.testing.assert_array_equal(image[y, x], turned)
 
 
 def test_the_same_image_turns_whichever_place_it_has():
@@ -90,7 +93,7 @@ def scene_pair(quarters: int, seed: int = 4) -> dict[str, object]:
 
 
 def errors(out: dict[str, Tensor], quarters: int) -> Tensor:
-    upright = turn_back(out["keypoints1"], quarters, 155, 161)
+    upright = torch.stack(turn_back(*out["keypoints1"].unbind(-1), quarters, 155, 161), -1)
     return (upright + torch.tensor([9.0, 5.0]) - out["keypoints0"]).norm(dim=1)
 
 

@@ -11,7 +11,7 @@ from helpers import SMALL, lively_net
 from torch import Generator
 
 from kornia_tar.conventions import CELL
-from kornia_tar.network.cfdm import Coarse
+from kornia_tar.network.cfdm import dual_softmax
 from kornia_tar.network.fine import Offset
 from kornia_tar.network.net import TARNet
 from kornia_tar.network.points import transform_points
@@ -85,13 +85,12 @@ def test_coarse_loss_falls_with_the_right_scores():
     truth = truth_of([1, 0, -1], [1, 0, -1])
     right = torch.zeros(1, 3, 3)
     right[0, 0, 1] = right[0, 1, 0] = 9
-    empty = torch.empty(0)
-    good = coarse_loss(Coarse(empty, empty, right), truth, 1.0)
-    even = coarse_loss(Coarse(empty, empty, torch.zeros(1, 3, 3)), truth, 1.0)
-    bad = coarse_loss(Coarse(empty, empty, -right), truth, 1.0)
+    good = coarse_loss(right, truth, 1.0)
+    even = coarse_loss(torch.zeros(1, 3, 3), truth, 1.0)
+    bad = coarse_loss(-right, truth, 1.0)
     assert 0 <= good < 0.01 < even < bad
     assert float(even) == pytest.approx(2 / 3 * math.log(3), rel=1e-4)
-    nothing = coarse_loss(Coarse(empty, empty, right), truth_of([-1] * 3, [-1] * 3), 1.0)
+    nothing = coarse_loss(right, truth_of([-1] * 3, [-1] * 3), 1.0)
     assert float(nothing) == 0
 
 
@@ -164,13 +163,13 @@ def test_text_loss_gives_nothing_for_a_map_of_the_frame():
 def test_sampled_cells_are_true_or_own(batch):
     truth = ground_truth(batch)
     cells = truth.target0.shape[1]
-    coarse = Coarse(torch.empty(0), torch.empty(0), torch.randn(4, cells, cells))
-    sampled, is_own = sample_cells(coarse, truth, 5, Generator().manual_seed(0))
+    scores = torch.randn(4, cells, cells)
+    sampled, is_own = sample_cells(scores, truth, 5, Generator().manual_seed(0))
     assert len(sampled.batch) == len(is_own) <= 4 * 5 * 2
     true = truth.target0[sampled.batch, sampled.cell0] == sampled.cell1
     assert true[~is_own].all() and is_own.any() and (~is_own).any()
     torch.testing.assert_close(
-        sampled.log_probability, coarse.log_probability()[sampled.batch, sampled.cell0, sampled.cell1]
+        sampled.log_probability, dual_softmax(scores)[sampled.batch, sampled.cell0, sampled.cell1]
     )
 
 

@@ -24,7 +24,7 @@ from eval.datasets import Dataset
 from eval.peers import to_tensor
 from kornia_tar.conventions import CELL
 from kornia_tar.geometry import transform_points
-from kornia_tar.network.cfdm import Coarse, cell_centres, mutual_nearest
+from kornia_tar.network.cfdm import Coarse, cell_centres, nearest_cells
 from kornia_tar.network.net import Matches, TARNet, assemble, modality_weights
 
 THRESHOLD = 0.1  # TARMatcher's: less confident matches do not reach the estimator
@@ -108,6 +108,7 @@ def examine(net: TARNet, questions: Sequence[Question], tick: Callable[[int], An
         for start in range(0, len(order), BATCH):
             part = order[start : start + BATCH]
             matches, coarse, columns = _match(net, [questions[k] for k in part])
+            cosines = coarse.scores()
             for row, k in enumerate(part):
                 own = matches.batch == row
                 points0, points1 = matches.points0[own].numpy(), matches.points1[own].numpy()
@@ -117,7 +118,7 @@ def examine(net: TARNet, questions: Sequence[Question], tick: Callable[[int], An
                 matrix = estimate(points0[sure], points1[sure], questions[k].model)
                 near = [100.0 * float((error < limit).mean()) if len(error) else 0.0 for limit in (3, 8)]
                 off = corner_error(matrix, questions[k].truth, questions[k].image0.shape[1:])
-                scores[k] = off, *near, _loss(coarse.scores[row], columns, questions[k])
+                scores[k] = off, *near, _loss(cosines[row], columns, questions[k])
                 confidences.append(confidence)
                 rights.append(error < 3)
             tick(len(part))
@@ -142,7 +143,7 @@ def _match(net: TARNet, questions: Sequence[Question]) -> tuple[Matches, Coarse,
         for image, name in zip(sides, ("optical", "sar"), strict=True)
     )
     coarse = net.compare(a, b)
-    cells = mutual_nearest(coarse.log_probability(), 0.0)
+    cells = nearest_cells(coarse, 0.0)
     in0, in1 = net.cfdm.refine(cells, coarse, a.fine, b.fine)
     columns = a.coarse.shape[3], b.coarse.shape[3]
     return assemble(cells, in0, in1, *columns), coarse, columns

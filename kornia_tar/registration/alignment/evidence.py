@@ -14,8 +14,7 @@ from kornia_tar.geometry import FloatArray, Transform
 from kornia_tar.network.fine import PLACE_STEP
 from kornia_tar.network.net import ImageFeatures, TARNet
 from kornia_tar.network.points import transform_points
-
-OUTLIER_RATIO = 0.1  # ε
+from kornia_tar.network.second_look import OUTLIER_RATIO
 
 
 class DisplacementMaps(NamedTuple):

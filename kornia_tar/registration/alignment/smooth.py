@@ -20,7 +20,8 @@ import torch
 from numpy.typing import NDArray
 
 from kornia_tar.geometry import FloatArray, SplineRaster, TransformModel
-from kornia_tar.registration.alignment.evidence import OUTLIER_RATIO, DisplacementMaps, join
+from kornia_tar.network.second_look import OUTLIER_RATIO
+from kornia_tar.registration.alignment.evidence import DisplacementMaps, join
 from kornia_tar.registration.held_out import CheckPoints
 
 WIDTHS = (2.5, 1.5, 1.0)  # of the splines over the maps, stage by stage, as in fit.py

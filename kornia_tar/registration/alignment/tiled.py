@@ -14,7 +14,7 @@ from torch import Tensor
 from kornia_tar.conventions import CELL, MIN_SIDE, MODALITIES
 from kornia_tar.geometry import FloatArray, Transform
 from kornia_tar.matching.matcher import TARMatcher
-from kornia_tar.network.net import Frame, ImageFeatures, Matches, modality_weights
+from kornia_tar.network.net import Frame, ImageFeatures, Matches
 from kornia_tar.raster.view import MaskedImage, tiles
 from kornia_tar.registration.alignment.evidence import DisplacementMaps, join
 
@@ -48,7 +48,7 @@ class TileEncoder:
 
     def encode(self, view: MaskedImage) -> ImageFeatures:
         """Compute the features of a whole image."""
-        return self._matcher.encode(*self._tensors(view), view.modality)
+        return self._matcher.encode(*self._tensors(view), view.modality).features
 
     @property
     def looks_twice(self) -> bool:
@@ -57,11 +57,8 @@ class TileEncoder:
 
     def frame(self, view: MaskedImage) -> Frame:
         """Encode a whole image for :meth:`look_again`."""
-        image, mask = self._tensors(view)
         assert view.modality is not None
-        features = self._matcher.encode(image, mask, view.modality)
-        modality = modality_weights([view.modality]).to(image)
-        return Frame(image, modality, None if mask is None else mask[:, None].to(image), features)
+        return self._matcher.encode(*self._tensors(view), view.modality)
 
     def look_again(self, frame0: Frame, frame1: Frame, matches: Matches) -> Matches:
         """Match two images once more, every cell of both, after a warp by the field of their matches."""

@@ -56,12 +56,12 @@ def test_words_hold_options_first_and_files_as_they_are():
 @pytest.mark.parametrize(
     ("line", "expected"),
     [
-        ("[1/4] loading", (0.0, "loading")), ("[3/4] registering\n", (0.5, "registering")), ("[5/4] odd", None),
-        ("[0/4] odd", None), ("[7/9]", (6 / 9, "")), ("registered: probability 1.00", None), ("see [1/2] there", None),
+        ("[1/4] loading", (0.0, 0.25, "loading")), ("[3/4] registering\n", (0.5, 0.25, "registering")),
+        ("[5/4] odd", None), ("[0/4] odd", None), ("[7/9]", (6 / 9, 1 / 9, "")), ("registered: probability 1.00", None), ("see [1/2] there", None),
     ],
 )  # fmt: skip
 def test_progress_is_read_from_lines(line, expected):
-    assert process.progress(line) == expected
+    assert process.read_step(line) == expected
 
 
 def test_the_environment_of_qgis_stays_in_qgis():
@@ -146,11 +146,19 @@ def test_what_a_killed_command_leaves_is_removed_and_no_more(more, tmp_path, mon
 
 
 def test_progress_never_goes_back_and_long_talk_is_cut(tmp_path, script):
-    lines = ["[1/2] a", "[2/2] b", "[1/9] c", *(f"line {k}" for k in range(300)), "the end"]
+    lines = [
+        "[1/2] a",
+        "full size: 3 of 4 tiles, 1 min",
+        "full size: 1 of 4 tiles",
+        "[2/2] b",
+        "[1/9] c",
+        *(f"line {k}" for k in range(300)),
+        "the end",
+    ]
     command = [str(script(tmp_path / "talk", f"print({chr(10).join(lines)!r})"))]
     listener = Listener()
     ended = listener.run(command, tmp_path)
-    assert listener.steps == [(0.0, "a"), (0.5, "b"), (0.5, "c")]
+    assert listener.steps == [(0.0, "a"), (0.375, "a"), (0.5, "b"), (0.5, "c")]
     assert ended == (0, (*(f"line {k}" for k in range(201, 300)), "the end"))
 
 

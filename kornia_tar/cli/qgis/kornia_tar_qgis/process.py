@@ -22,6 +22,7 @@ PATIENCE = 10.0  # seconds for the command to clean up after an interrupt, then 
 # QGIS sets these for its own Python and libraries; another Python would load the wrong ones.
 FOREIGN = re.compile(r"PYTHON\w*|(GDAL|PROJ|OGR|QT|QGIS)\w*|LD_LIBRARY_PATH|DYLD_\w+|VIRTUAL_ENV|CPL_ZIP_ENCODING")
 STEP = re.compile(r"\[(\d+)/(\d+)\]\s*(.*)")
+WITHIN = re.compile(r".*?\b(\d+) of (\d+) tiles\b")  # told of large images, within a step
 
 
 class Ended(NamedTuple):
@@ -74,12 +75,26 @@ def words(command: str, positional: Sequence[str], options: Mapping[str, object]
     return [*told, "--", *positional]
 
 
-def progress(line: str) -> tuple[float, str] | None:
-    """Read a line such as ``[2/4] reading``: the share of steps that lie behind, and what goes on; None of others."""
+class Step(NamedTuple):
+    """A step that goes on."""
+
+    start: float  # share of all that lies behind it
+    share: float  # that it is itself
+    text: str
+
+
+def read_step(line: str) -> Step | None:
+    """Read a line such as ``[2/4] reading``; None of others."""
     found = STEP.match(line.strip())
     if found is None or not 1 <= int(found[1]) <= int(found[2]):
         return None
-    return (int(found[1]) - 1) / int(found[2]), found[3]
+    return Step((int(found[1]) - 1) / int(found[2]), 1 / int(found[2]), found[3])
+
+
+def read_within(line: str) -> float:
+    """Read the share of a step that is done from a line such as ``full size: 12 of 64 tiles``; 0 of others."""
+    found = WITHIN.match(line)
+    return min(1.0, int(found[1]) / max(1, int(found[2]))) if found else 0.0
 
 
 def environment(given: Mapping[str, str]) -> dict[str, str]:
@@ -119,7 +134,7 @@ def run(
     waiting: queue.Queue[str | None] = queue.Queue()
     threading.Thread(target=_listen, args=(process.stdout, waiting), daemon=True).start()
     said: list[str] = []
-    furthest, stopped = 0.0, False
+    furthest, stopped, step = 0.0, False, Step(0.0, 1.0, "")
     while True:
         if not stopped and canceled():
             stopped = True
@@ -130,11 +145,13 @@ def run(
             continue
         if line is None:
             break
-        step = progress(line)
-        if step is not None:
-            furthest = max(furthest, step[0])
-            advance(furthest, step[1])
-        elif line.strip():
+        begun = read_step(line)
+        step = begun or step
+        done = step.start + step.share * read_within(line)
+        if begun or done > furthest:
+            furthest = max(furthest, done)
+            advance(furthest, step.text)
+        if not begun and line.strip():
             said = [*said[-99:], line.rstrip()]
             say(said[-1])
     code = process.wait()
