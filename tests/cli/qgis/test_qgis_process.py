@@ -57,7 +57,8 @@ def test_words_hold_options_first_and_files_as_they_are():
     ("line", "expected"),
     [
         ("[1/4] loading", (0.0, 0.25, "loading")), ("[3/4] registering\n", (0.5, 0.25, "registering")),
-        ("[5/4] odd", None), ("[0/4] odd", None), ("[7/9]", (6 / 9, 1 / 9, "")), ("registered: probability 1.00", None), ("see [1/2] there", None),
+        ("[5/4] odd", None), ("[0/4] odd", None), ("[7/9]", (6 / 9, 1 / 9, "")), ("see [1/2] there", None),
+        ("registered: probability 1.00", None),
     ],
 )  # fmt: skip
 def test_progress_is_read_from_lines(line, expected):
