@@ -15,6 +15,7 @@ from kornia_tar.registration import (
     RegistrationModel,
     SearchConfig,
     TransformLimits,
+    register_files,
     register_georeferenced,
 )
 from kornia_tar.text import TextBank, TextPrior, available_text_priors, load_text_prior
@@ -23,5 +24,5 @@ __version__ = "0.1.0"
 __all__ = [
     "AcceptanceConfig", "AlignmentConfig", "GuidedMatcher", "Registrar", "RegistrarConfig", "Registration",
     "RegistrationModel", "SearchConfig", "TARConfig", "TARMatcher", "TextBank", "TextPrior", "TransformLimits",
-    "available_text_priors", "load_text_prior", "register_georeferenced",
+    "available_text_priors", "load_text_prior", "register_files", "register_georeferenced",
 ]  # fmt: skip

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import argparse
+import itertools
 import sys
 from collections.abc import Callable, Sequence
 
-import torch
-
 from kornia_tar.files import one_line
+from kornia_tar.matching.device import choose_device as choose_device  # for tar-hloc, too
 
+Step = Callable[[str], None]  # says what goes on now
 Run = Callable[[argparse.Namespace], int]
 AddCommand = Callable[[str, Run, str, str], argparse.ArgumentParser]  # what adder returns
 ERRORS: tuple[type[Exception], ...] = (ValueError, TypeError, ImportError, OSError, MemoryError, RuntimeError)
@@ -54,12 +55,12 @@ def run_command(
         return 130
 
 
-def choose_device(name: str) -> str:
-    """Resolve "auto", and refuse a device that is not there in one line."""
-    if name == "auto":
-        return "cuda" if torch.cuda.is_available() else "mps" if torch.backends.mps.is_available() else "cpu"
-    try:
-        torch.zeros(1, device=name)
-    except (RuntimeError, AssertionError, NotImplementedError) as error:
-        raise ValueError(f"--device {name}: not available here ({one_line(error)})") from None
-    return name
+def steps(total: int, shown: bool) -> Step:
+    """A function that says on stderr which of ``total`` steps begins, as ``[2/4] reading``; silent unless shown."""
+    count = itertools.count(1)
+
+    def step(text: str) -> None:
+        if shown:
+            print(f"[{next(count)}/{total}] {text}", file=sys.stderr, flush=True)
+
+    return step

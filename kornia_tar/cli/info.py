@@ -28,7 +28,7 @@ def _do(a: argparse.Namespace) -> int:
     print(f"kornia-tar {__version__} · torch {torch.__version__} · kornia {kornia.__version__} · python "
           f"{sys.version.split()[0]}")  # fmt: skip
     print(f"device auto: {choose_device('auto')} · {torch.get_num_threads()} CPU threads")
-    extras = {"text": "open_clip", "geo": "rasterio", "hloc": "pycolmap", "onnx": "onnx"}
+    extras = {"text": "open_clip", "geo": "rasterio", "xarray": "rioxarray", "hloc": "pycolmap", "onnx": "onnx"}
     print("extras: " + ", ".join(f"{k} {'yes' if importlib.util.find_spec(v) else 'no'}" for k, v in extras.items()))
     print(f"text priors: {', '.join(available_text_priors())}")
     print(f"shipped weights: {', '.join(sorted(p.stem for p in WEIGHTS.glob('*.safetensors'))) or 'none'}")

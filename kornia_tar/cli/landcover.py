@@ -7,8 +7,8 @@ from dataclasses import asdict
 from pathlib import Path
 
 from kornia_tar import __version__
-from kornia_tar.cli.command import AddCommand
-from kornia_tar.cli.options import add_overwrite, add_pair, inputs_of, make_matcher, read_pair, stretched
+from kornia_tar.cli.command import AddCommand, steps
+from kornia_tar.cli.options import add_overwrite, add_pair, add_progress, inputs_of, make_matcher, read_pair, stretched
 from kornia_tar.files import check_outputs, output_folder, write_json
 from kornia_tar.matching.landcover import compare_landcover, read_landcover
 from kornia_tar.outputs.landcover_sheet import LEAST, Side, draw_landcover
@@ -32,6 +32,7 @@ def add(command: AddCommand) -> None:
     parser.add_argument("--remoteclip", type=Path, metavar="FILE",
                         help="RemoteCLIP's checkpoint, to read words that no bank holds (needs [text])")  # fmt: skip
     add_overwrite(parser)
+    add_progress(parser)
 
 
 def _do(a: argparse.Namespace) -> int:
@@ -43,11 +44,15 @@ def _do(a: argparse.Namespace) -> int:
     outputs = [path for path in (a.out, a.json) if path is not None]
     read = [*inputs_of(a.image0, a.image1, a.weights, a.bank), *([] if a.remoteclip is None else [a.remoteclip])]
     check_outputs(outputs, read, overwrite=a.overwrite)
+    step = steps(4, a.progress)
+    step("reading")
     rasters = read_pair(a.image0, a.image1, a.nodata0, a.nodata1)
+    step("loading the weights")
     matcher = make_matcher(a.weights, a.device, a.threads, a.bank)
     if a.remoteclip is not None:
         matcher.set_text_prior("remoteclip", checkpoint=a.remoteclip, names=names)
     output_folder(a.out.parent)
+    step("asking the words")
     sides = []
     for raster, (grey, modality) in zip(rasters, stretched(*rasters, a.modality0, a.modality1), strict=True):
         cover = read_landcover(matcher, grey, raster.mask, modality)
@@ -62,6 +67,7 @@ def _do(a: argparse.Namespace) -> int:
     told = [f"{len(covers[0].names)} words of {encoder}"]
     if same is not None:
         told.append(f"same word in {100 * same.same:.0f} % of the cells, {100 * same.chance:.0f} % by chance")
+    step("drawing")
     if a.json is not None:
         output_folder(a.json.parent)
         write_json(a.json, {

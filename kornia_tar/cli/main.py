@@ -1,4 +1,4 @@
-"""``kornia-tar``: register, register-many, apply, match, landcover, demo, train, info.
+"""``kornia-tar``: register, register-many, apply, match, landcover, demo, train, info, qgis.
 
 Exit codes: 0 done · 1 bad input or environment, one line says which · 2 the images could not be registered reliably
 (argparse's own usage errors are 2 as well) · 130 interrupted.
@@ -15,8 +15,9 @@ import cv2
 from kornia_tar import __version__
 from kornia_tar.cli import apply, demo, info, landcover, match, register, register_many, train
 from kornia_tar.cli.command import adder, run_command
+from kornia_tar.cli.qgis import command as qgis
 
-COMMANDS = (register, register_many, apply, demo, match, landcover, train, info)  # as --help lists them
+COMMANDS = (register, register_many, apply, demo, match, landcover, train, info, qgis)  # as --help lists them
 EXAMPLES = """examples:
   kornia-tar demo -o demo/                                the synthetic scene, with its known truth
   kornia-tar register optical.png sar.png -o out/         registered.png, matches.h5, report.json, quicklook.png
@@ -27,6 +28,7 @@ EXAMPLES = """examples:
   kornia-tar landcover optical.png sar.png -o cover.png   the text's map of both images, with a legend
   kornia-tar train --data shards/ --text bank.npz --minutes 60 -o run/
   kornia-tar info
+  kornia-tar qgis install                                 Processing algorithms in QGIS that call this command
 """
 
 

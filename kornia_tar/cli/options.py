@@ -7,18 +7,15 @@ import sys
 from pathlib import Path
 from typing import get_args
 
-import numpy as np
-import torch
-from numpy.typing import NDArray
-
-from kornia_tar.cli.command import choose_device
-from kornia_tar.conventions import MODALITIES, Modality
-from kornia_tar.matching.matcher import TARMatcher
+from kornia_tar.conventions import MODALITIES
 from kornia_tar.outputs.registered import Resampling
-from kornia_tar.raster import Raster, read_image, source_files, suspected_fill, to_grey8, told_modality
+from kornia_tar.raster import Raster, read_image, source_files
 from kornia_tar.registration.acceptance import RIGHT, AcceptanceConfig
-from kornia_tar.registration.config import RegistrarConfig, RegistrationModel, SearchConfig
-from kornia_tar.registration.registrar import Registrar
+from kornia_tar.registration.config import RegistrationModel
+from kornia_tar.registration.files import make_matcher as make_matcher  # what is made of them
+from kornia_tar.registration.files import make_registrar as make_registrar
+from kornia_tar.registration.files import stretched as stretched
+from kornia_tar.registration.files import undeclared_fill
 
 MODALITY_CHOICES = (*MODALITIES, "auto")
 
@@ -78,6 +75,11 @@ def add_overwrite(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--overwrite", action="store_true", help="replace earlier results; an input is never replaced")
 
 
+def add_progress(parser: argparse.ArgumentParser) -> None:
+    """Whether to say what goes on; see :func:`kornia_tar.cli.command.steps`."""
+    parser.add_argument("--progress", action="store_true", help="say on stderr what goes on, as [2/4] reading")
+
+
 def add_resampling(parser: argparse.ArgumentParser) -> None:
     """How pixels are brought to image0's grid; see :func:`kornia_tar.outputs.registered.resampled`."""
     parser.add_argument("--resampling", choices=get_args(Resampling), default="bilinear", help="onto image0's grid; "
@@ -107,41 +109,6 @@ def read_pair(image0: Path, image1: Path, nodata0: float | None, nodata1: float 
     """Read both images; a value that looks like an undeclared nodata value is named in one line on stderr."""
     pair = read_image(image0, nodata=nodata0), read_image(image1, nodata=nodata1)
     for k, raster in enumerate(pair):
-        if (found := suspected_fill(raster)) is not None:
-            value = f"{found[0]:.8g}"
-            print(
-                f"warning: {raster.path}: {found[1]:.1%} of the pixels are exactly {value}, which the file does not "
-                f"declare as nodata; if they are missing, give --nodata{k}={value}",
-                file=sys.stderr,
-            )
+        if told := undeclared_fill(raster, f"--nodata{k}"):
+            print(f"warning: {told}", file=sys.stderr)
     return pair
-
-
-def make_matcher(
-    weights: str, device: str, threads: int | None, bank: Path | None, threshold: float = 0.1, turns: int = 4
-) -> TARMatcher:
-    """Build the matcher that the options of :func:`add_matcher` name."""
-    if threads is not None:
-        if threads < 1:
-            raise ValueError(f"--threads must be at least 1, got {threads}")
-        torch.set_num_threads(threads)
-    matcher = TARMatcher(weights, threshold=threshold, turns=turns)
-    if bank is not None:
-        matcher.set_text_prior("bank", path=bank)
-    return matcher.to(choose_device(device)).fuse()
-
-
-def make_registrar(
-    matcher: TARMatcher, model: RegistrationModel, rotations: int, min_probability: float
-) -> Registrar:  # fmt: skip
-    """Build the registrar that the options of :func:`add_registrar` describe."""
-    rules = AcceptanceConfig(min_probability=min_probability)
-    return Registrar(matcher, RegistrarConfig(model=model, search=SearchConfig(rotations=rotations), acceptance=rules))
-
-
-def stretched(
-    first: Raster, second: Raster, modality0: str, modality1: str
-) -> list[tuple[NDArray[np.uint8], Modality | None]]:
-    """Both images in 8-bit grey, each stretched as its modality needs, and that modality as the network is told it."""
-    modalities = told_modality(first, modality0), told_modality(second, modality1)
-    return [(to_grey8(r, m), m) for r, m in zip((first, second), modalities, strict=True)]

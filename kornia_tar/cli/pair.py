@@ -2,19 +2,20 @@
 
 from __future__ import annotations
 
-import time
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, NamedTuple
 
 from kornia_tar import __version__
-from kornia_tar.cli.options import read_pair, stretched
+from kornia_tar.cli.command import Step
+from kornia_tar.cli.options import read_pair
 from kornia_tar.files import check_outputs, output_folder
 from kornia_tar.outputs.ground import ground_report
 from kornia_tar.outputs.registered import Resampling
 from kornia_tar.outputs.results import NAMES, write_results
 from kornia_tar.raster import source_files
-from kornia_tar.registration import Registrar, Registration, Search, register_georeferenced
+from kornia_tar.registration import Registrar, Registration, Search
+from kornia_tar.registration.files import register_rasters
 
 
 @dataclass(frozen=True)
@@ -49,22 +50,22 @@ class PairOutcome(NamedTuple):
     seconds: float  # without reading and writing
 
 
-def register_pair(job: PairJob, registrar: Registrar, weights: str) -> PairOutcome:
-    """Read two files, register them, and write all results into the job's folder.
+def register_pair(
+    job: PairJob, registrar: Registrar, weights: str, step: Step = lambda text: None
+) -> PairOutcome:  # fmt: skip
+    """Read two files, register them, and write all results into the job's folder; say which ``step`` of three begins.
 
     Raises:
         FileNotFoundError, ValueError, ImportError: a file that cannot be read or written, named.
     """
+    step("reading")
     first, second = read_pair(job.image0, job.image1, job.nodata0, job.nodata1)
     out = output_folder(job.out)
-    (grey0, modality0), (grey1, modality1) = stretched(first, second, job.modality0, job.modality1)
-    started = time.perf_counter()
-    outcome, search = register_georeferenced(
-        registrar, first, second, grey0, grey1, modality0, modality1,
-        radius=job.search_radius, use=job.use_georeference,
-    )  # fmt: skip
-    seconds = time.perf_counter() - started
-    outcome = outcome.confident(job.threshold)
+    step("registering")
+    outcome, search, grey1, seconds = register_rasters(
+        registrar, first, second, job.modality0, job.modality1, job.search_radius, job.use_georeference, job.threshold
+    )
+    step("writing")
     ground = ground_report(outcome, first, second)
     report = {"image0": str(job.image0), "image1": str(job.image1), **outcome.report(), **ground,
               "search": search._asdict(), "seconds": round(seconds, 2),

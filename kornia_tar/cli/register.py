@@ -5,11 +5,12 @@ from __future__ import annotations
 import argparse
 from pathlib import Path
 
-from kornia_tar.cli.command import AddCommand
+from kornia_tar.cli.command import AddCommand, steps
 from kornia_tar.cli.options import (
     add_georeference,
     add_overwrite,
     add_pair,
+    add_progress,
     add_registrar,
     add_resampling,
     files_of,
@@ -32,6 +33,7 @@ def add(command: AddCommand) -> None:
     add_georeference(parser)
     add_resampling(parser)
     add_overwrite(parser)
+    add_progress(parser)
 
 
 def _do(a: argparse.Namespace) -> int:
@@ -40,6 +42,8 @@ def _do(a: argparse.Namespace) -> int:
         not a.no_georeference, a.threshold, a.resampling, a.overwrite,
     )  # fmt: skip
     job.check(files_of(a.weights, a.bank))
+    step = steps(4, a.progress)
+    step("loading the weights")
     matcher = make_matcher(a.weights, a.device, a.threads, a.bank)
-    found = register_pair(job, make_registrar(matcher, a.model, a.rotations, a.min_probability), a.weights)
+    found = register_pair(job, make_registrar(matcher, a.model, a.rotations, a.min_probability), a.weights, step)
     return tell(found.registration, a.out, found.seconds, found.ground, found.search)

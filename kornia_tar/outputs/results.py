@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 from kornia_tar.files import write_json
 from kornia_tar.geometry import Transform, valid_mask, warp_image
 from kornia_tar.outputs import points
+from kornia_tar.outputs.apply import write_transform
 from kornia_tar.outputs.ground import claimed_transform, map_coordinates
 from kornia_tar.outputs.matches import write_matches
 from kornia_tar.outputs.quicklook import draw_quicklook
@@ -79,10 +80,7 @@ def write_results(
         )  # fmt: skip
         write_image(aside / "quicklook.png", sheet)
         if outcome.matrix is not None:
-            grids = {"image0": Grid.of(first).to_dict(), "image1": Grid.of(second).to_dict()}
-            write_json(
-                aside / "transform.json", {**transform.to_dict(), "registered": bool(outcome.registered), **grids}
-            )
+            write_transform(aside / "transform.json", outcome, (Grid.of(first), Grid.of(second)))
         write_json(aside / "report.json", report)
         for name in NAMES:
             if (aside / name).exists():

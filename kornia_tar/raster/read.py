@@ -12,7 +12,7 @@ import struct
 import warnings
 import zlib
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager, nullcontext, suppress
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -71,7 +71,29 @@ def read_image(
     if not path.is_file():
         raise FileNotFoundError(f"{path}: no such file" if not path.exists() else f"{path}: is a folder, not an image")
     limit = max_pixels if max_pixels is not None else pixel_limit()
-    pixels, mask, profile, bands = _read(path, limit, upright)
+    return as_raster(path, *_read(path, limit, upright), nodata, colours)
+
+
+def read_dataset(dataset: Any, *, nodata: float | None = None) -> Raster:
+    """Read an open rasterio data set as :func:`read_image` reads its file; it stays open.
+
+    Raises:
+        ValueError: as of a file; or it is closed.
+    """
+    path = Path(dataset.name)
+    if dataset.closed:
+        raise ValueError(f"{path}: this data set is closed; open it again, or give its path")
+    try:
+        return as_raster(path, *_read_rasterio(path, pixel_limit(), dataset), nodata)
+    except NotARaster as error:
+        raise ValueError(f"{path}: cannot be read as an image ({error})") from error
+
+
+def as_raster(
+    path: Path, pixels: NDArray[Any], mask: NDArray[np.bool_], profile: GeoProfile | None, bands: Bands | None,
+    nodata: float | None, colours: bool = True,
+) -> Raster:  # fmt: skip
+    """Make what was read a raster: magnitudes, a mask of all that is missing, colours looked up; see `read_image`."""
     if np.iscomplexobj(pixels):
         pixels = np.abs(pixels)
     if nodata is not None and not holds(pixels.dtype, nodata):
@@ -154,7 +176,8 @@ def pixel_limit() -> int:
     return int(text)
 
 
-def _check_size(path: Path, width: int, height: int, limit: int) -> None:
+def check_size(path: Path, width: int, height: int, limit: int) -> None:
+    """Refuse an image that is too small or, with more than ``limit`` pixels, too large."""
     if min(width, height) < MIN_SIDE:
         raise ValueError(f"{path}: is {width}x{height} pixels; each side must have at least {MIN_SIDE}")
     if width * height > limit:
@@ -170,7 +193,7 @@ def _read_pillow(path: Path, limit: int, upright: bool) -> tuple[NDArray[Any], N
         with _pillow_limit(limit), Image.open(path) as image:
             if not is_picture and any(tag in image.getexif() for tag in _GEO_TAGS):
                 raise ImportError(f"{path}: is a GeoTIFF, which {NEEDS_GEO}")
-            _check_size(path, image.width, image.height, limit)
+            check_size(path, image.width, image.height, limit)
             deep_colour = image.format == "PNG" and ";16B" in str(image.tile) and not image.mode.startswith("I")
             image.load()  # raises on a file cut short, where OpenCV would hand over half an image
             turned = ImageOps.exif_transpose(image) if upright else image
@@ -216,17 +239,18 @@ def _read_deep_png(path: Path) -> NDArray[Any]:
     return cv2.cvtColor(pixels, cv2.COLOR_BGR2RGB if pixels.shape[-1] == 3 else cv2.COLOR_BGRA2RGBA)
 
 
-def _read_rasterio(path: Path, limit: int) -> _Read:
+def _read_rasterio(path: Path, limit: int, opened: Any = None) -> _Read:
+    """Read a file, or a data set of it that is open and stays so."""
     import rasterio
     from rasterio.enums import ColorInterp
 
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore", rasterio.errors.NotGeoreferencedWarning)
-            with rasterio.open(path) as file:
+            with rasterio.open(path) if opened is None else nullcontext(opened) as file:
                 if not file.count:
                     raise ValueError(f"{path}: holds no image itself, but {len(file.subdatasets)}: extract one of them")
-                _check_size(path, file.width, file.height, limit)
+                check_size(path, file.width, file.height, limit)
                 kinds = zip(file.indexes, file.colorinterp, strict=True)
                 bands = [i for i, kind in kinds if kind != ColorInterp.alpha] or [1]
                 pixels = np.moveaxis(file.read(bands), 0, -1)

@@ -2,6 +2,7 @@
 
 from kornia_tar.registration.acceptance import AcceptanceConfig, TransformLimits, VerificationConfig
 from kornia_tar.registration.config import AlignmentConfig, RegistrarConfig, RegistrationModel, SearchConfig
+from kornia_tar.registration.files import register_files
 from kornia_tar.registration.guided import GuidedMatcher
 from kornia_tar.registration.prior import Search, register_georeferenced
 from kornia_tar.registration.registrar import Registrar
@@ -9,5 +10,6 @@ from kornia_tar.registration.result import Registration
 
 __all__ = [
     "AcceptanceConfig", "AlignmentConfig", "GuidedMatcher", "Registrar", "RegistrarConfig", "Registration",
-    "RegistrationModel", "Search", "SearchConfig", "TransformLimits", "VerificationConfig", "register_georeferenced",
+    "RegistrationModel", "Search", "SearchConfig", "TransformLimits", "VerificationConfig", "register_files",
+    "register_georeferenced",
 ]  # fmt: skip

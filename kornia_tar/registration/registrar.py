@@ -3,7 +3,7 @@
 1. Search (``search/pose.py``): both images reduced to a few hundred pixels, image1 tried at four rotations and, where
    that is not enough, at other scales and at the diagonals. The pose on which the cells agree most goes on. What comes
    of it may be refused because one image shows a small part of the other: its place is searched then
-   (``search/chip.py``), and only what both show goes on (``common_ground.py``).
+   (``search/chip.py``), and only what both show goes on (``search/common_ground.py``).
 2. Alignment: image1 warped into image0's frame by what is known so far; then all cells of both images vote for the
    small transform that remains (``alignment/fit.py``); at doubling sizes up to the full one, tile by tile, which
    bounds the network's memory (``alignment/tiled.py``), and small images magnified at last.
@@ -42,12 +42,12 @@ from kornia_tar.registration.acceptance import RIGHT, Witnesses, probability_rig
 from kornia_tar.registration.alignment.evidence import tie_points
 from kornia_tar.registration.alignment.smooth import block_count
 from kornia_tar.registration.alignment.tiled import TileEncoder
-from kornia_tar.registration.common_ground import CommonGround
 from kornia_tar.registration.config import RegistrarConfig
 from kornia_tar.registration.local import Refined, Relief
 from kornia_tar.registration.plane import PlaneAlignment
 from kornia_tar.registration.result import Registration, estimated_error
 from kornia_tar.registration.search.chip import LEAST_RATIO, find_chip
+from kornia_tar.registration.search.common_ground import CommonGround
 from kornia_tar.registration.search.pose import PoseCandidate, find_pose
 from kornia_tar.registration.testimony import hear
 

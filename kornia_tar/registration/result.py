@@ -16,6 +16,7 @@ from kornia_tar.geometry import (
     Transform,
     decompose,
 )
+from kornia_tar.raster.grid import Grid
 from kornia_tar.registration.acceptance import Witnesses
 from kornia_tar.registration.config import RegistrationModel
 from kornia_tar.registration.held_out import HeldOut
@@ -53,6 +54,7 @@ class Registration:
     witnesses: Witnesses  # what that rests on
     field: DisplacementField | None = None  # px of image1, what the ground adds to the matrix: relief, map projections
     held_out: HeldOut | None = None  # errors at tie points that were not fitted
+    grids: tuple[Grid, Grid] | None = None  # of image0 and image1, where files were registered: what ``apply`` needs
 
     @property
     def transform(self) -> Transform | None:

@@ -24,9 +24,9 @@ from kornia_tar.geometry import (
 from kornia_tar.raster.synthetic import demo_pair
 from kornia_tar.raster.view import MaskedImage
 from kornia_tar.registration.acceptance import Witnesses
-from kornia_tar.registration.common_ground import CommonGround
 from kornia_tar.registration.result import Registration
 from kornia_tar.registration.search.chip import STEP, WINDOW, _windows
+from kornia_tar.registration.search.common_ground import CommonGround
 
 
 def blank(height: int, width: int) -> MaskedImage:

@@ -1,0 +1,139 @@
+"""The transform of a registration on disk, and other files of image1's product laid onto image0 by it."""
+
+from __future__ import annotations
+
+import json
+import math
+import os
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from kornia_tar.files import check_outputs, output_folder, write_json
+from kornia_tar.geometry import Transform
+from kornia_tar.geometry.transform import PointMap
+from kornia_tar.outputs.registered import Resampling, resampled, write_on_grid
+from kornia_tar.raster import read_image, source_files
+from kornia_tar.raster.grid import Grid
+from kornia_tar.raster.read import pixel_limit
+from kornia_tar.raster.resample import smooth_transform
+from kornia_tar.registration.result import Registration
+
+MAX_BYTES = 2**26  # of a transform.json that is read
+SUFFIXES = (".tif", ".tiff")
+
+
+def write_transform(
+    path: str | os.PathLike[str], outcome: Registration, grids: tuple[Grid, Grid] | None = None
+) -> None:  # fmt: skip
+    """Write what a registration found, and both images' grids, as JSON: what :func:`apply_transform` reads.
+
+    Args:
+        path: of the file; replaced where it is there.
+        outcome: of :func:`kornia_tar.register_files`, say.
+        grids: of image0 and image1, where the outcome does not have them.
+
+    Raises:
+        ValueError: there is no transform, or there are no grids.
+    """
+    grids = outcome.grids if grids is None else grids
+    if outcome.transform is None:
+        raise ValueError(f"{path}: the registration found no transform: {'; '.join(outcome.reasons)}")
+    if grids is None:
+        raise ValueError(f"{path}: a registration of arrays has no grids; give them, or use register_files")
+    told = {"image0": grids[0].to_dict(), "image1": grids[1].to_dict()}
+    write_json(path, {**outcome.transform.to_dict(), "registered": bool(outcome.registered), **told})
+
+
+def read_transform(path: Path) -> tuple[Transform, Grid, Grid, bool]:
+    """Read ``transform.json``: the transform, image0's grid, image1's, and whether it was accepted.
+
+    Raises:
+        FileNotFoundError: there is none.
+        ValueError: it is none of ours, in one line.
+    """
+    if not path.is_file():
+        raise FileNotFoundError(f"{path}: no such file; 'kornia-tar register' writes it")
+    if path.stat().st_size > MAX_BYTES:
+        raise ValueError(f"{path}: is larger than any transform.json of ours")
+    try:
+        values: Any = json.loads(path.read_text("utf-8"))
+        if not isinstance(values, dict) or "image0" not in values:
+            raise ValueError("holds no grids of two images")
+        grids = (Grid.from_dict(values[key]) for key in ("image0", "image1"))
+        return Transform.from_dict(values), *grids, values.get("registered") is True  # type: ignore[return-value]
+    except (KeyError, TypeError, ValueError, RecursionError) as error:
+        raise ValueError(f"{path}: not a transform.json of ours ({error})") from None
+
+
+class Applied(NamedTuple):
+    """A file that was written."""
+
+    path: Path
+    share: float  # of image0's grid, that shows something
+
+
+def apply_transform(
+    transform: str | os.PathLike[str],
+    images: Sequence[str | os.PathLike[str]],
+    out: str | os.PathLike[str],
+    *,
+    resampling: Resampling = "bilinear",
+    nodata: float | None = None,
+    refused: bool = False,
+    overwrite: bool = False,
+) -> list[Applied]:
+    """Lay files of image1's product (bands, polarisations, resolutions) onto image0's grid, as ``kornia-tar apply``.
+
+    Args:
+        transform: ``transform.json`` of a registration, see :func:`write_transform`.
+        images: by their own georeferences where both have one, else as pictures of the same extent.
+        out: file to write, .tif; or a folder, for NAME_registered.tif of each image.
+        resampling: "nearest" mixes nothing, else what is finer is averaged over areas first.
+        nodata: value of the images' missing pixels, beside what the files declare.
+        refused: apply a transform that the registration refused, too.
+        overwrite: replace earlier results; an input is never replaced.
+
+    Returns:
+        what was written, in the order of the images.
+
+    Raises:
+        FileNotFoundError, ValueError: a file that cannot be used or would be replaced, named.
+    """
+    return list(applied(Path(transform), [*map(Path, images)], Path(out), resampling, nodata, refused, overwrite))
+
+
+def applied(
+    path: Path, images: Sequence[Path], out: Path, how: Resampling, nodata: float | None, refused: bool, overwrite: bool
+) -> Iterator[Applied]:
+    """Do what :func:`apply_transform` does, and tell of each file when it is written."""
+    transform, grid0, grid1, registered = read_transform(path)
+    if not registered and not refused:
+        raise ValueError(f"{path}: this registration was refused; give --refused to apply it all the same")
+    if grid0.size[0] * grid0.size[1] > (limit := pixel_limit()):
+        raise ValueError(f"{path}: image0 has {grid0.size} pixels; raise KORNIA_TAR_MAX_PIXELS from {limit}")
+    single = out.suffix.lower() in SUFFIXES
+    if single and len(images) > 1:
+        raise ValueError(f"{out}: is one file, but {len(images)} images are given; name a folder")
+    outputs = [out] if single else [out / f"{image.stem}_registered.tif" for image in images]
+    if len(set(outputs)) < len(outputs):
+        raise ValueError("two images of one name would be written to one file: apply them one by one")
+    check_outputs(outputs, [path, *(file for image in images for file in source_files(image))], overwrite=overwrite)
+    output_folder(outputs[0].parent)
+    for image, output in zip(images, outputs, strict=True):
+        raster = read_image(image, nodata=nodata, colours=how != "nearest")
+        try:
+            way = _joined(transform, grid0, grid1.to(Grid.of(raster)))
+        except ValueError as error:
+            raise ValueError(f"{image}: {error}") from error
+        pixels, valid, told = resampled(raster, way, grid0.size, how)
+        if not valid.any():
+            raise ValueError(f"{image}: shows nothing of the ground that image0 shows; is it of another scene?")
+        write_on_grid(output, pixels, valid, told, grid0, raster, how)
+        yield Applied(output, float(valid.mean()))
+
+
+def _joined(transform: Transform, grid0: Grid, onward: PointMap) -> Transform:
+    """From image0's pixels through image1's to those of another file."""
+    spacing = math.inf if transform.field is None else min(transform.field.spacing)
+    return smooth_transform(lambda points: onward(transform(points)), grid0.size, spacing)
