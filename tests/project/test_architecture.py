@@ -183,13 +183,16 @@ def test_every_module_has_a_room():
     ] == []
 
 
+EXTRAS = {"rasterio", "open_clip", "pycolmap", "hloc", "torchvision", "vismatch", "ray", "pyarrow"}
+
+
 def test_geometry_needs_no_torch_and_the_package_no_extra_at_import():
     for name, path in KNOWN.items():
         top, all_ = foreign_imports(path)
         if name.startswith("kornia_tar.geometry"):
             assert "torch" not in all_, name
         if not name.startswith("kornia_tar.matching.vismatch"):
-            assert not top & {"rasterio", "open_clip", "pycolmap", "hloc", "torchvision", "vismatch"}, name
+            assert not top & EXTRAS, name
 
 
 def test_no_room_is_too_large():

@@ -14,7 +14,8 @@ import pytest
 from helpers import lively_net
 from PIL import Image
 
-from kornia_tar.cli import register_many
+from kornia_tar.cli.many import worker
+from kornia_tar.cli.many.progress import duration
 from kornia_tar.cli.main import main
 from kornia_tar.network.checkpoint import save_checkpoint
 from kornia_tar.outputs.summary import Row, read_summary, write_parquet, write_summary
@@ -72,14 +73,14 @@ def test_a_library_s_own_error_is_a_pair_s(folder, monkeypatch):
     class Strange(Exception):
         pass
 
-    real = register_many.register_pair
+    real = worker.register_pair
 
     def register(job, registrar, weights):
         if job.out.name == "first":
             raise Strange("of a kind that nobody expects")
         return real(job, registrar, weights)
 
-    monkeypatch.setattr(register_many, "register_pair", register)
+    monkeypatch.setattr(worker, "register_pair", register)
     assert main(command(folder)) == 2
     assert [row["status"] == "failed" for row in rows(folder)] == [True, True, False]
     assert rows(folder)[0]["reason"] == "Strange: of a kind that nobody expects"
@@ -183,4 +184,4 @@ def test_a_summary_comes_back(tmp_path):
 
 
 def test_time_left_is_said_in_words():
-    assert [register_many._duration(s) for s in (5, 59.6, 200, 7300)] == ["5 s", "1 min", "3 min", "2 h 1 min"]
+    assert [duration(s) for s in (5, 59.6, 200, 7300)] == ["5 s", "1 min", "3 min", "2 h 1 min"]
