@@ -16,7 +16,7 @@ from kornia_tar.cli.command import AddCommand
 from kornia_tar.cli.many.local import LocalProcess, ThisProcess
 from kornia_tar.cli.many.progress import Progress
 from kornia_tar.cli.many.ray_cluster import RayWorker, joined
-from kornia_tar.cli.many.schedule import StartWorker, register_all
+from kornia_tar.cli.many.schedule import NewWorker, register_all
 from kornia_tar.cli.many.settings import Setup, is_done, settings_of
 from kornia_tar.cli.many.table import COLUMNS, read_jobs
 from kornia_tar.cli.many.worker import waiting
@@ -100,7 +100,7 @@ def _do(a: argparse.Namespace) -> int:
 
 
 @contextmanager
-def _here(setup: Setup, registrar: Registrar, workers: int | None) -> Iterator[tuple[StartWorker, int]]:
+def _here(setup: Setup, registrar: Registrar, workers: int | None) -> Iterator[tuple[NewWorker, int]]:
     """Say how a worker of this machine is made, and how many there are; one alone takes the registrar that is there."""
     if workers is None or workers == 1:
         yield partial(ThisProcess, lambda: registrar, setup.weights), 1
@@ -109,7 +109,7 @@ def _here(setup: Setup, registrar: Registrar, workers: int | None) -> Iterator[t
 
 
 @contextmanager
-def _on_ray(setup: Setup, address: str, workers: int | None, threads: int | None) -> Iterator[tuple[StartWorker, int]]:
+def _on_ray(setup: Setup, address: str, workers: int | None, threads: int | None) -> Iterator[tuple[NewWorker, int]]:
     """The same for a cluster, which is left at the end."""
     with joined(address, workers, threads, setup.device) as shares:
         there = setup._replace(device=shares.device, threads=shares.threads)

@@ -37,7 +37,7 @@ class RayWorker:
     def __init__(self, make: MakeRegistrar, weights: str, shares: Shares) -> None:
         import ray
 
-        actor = ray.remote(num_cpus=shares.threads, num_gpus=shares.gpus, max_restarts=0)(_Actor)
+        actor = ray.remote(num_cpus=shares.threads, num_gpus=shares.gpus, max_restarts=0)(_PairActor)
         self._actor = actor.remote(make, weights, Path.cwd())
 
     def start(self) -> Future[None]:
@@ -55,7 +55,7 @@ class RayWorker:
         ray.kill(self._actor)
 
 
-class _Actor(PairWorker):
+class _PairActor(PairWorker):
     def __init__(self, make: MakeRegistrar, weights: str, folder: Path) -> None:
         super().__init__(make, weights)
         self._folder = folder
@@ -93,7 +93,8 @@ def joined(address: str, workers: int | None, threads: int | None, device: str) 
             options = {"num_cpus": cores, "include_dashboard": False, "object_store_memory": OBJECT_STORE}
         try:
             ray.init(address=address, logging_level=logging.ERROR, **options)
-        except (OSError, RuntimeError, ValueError) as error:
+        except Exception as error:  # Ray raises any kind, also the barest
+            ray.shutdown()  # what has begun to start
             raise ValueError(f"--ray-address {address}: {one_line(error)}") from error
     try:
         nodes = [node["Resources"] for node in ray.nodes() if node["Alive"]]
@@ -138,8 +139,16 @@ def _future(reference: Any) -> Future[Any]:
         if error is None:
             told.set_result(theirs.result())
         else:
-            cause = getattr(error, "cause", None)  # of an exception in the actor, which else comes with its traceback
-            told.set_exception(RuntimeError(one_line(cause or error)))
+            told.set_exception(RuntimeError(_reason(error)))
 
     reference.future().add_done_callback(end)
     return told
+
+
+def _reason(error: BaseException) -> str:
+    """Say what went wrong without what Ray adds to it: tracebacks, and the ids of all concerned."""
+    cause = getattr(error, "cause", None)  # an exception in the actor
+    if isinstance(cause, BaseException):
+        return one_line(cause)
+    lines = str(error).strip().splitlines() or [type(error).__name__]
+    return lines[-1] if "creation task" in lines[0] else lines[0]  # as when its node lacks a package

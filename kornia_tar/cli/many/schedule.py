@@ -8,10 +8,10 @@ from __future__ import annotations
 
 import sys
 from collections import Counter, deque
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Generator, Mapping
 from concurrent.futures import FIRST_COMPLETED, Future, wait
 from dataclasses import replace
-from typing import Protocol
+from typing import Any, Protocol
 
 from kornia_tar.cli.many.worker import waiting
 from kornia_tar.cli.pair import PairJob
@@ -35,10 +35,12 @@ class Worker(Protocol):
         """End it, whatever it does."""
 
 
-StartWorker = Callable[[], Worker]
+NewWorker = Callable[[], Worker]
 
 
-def register_all(jobs: Mapping[str, PairJob], new_worker: StartWorker, count: int) -> Iterator[tuple[str, Row]]:
+def register_all(
+    jobs: Mapping[str, PairJob], new_worker: NewWorker, count: int
+) -> Generator[tuple[str, Row], None, None]:
     """Register all pairs; yield the name and the row of each as it ends.
 
     Args:
@@ -52,7 +54,7 @@ def register_all(jobs: Mapping[str, PairJob], new_worker: StartWorker, count: in
     left, deaths = deque(jobs), Counter[str]()
     workers: list[Worker] = []  # that live
     idle: list[Worker] = []
-    tasks: dict[Future[Row] | Future[None], tuple[Worker, str | None]] = {}  # None: it starts
+    tasks: dict[Future[Any], tuple[Worker, str | None]] = {}  # and the pair's name; None: it starts
     failed_starts, why = 0, ""
     try:
         while left or any(name is not None for _, name in tasks.values()):
@@ -67,28 +69,28 @@ def register_all(jobs: Mapping[str, PairJob], new_worker: StartWorker, count: in
                 raise RuntimeError(f"no worker starts ({why}); for want of memory? Try fewer --workers")
             for future in wait(tasks, return_when=FIRST_COMPLETED).done:
                 worker, ended = tasks.pop(future)
-                try:
-                    row = future.result()
-                except Exception as error:
-                    why = one_line(error)
-                    workers.remove(worker)
-                    worker.end()
-                    if ended is None:
-                        failed_starts += 1
-                        _warn(f"a worker does not start ({why})")
-                        continue
-                    deaths[ended] += 1
-                    if deaths[ended] < TRIES:
-                        _warn(f"the worker of {ended} died ({why}); another one tries it again")
-                        left.append(ended)  # behind the others: it may have been the pair's fault
-                        continue
-                    reason = f"its worker died {TRIES} times ({why}); for want of memory?"
-                    row = replace(waiting(ended, jobs[ended]), status="failed", reason=reason)
-                else:
-                    failed_starts = 0
+                error = future.exception()
+                if error is None:
                     idle.append(worker)
-                if ended is not None and row is not None:
-                    yield ended, row
+                    if ended is None:
+                        failed_starts = 0
+                    else:
+                        yield ended, future.result()
+                    continue
+                why = one_line(error)
+                workers.remove(worker)
+                worker.end()
+                if ended is None:
+                    failed_starts += 1
+                    _warn(f"a worker does not start ({why})")
+                    continue
+                deaths[ended] += 1
+                if deaths[ended] < TRIES:
+                    _warn(f"the worker of {ended} died ({why}); another one tries it again")
+                    left.append(ended)  # behind the others: it may have been the pair's fault
+                else:
+                    reason = f"its worker died {TRIES} times ({why}); for want of memory?"
+                    yield ended, replace(waiting(ended, jobs[ended]), status="failed", reason=reason)
     finally:
         for worker in workers:
             worker.end()
