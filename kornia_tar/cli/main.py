@@ -13,8 +13,9 @@ from collections.abc import Sequence
 import cv2
 
 from kornia_tar import __version__
-from kornia_tar.cli import apply, demo, info, landcover, match, register, register_many, train
+from kornia_tar.cli import apply, demo, info, landcover, match, register, train
 from kornia_tar.cli.command import adder, run_command
+from kornia_tar.cli.many import command as register_many
 from kornia_tar.cli.qgis import command as qgis
 
 COMMANDS = (register, register_many, apply, demo, match, landcover, train, info, qgis)  # as --help lists them

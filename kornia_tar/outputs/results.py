@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import shutil
 import tempfile
 from collections.abc import Mapping
@@ -23,9 +24,11 @@ from kornia_tar.raster import Raster, to_rgb8, write_image
 from kornia_tar.raster.grid import Grid
 from kornia_tar.registration.result import Registration
 
+REPORT = "report.json"
 NAMES = (
-    "registered.png", "registered.tif", "matches.h5", "quicklook.png", "transform.json", "report.json", *points.NAMES,
+    "registered.png", "registered.tif", "matches.h5", "quicklook.png", "transform.json", *points.NAMES, REPORT,
 )  # fmt: skip
+ASIDE = ".results-"  # begins the name of the folder in which they are made
 
 
 def write_results(
@@ -41,8 +44,8 @@ def write_results(
     """Write all results into ``out``, or none: they are made aside and moved in when the last one is whole.
 
     ``registered.png`` or, where image0 has a georeference, ``registered.tif`` on its grid, is written only when the
-    registration is trusted. What an earlier run left behind of :data:`NAMES` is removed: whoever calls has asked
-    :func:`kornia_tar.files.check_outputs`.
+    registration is trusted. An earlier run's results do not stay beside the new report, see :func:`remove_results`;
+    what else bears one of :data:`NAMES` is replaced: whoever calls has asked :func:`kornia_tar.files.check_outputs`.
 
     Args:
         out: an existing folder.
@@ -57,7 +60,7 @@ def write_results(
     Raises:
         ValueError: something cannot be written; the line says what.
     """
-    aside = Path(tempfile.mkdtemp(prefix=".results-", dir=out))
+    aside = Path(tempfile.mkdtemp(prefix=ASIDE, dir=out))
     try:
         transform = outcome.transform or Transform(np.eye(3))
         valid = valid_mask(second.mask, transform, first.size)
@@ -81,14 +84,49 @@ def write_results(
         write_image(aside / "quicklook.png", sheet)
         if outcome.matrix is not None:
             write_transform(aside / "transform.json", outcome, (Grid.of(first), Grid.of(second)))
-        write_json(aside / "report.json", report)
-        for name in NAMES:
-            if (aside / name).exists():
-                (aside / name).replace(out / name)
-            else:
-                (out / name).unlink(missing_ok=True)
-    finally:
+        write_json(aside / REPORT, report)
+    except BaseException:
         shutil.rmtree(aside, ignore_errors=True)
+        raise
+    remove_results(out, but=aside)
+    for name in NAMES:  # the report comes last: whoever is killed before leaves it aside, and the rest is known as ours
+        if (aside / name).exists():
+            (aside / name).replace(out / name)
+    aside.rmdir()
+
+
+def remove_results(out: Path, but: Path | None = None) -> None:
+    """Remove what an earlier run of ours wrote into a folder, also what it left behind when it was killed.
+
+    That are files of :data:`NAMES` beside a report of ours, and folders in which results were made. Nothing else is
+    touched, nor are files with such names where no report says that they are ours.
+
+    Args:
+        out: folder of the results.
+        but: a folder in it to leave alone.
+    """
+    asides = [path for path in out.glob(f"{ASIDE}*") if path != but and _is_aside(path)]
+    if any(_is_report(folder / REPORT) for folder in (out, *asides)):
+        for name in NAMES:
+            if (out / name).is_file() or (out / name).is_symlink():
+                (out / name).unlink()
+    for path in asides:
+        shutil.rmtree(path, ignore_errors=True)
+
+
+def _is_aside(path: Path) -> bool:
+    """Whether a folder holds nothing but results, whole or begun."""
+    if path.is_symlink() or not path.is_dir():
+        return False
+    return all(entry.is_file() and entry.name.lstrip(".").startswith(NAMES) for entry in path.iterdir())
+
+
+def _is_report(path: Path) -> bool:
+    try:
+        content = json.loads(path.read_text("utf-8"))
+    except (OSError, ValueError, RecursionError):
+        return False
+    return isinstance(content, dict) and {"kornia_tar", "registered"} <= content.keys()
 
 
 def _by_georeferences(

@@ -64,11 +64,13 @@ def test_demo_shows_its_error(tmp_path, capsys):
 
 def test_an_untrained_net_is_honestly_not_registered(pair, untrained, tmp_path, capsys):
     optical, sar, _ = pair
-    (tmp_path / "registered.png").write_bytes(b"stale")
+    (tmp_path / "registered.png").write_bytes(b"of an earlier run")
+    (tmp_path / "registered.tif").write_bytes(b"of an earlier run")
+    (tmp_path / "report.json").write_text('{"registered": true, "kornia_tar": "0.1.0"}')
     words = ["-o", str(tmp_path), "--weights", str(untrained), "--rotations", "1", "--overwrite"]
     assert main(["register", str(optical), str(sar), *words]) == 2
     assert "not registered" in capsys.readouterr().err
-    assert not (tmp_path / "registered.png").exists()
+    assert not (tmp_path / "registered.png").exists() and not (tmp_path / "registered.tif").exists()
     report = json.loads((tmp_path / "report.json").read_text())
     assert report["registered"] is False and report["reasons"]
 

@@ -185,6 +185,9 @@ def test_every_module_has_a_room():
     ] == []
 
 
+EXTRAS = {"rasterio", "open_clip", "pycolmap", "hloc", "torchvision", "vismatch", "ray", "pyarrow"}
+
+
 def test_geometry_needs_no_torch_and_the_package_no_extra_at_import():
     for name, path in KNOWN.items():
         top, all_ = foreign_imports(path)

@@ -5,6 +5,8 @@ from __future__ import annotations
 import csv
 import os
 import signal
+import subprocess
+import sys
 import threading
 import time
 from pathlib import Path
@@ -14,8 +16,9 @@ import pytest
 from helpers import lively_net
 from PIL import Image
 
-from kornia_tar.cli import register_many
 from kornia_tar.cli.main import main
+from kornia_tar.cli.many import worker
+from kornia_tar.cli.many.progress import duration
 from kornia_tar.network.checkpoint import save_checkpoint
 from kornia_tar.outputs.summary import Row, read_summary, write_parquet, write_summary
 
@@ -72,14 +75,14 @@ def test_a_library_s_own_error_is_a_pair_s(folder, monkeypatch):
     class Strange(Exception):
         pass
 
-    real = register_many.register_pair
+    real = worker.register_pair
 
     def register(job, registrar, weights):
         if job.out.name == "first":
             raise Strange("of a kind that nobody expects")
         return real(job, registrar, weights)
 
-    monkeypatch.setattr(register_many, "register_pair", register)
+    monkeypatch.setattr(worker, "register_pair", register)
     assert main(command(folder)) == 2
     assert [row["status"] == "failed" for row in rows(folder)] == [True, True, False]
     assert rows(folder)[0]["reason"] == "Strange: of a kind that nobody expects"
@@ -102,36 +105,111 @@ def test_a_wrong_option_is_told_once_whatever_the_workers(folder, capsys, more):
     assert error.count("\n") == 1 and "Traceback" not in error and not (folder / "out").exists()
 
 
+def test_a_pair_that_fails_now_leaves_no_results_of_an_earlier_run(folder):
+    assert main(command(folder)) == 2
+    third = folder / "out" / "third"
+    (third / "notes.txt").write_text("mine")
+    (folder / "c.png").write_bytes(b"no more")
+    assert main(command(folder, "--min-probability", "0.5")) == 2
+    assert [row["status"] == "failed" for row in rows(folder)] == [False, True, True]
+    assert [path.name for path in third.iterdir()] == ["notes.txt"]
+    assert (folder / "out" / "first" / "report.json").is_file()
+
+
+def workers(folder: Path) -> set[int]:
+    """Processes that register pairs of a folder: they work in it."""
+    found = set()
+    for process in Path("/proc").iterdir():
+        try:
+            words = (process / "cmdline").read_bytes()
+            ours = b"spawn_main" in words or words.startswith(b"ray::_PairActor.register")
+            if process.name.isdecimal() and ours and (process / "cwd").readlink() == folder:
+                found.add(int(process.name))
+        except OSError:
+            continue
+    return found
+
+
+needs_proc = pytest.mark.skipif(not Path("/proc/self/cwd").exists(), reason="finds its workers in /proc")
+MAIN = """
+import signal, sys
+signal.signal(signal.SIGINT, signal.default_int_handler)  # also where pytest was started to ignore it
+from kornia_tar.cli.main import main
+sys.exit(main())
+"""
+PLACES = [("--workers", "2"), ("--workers", "2", "--ray-address", "local")]
+
+
+def need(place: tuple[str, ...]) -> None:
+    if "--ray-address" in place:
+        pytest.importorskip("ray", reason="Ray is not installed: pip install kornia-tar[ray]")
+
+
+@needs_proc
 @pytest.mark.slow
-def test_a_killed_worker_leaves_a_complete_summary(folder, monkeypatch):
-    """Two processes; one is killed as soon as both run."""
-    pids: set[int] = set()
+@pytest.mark.parametrize("place", PLACES)
+def test_two_killed_workers_leave_a_complete_summary(folder, monkeypatch, place):
+    """Two workers; each is killed as soon as it runs, and so each at another pair."""
+    need(place)
+    monkeypatch.chdir(folder)
+    pairs = "".join(f"{a}.png,{b}.png,{a}{b}{k}\n" for a, b in ("ab", "bc", "ca") for k in range(2))
+    (folder / "pairs.csv").write_text(f"image0,image1,name\n{pairs}a.png,broken.png,bad\n")
+    killed: list[int] = []
 
     def kill() -> None:
-        deadline = time.monotonic() + 120
-        while time.monotonic() < deadline:
-            pids.update(int(p.name) for p in Path("/proc").iterdir() if p.name.isdecimal() and _is_ours(p))
-            if len(pids) >= 2:
-                os.kill(max(pids), signal.SIGKILL)
-                return
-            time.sleep(0.02)
+        deadline = time.monotonic() + 600
+        while len(killed) < 2 and time.monotonic() < deadline:
+            time.sleep(0.1)
+            if (new := workers(folder) - set(killed)) and (folder / "out" / "summary.csv").is_file():
+                killed.append(min(new))
+                os.kill(killed[-1], signal.SIGKILL)
 
     thread = threading.Thread(target=kill)
     thread.start()
-    assert main(command(folder, "--workers", "2")) == 2
+    assert main(command(folder, *place)) == 2
     thread.join()
-    assert len(pids) >= 2
-    assert {row["name"]: row["status"] == "failed" for row in rows(folder)} == {
-        "first": False, "a_broken": True, "third": False,
-    }  # fmt: skip
+    assert len(killed) == 2
+    found = rows(folder)
+    assert len(found) == 7 and {row["name"] for row in found if row["status"] == "failed"} == {"bad"}
+    assert all(row["status"] in ("registered", "refused") for row in found if row["name"] != "bad")
+    assert not list((folder / "out").rglob(".*"))
 
 
-def _is_ours(process: Path) -> bool:
-    try:
-        parent = next(line for line in (process / "status").read_text().splitlines() if line.startswith("PPid"))
-        return int(parent.split()[1]) == os.getpid() and b"spawn_main" in (process / "cmdline").read_bytes()
-    except (OSError, StopIteration):
-        return False
+@needs_proc
+@pytest.mark.slow
+@pytest.mark.parametrize("place", PLACES)
+def test_ctrl_c_ends_the_workers_and_the_next_run_goes_on(folder, place):
+    need(place)
+    pairs = "".join(f"a.png,b.png,p{k}\n" for k in range(4))
+    (folder / "pairs.csv").write_text(f"image0,image1,name\n{pairs}")
+    run = subprocess.Popen(
+        [sys.executable, "-c", MAIN, *command(folder, *place)], cwd=folder, stderr=subprocess.PIPE, text=True,
+        process_group=0,
+    )  # fmt: skip
+    assert run.stderr is not None
+    told = next(line for line in run.stderr if line.startswith("[1/4]"))
+    os.killpg(run.pid, signal.SIGINT)  # as a terminal does
+    rest = run.stderr.read()
+    assert run.wait(60) == 130 and rest.splitlines()[-1] == "kornia-tar register-many: interrupted", told + rest
+    assert "Traceback" not in rest
+    statuses = [row["status"] for row in rows(folder)]
+    assert len(statuses) == 4 and 1 <= statuses.count("refused") < 4 and "waiting" in statuses
+    for _ in range(100):
+        if not (left := workers(folder)):
+            break
+        time.sleep(0.1)
+    assert not left
+    assert main(command(folder)) == 2  # on this machine, what Ray has done is not done again
+    found = rows(folder)
+    assert [row["status"] for row in found] == ["refused"] * 4
+    assert not list((folder / "out").rglob(".*"))
+
+
+def test_without_ray_one_line_says_how_to_install_it(folder, monkeypatch, capsys):
+    monkeypatch.setitem(sys.modules, "ray", None)
+    assert main(command(folder, "--ray-address", "local")) == 1
+    told = capsys.readouterr().err
+    assert told.count("\n") == 1 and 'pip install "kornia-tar[ray]"' in told and not (folder / "out").exists()
 
 
 @pytest.mark.parametrize(
@@ -183,4 +261,4 @@ def test_a_summary_comes_back(tmp_path):
 
 
 def test_time_left_is_said_in_words():
-    assert [register_many._duration(s) for s in (5, 59.6, 200, 7300)] == ["5 s", "1 min", "3 min", "2 h 1 min"]
+    assert [duration(s) for s in (5, 59.6, 200, 7300)] == ["5 s", "1 min", "3 min", "2 h 1 min"]

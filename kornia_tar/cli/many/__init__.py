@@ -1,0 +1,1 @@
+"""``kornia-tar register-many``: a table of pairs, shared among workers on this machine or on a Ray cluster."""

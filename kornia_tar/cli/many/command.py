@@ -1,0 +1,126 @@
+"""``kornia-tar register-many``."""
+
+from __future__ import annotations
+
+import argparse
+import os
+import sys
+from collections.abc import Iterator
+from contextlib import closing, contextmanager
+from dataclasses import replace
+from functools import partial
+from pathlib import Path
+
+from kornia_tar import Registrar
+from kornia_tar.cli.command import AddCommand
+from kornia_tar.cli.many.local import LocalProcess, ThisProcess
+from kornia_tar.cli.many.progress import Progress
+from kornia_tar.cli.many.ray_cluster import RayWorker, joined
+from kornia_tar.cli.many.schedule import NewWorker, register_all
+from kornia_tar.cli.many.settings import Setup, is_done, settings_of
+from kornia_tar.cli.many.table import COLUMNS, read_jobs
+from kornia_tar.cli.many.worker import waiting
+from kornia_tar.cli.options import (
+    MODALITY_CHOICES,
+    add_georeference,
+    add_matcher,
+    add_registrar,
+    add_resampling,
+    files_of,
+)
+from kornia_tar.cli.outcome import NOT_REGISTERED
+from kornia_tar.cli.pair import PairJob
+from kornia_tar.files import check_outputs, output_folder
+from kornia_tar.outputs.results import remove_results
+from kornia_tar.outputs.summary import Row, read_summary, write_parquet, write_summary
+
+
+def add(command: AddCommand) -> None:
+    """Add the subcommand."""
+    parser = command(
+        "register-many", _do, "register many pairs of files, and summarise them in one table",
+        "kornia-tar register-many pairs.csv -o out/ --workers 4",
+    )  # fmt: skip
+    parser.add_argument("pairs", type=Path, help=f"CSV with a header; columns {', '.join(COLUMNS)}, of which image0 "
+                        "and image1 are needed; paths count from the file's own folder")  # fmt: skip
+    parser.add_argument("-o", "--out", type=Path, required=True, help="folder for summary.csv and a folder for each "
+                        "pair; what is done there is not done again")  # fmt: skip
+    parser.add_argument("--workers", type=int, help="processes, each loads the model once (default: 1; with Ray one a "
+                        "GPU, or by the cores)")  # fmt: skip
+    parser.add_argument("--ray-address", metavar="ADDRESS", help="run them on a Ray cluster: ray://HOST:PORT, auto for "
+                        "the one that this machine belongs to, local to start one here (needs [ray])")  # fmt: skip
+    for k, default in enumerate(("optical", "sar")):
+        parser.add_argument(f"--modality{k}", choices=MODALITY_CHOICES, default=default,
+                            help=f"of all image{k} whose row says none (default: {default})")  # fmt: skip
+    add_matcher(parser)
+    add_registrar(parser)
+    add_georeference(parser)
+    add_resampling(parser)
+
+
+def _do(a: argparse.Namespace) -> int:
+    if a.workers is not None and a.workers < 1:
+        raise ValueError(f"--workers must be at least 1, got {a.workers}")
+    threads = max(1, (os.cpu_count() or 1) // (a.workers or 1)) if a.threads is None else a.threads
+    setup = Setup(a.weights, a.device, threads, a.bank, a.model, a.rotations, a.min_probability)
+    base = PairJob(
+        Path(), Path(), a.out, a.modality0, a.modality1, search_radius=a.search_radius,
+        use_georeference=not a.no_georeference, threshold=a.threshold, resampling=a.resampling,
+    )  # fmt: skip
+    jobs, known = read_jobs(a.pairs, base), read_summary(a.out)
+    read = [a.pairs, *files_of(a.weights, a.bank)]
+    check_outputs((a.out / "summary.csv", a.out / "summary.parquet"), read, overwrite=bool(known))
+    for name, job in jobs.items():  # a folder that our summary names is ours, and may be written again
+        jobs[name] = replace(job, overwrite=name in known)
+        jobs[name].check(read)
+    here = setup if not a.ray_address else setup._replace(device="cpu")  # the GPUs are elsewhere
+    registrar = here.registrar()  # also for workers, who build their own: what is wrong with an option is told here
+    digest = setup.digest()
+    settings = {name: settings_of(digest, job) for name, job in jobs.items()}
+    rows = {
+        name: known[name] if is_done(known.get(name), job, settings[name]) else waiting(name, job)
+        for name, job in jobs.items()
+    }
+    todo = {name: job for name, job in jobs.items() if rows[name].status == "waiting"}
+    if len(todo) < len(jobs):
+        print(f"{len(jobs) - len(todo)} of {len(jobs)} pairs are done already", file=sys.stderr)
+    others = [row for name, row in known.items() if name not in jobs]  # of another table; their folders are ours, too
+    if a.ray_address and todo:
+        workers = _on_ray(setup, a.ray_address, a.workers, a.threads)
+    else:
+        workers = _here(setup, registrar, a.workers)
+    with workers as (new_worker, count), closing(register_all(todo, new_worker, count)) as run:
+        write_summary(output_folder(a.out), [*rows.values(), *others])  # from now on its folders are ours
+        progress = Progress(a.out, rows, others, len(todo))
+        for name, row in run:
+            if row.status == "failed":
+                remove_results(jobs[name].out)  # of an earlier run, which the summary would belie
+            progress.add(replace(row, settings=settings[name]))
+    return _end(a.out, list(rows.values()), others)
+
+
+@contextmanager
+def _here(setup: Setup, registrar: Registrar, workers: int | None) -> Iterator[tuple[NewWorker, int]]:
+    """Say how a worker of this machine is made, and how many there are; one alone takes the registrar that is there."""
+    if workers is None or workers == 1:
+        yield partial(ThisProcess, lambda: registrar, setup.weights), 1
+    else:
+        yield partial(LocalProcess, setup.registrar, setup.weights), workers
+
+
+@contextmanager
+def _on_ray(setup: Setup, address: str, workers: int | None, threads: int | None) -> Iterator[tuple[NewWorker, int]]:
+    """The same for a cluster, which is left at the end."""
+    with joined(address, workers, threads, setup.device) as shares:
+        there = setup._replace(device=shares.device, threads=shares.threads)
+        yield partial(RayWorker, there.registrar, setup.weights, shares), shares.workers
+
+
+def _end(out: Path, rows: list[Row], others: list[Row]) -> int:
+    """Write the last table, and say what became of all."""
+    table = write_parquet(out, [*rows, *others])
+    counts = {status: sum(row.status == status for row in rows) for status in ("registered", "refused", "failed")}
+    told = ", ".join(f"{count} {status}" for status, count in counts.items())
+    hint = "" if table else ' (summary.parquet needs pyarrow: pip install "kornia-tar[many]")'
+    print(f"{told}; see {out / 'summary.csv'}{hint}")
+    return 0 if counts["registered"] == len(rows) else NOT_REGISTERED

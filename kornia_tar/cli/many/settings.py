@@ -1,0 +1,51 @@
+"""What a pair's result depends on beside its images, so that the next run knows what is done."""
+
+from __future__ import annotations
+
+import hashlib
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from kornia_tar import Registrar, __version__
+from kornia_tar.cli.options import make_matcher, make_registrar
+from kornia_tar.cli.pair import PairJob
+from kornia_tar.network.checkpoint import resolve_weights
+from kornia_tar.outputs.summary import Row
+
+
+class Setup(NamedTuple):
+    """What every worker builds once: a registrar, from plain values that travel to another process."""
+
+    weights: str
+    device: str
+    threads: int
+    bank: Path | None
+    model: Any
+    rotations: int
+    min_probability: float
+
+    def registrar(self) -> Registrar:
+        """Build it."""
+        matcher = make_matcher(self.weights, self.device, self.threads, self.bank)
+        return make_registrar(matcher, self.model, self.rotations, self.min_probability)
+
+    def digest(self) -> str:
+        """Say in a few letters what files and settings it is built from."""
+        read = [resolve_weights(self.weights), *([] if self.bank is None else [self.bank])]
+        files = [hashlib.sha256(path.read_bytes()).hexdigest() for path in read]
+        what = (*files, self.model, self.rotations, self.min_probability, __version__)
+        return hashlib.sha256(repr(what).encode()).hexdigest()[:12]
+
+
+def settings_of(digest: str, job: PairJob) -> str:
+    """Say in a few letters all that a pair's result depends on beside the images."""
+    told = {key: value for key, value in asdict(job).items() if key not in ("image0", "image1", "out", "overwrite")}
+    return hashlib.sha256(repr((digest, sorted(told.items()))).encode()).hexdigest()[:12]
+
+
+def is_done(row: Row | None, job: PairJob, settings: str) -> bool:
+    """Whether an earlier run ended with this pair, in these settings; what failed is tried again."""
+    if row is None or (row.image0, row.image1, row.settings) != (str(job.image0), str(job.image1), settings):
+        return False
+    return row.status in ("registered", "refused") and (job.out / "report.json").is_file()

@@ -1,0 +1,61 @@
+"""What a worker does, wherever it runs: build a registrar once, then register one pair after the other."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from dataclasses import replace
+
+from kornia_tar import Registrar
+from kornia_tar.cli.command import ERRORS
+from kornia_tar.cli.pair import PairJob, PairOutcome, register_pair
+from kornia_tar.files import one_line
+from kornia_tar.outputs.summary import Row
+
+MakeRegistrar = Callable[[], Registrar]
+
+
+class PairWorker:
+    """Holds a registrar, and turns jobs into rows.
+
+    Args:
+        make: builds the registrar; travels to another process by pickle.
+        weights: as the reports shall name them.
+    """
+
+    def __init__(self, make: MakeRegistrar, weights: str) -> None:
+        self._make, self._weights = make, weights
+        self._registrar: Registrar | None = None
+
+    def start(self) -> None:
+        """Build the registrar; raises whatever keeps it from being built."""
+        self._registrar = self._make()
+
+    def register(self, name: str, job: PairJob) -> Row:
+        """Register one pair; whatever is wrong with it becomes its row."""
+        assert self._registrar is not None, "start comes first"
+        row = waiting(name, job)
+        try:
+            found = register_pair(job, self._registrar, self._weights)
+        except ERRORS as error:
+            return replace(row, status="failed", reason=one_line(error))
+        except Exception as error:  # a library's own kind, or a fault of ours: this pair's all the same, and no other's
+            return replace(row, status="failed", reason=f"{type(error).__name__}: {one_line(error)}")
+        return _row(row, found)
+
+
+def waiting(name: str, job: PairJob) -> Row:
+    """Return the row of a pair that is still to be registered."""
+    return Row(name, str(job.image0), str(job.image1), "waiting")
+
+
+def _row(row: Row, found: PairOutcome) -> Row:
+    outcome, ground = found.registration, found.ground
+    shift = ground["shift_metres"] or {}
+    finite = lambda value: value if value is not None and math.isfinite(value) else None  # noqa: E731
+    return replace(
+        row, status="registered" if outcome.registered else "refused", reason="; ".join(outcome.reasons),
+        probability=outcome.probability, error_px=finite(outcome.error_estimate),
+        error_metres=finite(ground["error_estimate_metres"]), shift_east_metres=finite(shift.get("east")),
+        shift_north_metres=finite(shift.get("north")), search=found.search.kind, seconds=round(found.seconds, 2),
+    )  # fmt: skip

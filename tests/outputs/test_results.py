@@ -1,0 +1,92 @@
+"""A folder holds the results of one run: what an earlier one left is removed, and nothing else is."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from kornia_tar.geometry import PointMatches
+from kornia_tar.outputs.results import remove_results, write_results
+from kornia_tar.raster import Raster
+from kornia_tar.registration.acceptance import Witnesses
+from kornia_tar.registration.result import Registration
+
+OURS = '{"registered": true, "kornia_tar": "0.1.0"}'
+
+
+def refuse(out: Path) -> None:
+    """Write the results of a pair that was refused."""
+    grey = np.random.default_rng(0).integers(0, 255, (64, 64), dtype=np.uint8)
+    raster = Raster(grey, np.ones(grey.shape, bool), None, out / "picture.png")
+    outcome = Registration(
+        False, ("no",), np.eye(3), "affine", PointMatches.empty(), np.zeros(0, bool), 0, 1.0, 0.5, 0.5, 0.5, 0.1,
+        Witnesses.none(),
+    )  # fmt: skip
+    write_results(out, outcome, {**outcome.report(), "kornia_tar": "0.1.0"}, raster, raster, grey)
+
+
+def names(folder: Path) -> set[str]:
+    return {path.relative_to(folder).as_posix() for path in folder.rglob("*") if path.is_file()}
+
+
+def fill(folder: Path, report: str | None = OURS, *more: str) -> None:
+    folder.mkdir(parents=True, exist_ok=True)
+    for name in ("registered.tif", "image1_gcps.vrt", "notes.txt", "registered.tif.aux.xml", *more):
+        (folder / name).write_text("old")
+    if report is not None:
+        (folder / "report.json").write_text(report)
+
+
+def test_a_refusal_leaves_nothing_of_an_earlier_run(tmp_path):
+    fill(tmp_path)
+    refuse(tmp_path)
+    assert names(tmp_path) == {
+        "matches.h5", "tie_points.csv", "quicklook.png", "transform.json", "report.json",
+        "notes.txt", "registered.tif.aux.xml",
+    }  # fmt: skip
+    assert '"registered": false' in (tmp_path / "report.json").read_text()
+
+
+@pytest.mark.parametrize("report", [None, "mine", '["kornia_tar", "registered"]', '{"registered": true}'])
+def test_without_a_report_of_ours_nothing_is_removed(tmp_path, report):
+    fill(tmp_path, report)
+    before = names(tmp_path)
+    remove_results(tmp_path)
+    assert names(tmp_path) == before
+    refuse(tmp_path)
+    assert before <= names(tmp_path) and (tmp_path / "registered.tif").read_text() == "old"
+
+
+def test_removing_results_leaves_what_is_not_ours(tmp_path):
+    fill(tmp_path)
+    remove_results(tmp_path)
+    assert names(tmp_path) == {"notes.txt", "registered.tif.aux.xml"}
+
+
+def test_what_a_killed_run_left_is_removed(tmp_path):
+    """It was killed while it moved its results in, the report last; another one while it made them."""
+    fill(tmp_path, None)
+    fill(tmp_path / ".results-theirs")
+    (tmp_path / ".results-moving").mkdir()
+    (tmp_path / ".results-moving" / "report.json").write_text(OURS)
+    (tmp_path / ".results-making").mkdir()
+    (tmp_path / ".results-making" / ".registered.tif.1a2b3c4d.tmp").write_text("half of it")
+    foreign = {f".results-theirs/{name}" for name in names(tmp_path / ".results-theirs")}
+    refuse(tmp_path)
+    assert names(tmp_path) - foreign == {
+        "matches.h5", "tie_points.csv", "quicklook.png", "transform.json", "report.json",
+        "notes.txt", "registered.tif.aux.xml",
+    }  # fmt: skip
+    assert foreign <= names(tmp_path)
+
+
+def test_what_cannot_be_made_removes_nothing(tmp_path):
+    fill(tmp_path)
+    before = names(tmp_path)
+    grey = np.zeros((64, 64), np.uint8)
+    raster = Raster(grey, np.ones(grey.shape, bool), None, tmp_path / "picture.png")
+    with pytest.raises(AttributeError):
+        write_results(tmp_path, None, {}, raster, raster, grey)
+    assert names(tmp_path) == before and not list(tmp_path.glob(".results-*"))
