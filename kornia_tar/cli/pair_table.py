@@ -43,7 +43,7 @@ def read_jobs(path: Path, base: PairJob) -> dict[str, PairJob]:
                     raise ValueError(f"{path}, line {reader.line_num}: {told}")
                 taken.add(name.casefold())  # some disks do not tell them apart
                 jobs[name] = replace(job, out=base.out / name)
-    except csv.Error as error:
+    except (csv.Error, UnicodeDecodeError) as error:
         raise ValueError(f"{path}: is no CSV ({error})") from None
     if not jobs:
         raise ValueError(f"{path}: names no pair")

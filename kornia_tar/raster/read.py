@@ -8,9 +8,8 @@ from __future__ import annotations
 import importlib.util
 import math
 import os
-import struct
+import sys
 import warnings
-import zlib
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import replace
@@ -28,7 +27,10 @@ from kornia_tar.raster.image import MAX_PIXELS, NEEDS_GEO, Bands, GeoProfile, Ra
 from kornia_tar.raster.nodata import holds, is_fill
 
 MAX_SOURCES = 100_000  # files behind one VRT
-
+MAX_READS = 1_000_000  # of a VRT's sources, each as often as it is named: ten VRTs of ten sources each are quickly many
+MAX_VRT = 2**27  # bytes of one
+LEAST_BLOCK = 2**22  # pixels of a block that is read however low the limit is
+BYTES_PER_PIXEL = 16  # times the limit of pixels: so much memory may all bands take
 
 # What pictures begin with: PNG, JPEG, GIF, BMP, WebP (its first four bytes are any RIFF's), and TIFF, also a big one.
 _PICTURES = (b"\x89PNG\r\n\x1a\n", b"\xff\xd8\xff", b"GIF8", b"BM", b"RIFF")
@@ -36,6 +38,18 @@ _TIFFS = (b"II*\0", b"MM\0*", b"II+\0", b"MM\0+")
 
 
 _GEO_TAGS = (33550, 33922, 34264)  # GeoTIFF pixel scale, tie points, transformation
+# What Pillow may read: pixels alone. Others run programs (EPS: Ghostscript) or hold no image of one's own.
+_FORMATS = (
+    "PNG", "JPEG", "GIF", "BMP", "DIB", "WEBP", "TIFF", "JPEG2000", "AVIF", "PPM", "PCX", "TGA", "SGI", "SUN", "ICO",
+    "DDS", "PSD", "IM", "MSP", "XBM", "QOI",
+)  # fmt: skip
+# GDAL fetches what a file names on the network; through no proxy at all it fetches nothing.
+_LOCAL = {
+    "GDAL_HTTP_PROXY": "127.0.0.1:9", "GDAL_HTTPS_PROXY": "127.0.0.1:9", "CPL_VSIL_CURL_ALLOWED_FILENAME": "none",
+    "GDAL_HTTP_TIMEOUT": "30", "GDAL_HTTP_CONNECTTIMEOUT": "10",
+}  # fmt: skip
+# Nothing of a file is run, and nobody is asked at the terminal.
+_GDAL = {"GDAL_VRT_ENABLE_PYTHON": "NO", "CPL_ALLOW_VSISTDIN": "NO"}
 
 
 def read_image(
@@ -64,12 +78,13 @@ def read_image(
     Raises:
         FileNotFoundError: when there is no such file.
         ValueError: when it is no image, is cut short, has a side below 32 pixels or no valid pixel, is too large, or
-            cannot hold ``nodata``.
+            cannot hold ``nodata``; when a VRT names what lies on the network, unless KORNIA_TAR_REMOTE is 1.
         ImportError: when it is a georeferenced file and rasterio is absent.
     """
     path = Path(path)
     if not path.is_file():
-        raise FileNotFoundError(f"{path}: no such file" if not path.exists() else f"{path}: is a folder, not an image")
+        what = "a folder" if path.is_dir() else "no regular file"
+        raise FileNotFoundError(f"{path}: is {what}, not an image" if path.exists() else f"{path}: no such file")
     limit = max_pixels if max_pixels is not None else pixel_limit()
     pixels, mask, profile, bands = _read(path, limit, upright)
     if np.iscomplexobj(pixels):
@@ -103,21 +118,40 @@ def source_files(path: str | os.PathLike[str]) -> list[Path]:
     with suppress(OSError):  # told by who reads it
         if _begins(path, _PICTURES):
             return [path]
-    if path.is_file() and importlib.util.find_spec("rasterio") is not None:
-        import rasterio
+    return list(_graph(path)) if path.is_file() and importlib.util.find_spec("rasterio") is not None else [path]
 
-        found, waiting = dict[Path, None](), [path]
-        while waiting and len(found) < MAX_SOURCES:
-            one = waiting.pop()
-            if one in found:
-                continue
-            found[one] = None
-            with suppress(rasterio.errors.RasterioError), warnings.catch_warnings():  # told by who reads it
-                warnings.simplefilter("ignore")
-                with rasterio.open(one) as file:
-                    waiting += [Path(name) for name in file.files]  # of a VRT in a VRT the next level alone
-        return list(found)
-    return [path]
+
+def _graph(path: Path) -> dict[Path, list[Path]]:
+    """Find what files an image is read from, each with those that it names itself."""
+    found, waiting = dict[Path, list[Path]](), [path]
+    while waiting and len(found) < MAX_SOURCES:
+        one = waiting.pop()
+        if one in found:
+            continue
+        found[one] = []
+        with suppress(Exception), open_raster(one) as file:  # told by who reads it
+            found[one] = [Path(name) for name in file.files]  # of a VRT in a VRT the next level alone
+            waiting += found[one]
+    return found
+
+
+def _check_reads(path: Path) -> None:
+    """Refuse a VRT of VRTs that are named so often that reading them would not end."""
+    graph, known = _graph(path), dict[Path, int]()
+
+    def reads(one: Path) -> int:
+        if one not in known:
+            known[one] = 1  # a circle is found by GDAL
+            named = [reads(other) for other in graph.get(one, ()) if other != one]
+            if named and one.stat().st_size > MAX_VRT:
+                raise ImageRefusedError(f"{path}: has more than {MAX_VRT} bytes in {one.name}")
+            known[one] = one.read_bytes().count(b"<Source") * max(named) if named else 1
+        return known[one]
+
+    if (count := reads(path)) > MAX_READS:
+        raise ImageRefusedError(
+            f"{path}: its sources would be read up to {count} times, more than {MAX_READS}; name no VRT in a VRT"
+        )
 
 
 _Read = tuple[NDArray[Any], NDArray[np.bool_], GeoProfile | None, Bands | None]
@@ -133,11 +167,48 @@ def _read(path: Path, limit: int, upright: bool) -> _Read:
         if not _begins(path, _TIFFS):
             with suppress(ValueError):  # a picture of a kind that GDAL was built without
                 return *_read_pillow(path, limit, upright), None
-        raise ValueError(f"{path}: cannot be read as an image ({one_line(error)})") from error
+        raise ValueError(f"{path}: cannot be read as an image ({error})") from error
 
 
 class NotARaster(Exception):
     """rasterio cannot open or read a file."""
+
+
+class ImageRefusedError(ValueError):
+    """An image is not taken, for a reason of ours; the words name it."""
+
+
+@contextmanager
+def open_raster(path: Path) -> Iterator[Any]:
+    """Open a file by rasterio, silently, and so that GDAL runs nothing of it and fetches nothing from the network.
+
+    KORNIA_TAR_REMOTE=1 in the environment lets it fetch what a VRT names.
+    """
+    import rasterio
+
+    # GDAL's words about a damaged file may be no UTF-8: rasterio's log then fails, and prints a traceback by these two.
+    hooks = sys.excepthook, sys.unraisablehook
+    sys.excepthook = lambda kind, *rest: None if kind is UnicodeDecodeError else hooks[0](kind, *rest)
+    sys.unraisablehook = lambda told: None if told.exc_type is UnicodeDecodeError else hooks[1](told)
+    try:
+        with warnings.catch_warnings(), rasterio.Env(**_GDAL, **({} if remote() else _LOCAL)):
+            warnings.simplefilter("ignore")
+            with rasterio.open(path) as file:
+                yield file
+    finally:
+        sys.excepthook, sys.unraisablehook = hooks
+
+
+def remote() -> bool:
+    """Tell whether an image may name others on the network."""
+    return os.environ.get("KORNIA_TAR_REMOTE") == "1"
+
+
+def _reason(error: BaseException) -> str:
+    """What was wrong at first: GDAL's words, where rasterio has but "see previous exception"."""
+    while error.__cause__ is not None:
+        error = error.__cause__
+    return one_line(error)
 
 
 def _begins(path: Path, marks: tuple[bytes, ...]) -> bool:
@@ -156,18 +227,33 @@ def pixel_limit() -> int:
 
 def _check_size(path: Path, width: int, height: int, limit: int) -> None:
     if min(width, height) < MIN_SIDE:
-        raise ValueError(f"{path}: is {width}x{height} pixels; each side must have at least {MIN_SIDE}")
+        raise ImageRefusedError(f"{path}: is {width}x{height} pixels; each side must have at least {MIN_SIDE}")
     if width * height > limit:
-        raise ValueError(
+        raise ImageRefusedError(
             f"{path}: is {width}x{height} pixels, more than the limit of {limit}; "
             "crop or reduce it, or raise KORNIA_TAR_MAX_PIXELS"
         )
 
 
+def _check_memory(path: Path, file: Any, limit: int) -> None:
+    """Refuse a raster whose bands, or one of whose blocks, take too much memory, whatever few bytes promise them."""
+    # rasterio's own name for pairs of integers, as of a Sentinel-1 SLC, is none of NumPy's
+    width = max(np.dtype("complex64" if name == "complex_int16" else name).itemsize for name in file.dtypes)
+    size, most = file.width * file.height * file.count * width, BYTES_PER_PIXEL * limit
+    if size > most:
+        raise ImageRefusedError(
+            f"{path}: its {file.count} bands of {file.width}x{file.height} pixels take {size >> 20} MiB, more than "
+            f"{most >> 20}; extract the bands that are needed, or raise KORNIA_TAR_MAX_PIXELS"
+        )
+    block = max(math.prod(shape) for shape in file.block_shapes)
+    if block > max(limit, LEAST_BLOCK):
+        raise ImageRefusedError(f"{path}: is stored in blocks of {block} pixels, more than the limit of {limit}")
+
+
 def _read_pillow(path: Path, limit: int, upright: bool) -> tuple[NDArray[Any], NDArray[np.bool_], GeoProfile | None]:
     is_picture = _begins(path, _PICTURES)
     try:
-        with _pillow_limit(limit), Image.open(path) as image:
+        with _pillow_limit(limit), Image.open(path, formats=_FORMATS) as image:
             if not is_picture and any(tag in image.getexif() for tag in _GEO_TAGS):
                 raise ImportError(f"{path}: is a GeoTIFF, which {NEEDS_GEO}")
             _check_size(path, image.width, image.height, limit)
@@ -175,7 +261,9 @@ def _read_pillow(path: Path, limit: int, upright: bool) -> tuple[NDArray[Any], N
             image.load()  # raises on a file cut short, where OpenCV would hand over half an image
             turned = ImageOps.exif_transpose(image) if upright else image
             pixels = _read_deep_png(path) if deep_colour else _array(turned)
-    except (OSError, SyntaxError, ValueError, struct.error, zlib.error, Image.DecompressionBombError) as error:
+    except (ImageRefusedError, ImportError):
+        raise
+    except Exception as error:  # what Pillow raises on damaged files is no closed list
         absent = not is_picture and importlib.util.find_spec("rasterio") is None
         hint = f"; reading more than plain pictures {NEEDS_GEO}" if absent else ""
         raise ValueError(f"{path}: cannot be read as an image ({one_line(error)}){hint}") from error
@@ -191,7 +279,7 @@ def _pillow_limit(limit: int) -> Iterator[None]:
     theirs, Image.MAX_IMAGE_PIXELS = Image.MAX_IMAGE_PIXELS, max(limit, 1)
     try:
         with warnings.catch_warnings():
-            warnings.simplefilter("ignore", Image.DecompressionBombWarning)
+            warnings.simplefilter("ignore")  # of half the limit, of damaged EXIF
             yield
     finally:
         Image.MAX_IMAGE_PIXELS = theirs
@@ -217,37 +305,40 @@ def _read_deep_png(path: Path) -> NDArray[Any]:
 
 
 def _read_rasterio(path: Path, limit: int) -> _Read:
-    import rasterio
     from rasterio.enums import ColorInterp
 
     try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore", rasterio.errors.NotGeoreferencedWarning)
-            with rasterio.open(path) as file:
-                if not file.count:
-                    raise ValueError(f"{path}: holds no image itself, but {len(file.subdatasets)}: extract one of them")
-                _check_size(path, file.width, file.height, limit)
-                kinds = zip(file.indexes, file.colorinterp, strict=True)
-                bands = [i for i, kind in kinds if kind != ColorInterp.alpha] or [1]
-                pixels = np.moveaxis(file.read(bands), 0, -1)
-                mask = (file.read_masks(bands) > 0).all(axis=0)
-                if _is_opacity(pixels, file.colorinterp):
-                    mask, bands, pixels = mask & (pixels[..., -1] > 0), bands[:-1], pixels[..., :-1]
-                told = _told(file, bands)
-                if file.colorinterp[0] == ColorInterp.palette and len(bands) == 1 and pixels.dtype.kind == "u":
-                    with suppress(ValueError):  # it says so, and has none
-                        told = replace(told, table=file.colormap(1))
-                nodata = file.nodata if file.nodata is not None and holds(file.dtypes[0], file.nodata) else None
-                if nodata is not None and pixels.dtype.kind == "f" and math.isfinite(nodata):  # a tag may be beyond it
-                    nodata = float(np.clip(nodata, *(getattr(np.finfo(pixels.dtype), end) for end in ("min", "max"))))
-                gcps, gcps_crs = file.gcps
-                gcps = gcps if gcps_crs else []  # of no use, and nothing that could be written
-                profile = GeoProfile(file.crs, file.transform, nodata, rpcs=file.rpcs)
-                if profile.kind != "transform" and (gcps or file.rpcs is not None):
-                    crs = gcps_crs if gcps else file.crs
-                    profile = replace(profile, crs=crs, transform=None, gcps=tuple(gcps))
-    except rasterio.errors.RasterioError as error:
-        raise NotARaster(one_line(error)) from error
+        with open_raster(path) as file:
+            if not file.count:
+                many = len(file.subdatasets)
+                raise ImageRefusedError(f"{path}: holds no image itself, but {many}: extract one of them")
+            _check_size(path, file.width, file.height, limit)
+            _check_memory(path, file, limit)
+            if file.driver == "VRT":
+                _check_reads(path)
+            kinds = zip(file.indexes, file.colorinterp, strict=True)
+            bands = [i for i, kind in kinds if kind != ColorInterp.alpha] or [1]
+            pixels = np.moveaxis(file.read(bands), 0, -1)
+            mask = (file.read_masks(bands) > 0).all(axis=0)
+            if _is_opacity(pixels, file.colorinterp):
+                mask, bands, pixels = mask & (pixels[..., -1] > 0), bands[:-1], pixels[..., :-1]
+            told = _told(file, bands)
+            if file.colorinterp[0] == ColorInterp.palette and len(bands) == 1 and pixels.dtype.kind == "u":
+                with suppress(ValueError):  # it says so, and has none
+                    told = replace(told, table=file.colormap(1))
+            nodata = file.nodata if file.nodata is not None and holds(pixels.dtype, file.nodata) else None
+            if nodata is not None and pixels.dtype.kind == "f" and math.isfinite(nodata):  # a tag may be beyond it
+                nodata = float(np.clip(nodata, *(getattr(np.finfo(pixels.dtype), end) for end in ("min", "max"))))
+            gcps, gcps_crs = file.gcps
+            gcps = gcps if gcps_crs else []  # of no use, and nothing that could be written
+            profile = GeoProfile(file.crs, file.transform, nodata, rpcs=file.rpcs)
+            if profile.kind != "transform" and (gcps or file.rpcs is not None):
+                crs = gcps_crs if gcps else file.crs
+                profile = replace(profile, crs=crs, transform=None, gcps=tuple(gcps))
+    except ImageRefusedError:
+        raise
+    except Exception as error:  # GDAL's own kinds, words that are no UTF-8, a transform without an inverse
+        raise NotARaster(_reason(error)) from error
     plain = profile.kind is None and profile.crs is None and profile.nodata is None
     return pixels[..., 0] if pixels.shape[-1] == 1 else pixels, mask, None if plain else profile, told
 
