@@ -7,6 +7,7 @@ import json
 import math
 import os
 import secrets
+import tempfile
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from pathlib import Path
@@ -40,13 +41,8 @@ def output_folder(path: str | os.PathLike[str]) -> Path:
     path = Path(path)
     try:
         path.mkdir(parents=True, exist_ok=True)
-        probe = (
-            path / f".{secrets.token_hex(8)}.tmp"
-        )  # permission bits do not bind root, and say nothing of a full disk
-        try:
-            probe.touch()
-        finally:  # also where Ctrl-C comes between
-            probe.unlink(missing_ok=True)
+        with tempfile.TemporaryFile(dir=path):  # permission bits do not bind root, and say nothing of a full disk
+            pass
     except OSError as error:
         reason = "it is a file" if path.is_file() else error.strerror or str(error)
         raise ValueError(f"{path}: cannot write into this folder ({reason}); choose another") from error

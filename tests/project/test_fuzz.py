@@ -59,6 +59,7 @@ def test_checksums_are_mended():
     assert fuzz.with_checksums(damaged)[29:33] != damaged[29:33] and fuzz.with_checksums(damaged)[:29] == damaged[:29]
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(sys.platform != "linux", reason="the bound of memory is read from /proc")
 def test_the_command_tells_the_count():
     done = subprocess.run([sys.executable, PROGRAM, "--count", "20"], capture_output=True, text=True)
