@@ -59,7 +59,8 @@ def _free(name: str, taken: set[str]) -> str:
 def _check_columns(path: Path, columns: list[str]) -> None:
     unknown = [column for column in columns if column not in COLUMNS]
     if unknown or not {"image0", "image1"} <= set(columns):
-        odd = f"has unknown columns: {', '.join(unknown)}" if unknown else "needs the columns image0 and image1"
+        names = " ".join(", ".join(unknown).split())
+        odd = f"has unknown columns: {names}" if unknown else "needs the columns image0 and image1"
         raise ValueError(f"{path}: {odd}; there are {', '.join(COLUMNS)}")
 
 
@@ -76,6 +77,8 @@ def _check_apart(jobs: dict[str, PairJob]) -> None:
 def _job(path: Path, line: int, entry: dict[str, Any], base: PairJob) -> tuple[PairJob, str | None]:
     """One row's pair, and its name if it has one."""
     values = {key: (value or "").strip() for key, value in entry.items() if isinstance(key, str)}
+    if any("\0" in value for value in values.values()):
+        raise ValueError(f"{path}, line {line}: holds a NUL, which no name does; save it as plain CSV in UTF-8")
     if len(values) < len(entry) or not values["image0"] or not values["image1"]:
         raise ValueError(f"{path}, line {line}: needs image0 and image1, and no more fields than columns")
     told: dict[str, Any] = {key: path.parent / values[key] for key in ("image0", "image1")}

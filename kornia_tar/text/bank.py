@@ -43,6 +43,9 @@ from kornia_tar.text.descriptors import check_texts
 MAX_BYTES = 64 * 2**20
 """A bank larger than this is refused unread: 100 names x 100 prompts x 1024 float32 are 40 MiB."""
 
+MAX_TEXTS = 10_000
+"""More names or templates in an HDF5 file are refused unread."""
+
 _FIELDS = ("embeddings", "mean", "per_prompt", "class_names", "prompts", "encoder")
 
 
@@ -273,6 +276,8 @@ def _read_h5(path: Path) -> dict[str, np.ndarray]:
             # The shape is a promise of the header: a few compressed bytes can promise terabytes.
             _check_size(math.prod(dataset.shape) * dataset.dtype.itemsize)
             is_text = h5py.check_string_dtype(dataset.dtype) is not None
+            if is_text and (count := math.prod(dataset.shape)) > MAX_TEXTS:  # HDF5 looks for each of them on its own
+                raise ValueError(f"{key} holds {count} texts, more than {MAX_TEXTS}")
             fields[key] = np.array(dataset.asstr()[()] if is_text else dataset[()])
     return fields
 

@@ -22,6 +22,7 @@ from helpers import png_bomb
 from PIL import Image, PngImagePlugin
 
 from kornia_tar.raster import GeoProfile, Georeference, Raster, read_image, source_files, to_grey8, write_image
+from kornia_tar.raster.grid import Grid
 
 SIDE = 40
 PIXELS = np.random.default_rng(0).integers(1, 255, (SIDE, SIDE), dtype=np.uint8)
@@ -221,6 +222,23 @@ def test_pairs_of_integers_are_read(tmp_path):
             file.write(np.full((1, SIDE, SIDE), 3 + 4j, np.complex64))
         raster = read_image(tmp_path / "slc.tif")
         assert raster.pixels.dtype == np.float32 and (raster.pixels == 5).all()
+
+
+@pytest.mark.parametrize(
+    "told",
+    [
+        {"size": [float("inf"), 64]}, {"size": [1e400, 64]}, {"size": [-1, 64]}, {"size": [64, 10**30]}, {"size": 1},
+        {"transform": [0] * 5}, {"transform": ["x"] * 6}, {"gcps": [[1]]}, {"gcps": 3}, {"crs": "nonsense"}, {"crs": 7},
+        {"rpcs": {"line_off": 3}}, {"rpcs": []}, {},
+    ],
+)  # fmt: skip
+def test_grids_of_nonsense(told):
+    pytest.importorskip("rasterio")
+    fine = {"size": [64, 64], "crs": None, "transform": [1, 0, 0, 0, 1, 0], "gcps": [], "rpcs": None}
+    Grid.from_dict(fine)
+    with pytest.raises(ValueError) as caught:
+        Grid.from_dict({**fine, **told} if told else {})
+    assert "\n" not in str(caught.value)
 
 
 def test_a_georeference_without_extent_is_none(tmp_path):
