@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
+import io
 import json
 import math
 import os
 import secrets
+import tempfile
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
+import h5py
 import numpy as np
 
 
@@ -38,11 +41,8 @@ def output_folder(path: str | os.PathLike[str]) -> Path:
     path = Path(path)
     try:
         path.mkdir(parents=True, exist_ok=True)
-        probe = (
-            path / f".{secrets.token_hex(8)}.tmp"
-        )  # permission bits do not bind root, and say nothing of a full disk
-        probe.touch()
-        probe.unlink()
+        with tempfile.TemporaryFile(dir=path):  # permission bits do not bind root, and say nothing of a full disk
+            pass
     except OSError as error:
         reason = "it is a file" if path.is_file() else error.strerror or str(error)
         raise ValueError(f"{path}: cannot write into this folder ({reason}); choose another") from error
@@ -86,6 +86,36 @@ def replacing(path: Path) -> Iterator[Path]:
     finally:
         with suppress(OSError):  # gone by success, or never there
             temporary.unlink()
+
+
+@contextmanager
+def writing_hdf5(path: Path, start: bytes | None = None) -> Iterator[h5py.File]:
+    """An HDF5 file to fill, which takes the place of ``path`` whole when the block ends well.
+
+    It is made in memory: on a full disk HDF5 itself tells nobody that a file is cut short, and ends the process later.
+
+    Args:
+        path: the file.
+        start: content to go on from; None for an empty file.
+    """
+    stream = io.BytesIO(start or b"")
+    with h5py.File(stream, "w" if start is None else "r+") as file:
+        yield file
+    with replacing(path) as temporary:
+        temporary.write_bytes(stream.getbuffer())
+
+
+def check_promised(dataset: Any, most: int = 2**28) -> None:
+    """Refuse an HDF5 dataset of more than ``most`` bytes: in a few of a file its header may promise terabytes.
+
+    Raises:
+        ValueError: it promises more, or is a group.
+    """
+    shape, dtype = getattr(dataset, "shape", None), getattr(dataset, "dtype", None)
+    if shape is None or dtype is None:
+        raise ValueError(f"{dataset.name} is no array")
+    if (size := math.prod(shape) * dtype.itemsize) > most:
+        raise ValueError(f"{dataset.name} has {size} bytes, more than {most}")
 
 
 def one_line(error: BaseException) -> str:

@@ -7,9 +7,9 @@ pair is complete; at most the last seconds of work are done again.
 from __future__ import annotations
 
 import json
-import shutil
 import time
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -19,7 +19,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from eval.peers import Matches
-from kornia_tar.files import replacing
+from kornia_tar.files import check_promised, one_line, writing_hdf5
 
 SECONDS_BETWEEN_COPIES = 5.0
 
@@ -86,15 +86,12 @@ class Cache:
         if not self._pending:
             return
         self.path.parent.mkdir(parents=True, exist_ok=True)
-        with replacing(self.path) as temporary:
-            if not self._fresh:
-                shutil.copyfile(self.path, temporary)
-            with h5py.File(temporary, "w" if self._fresh else "r+") as file:
-                file.attrs["about"] = json.dumps(self._about)
-                for name, prediction in self._pending.items():
-                    if name in file:
-                        del file[name]
-                    _write(file.create_group(name), prediction)
+        with writing_hdf5(self.path, None if self._fresh else self.path.read_bytes()) as file:
+            file.attrs["about"] = json.dumps(self._about)
+            for name, prediction in self._pending.items():
+                if name in file:
+                    del file[name]
+                _write(file.create_group(name), prediction)
         self._fresh = False
         self._pending = {}
         self._written = time.monotonic()
@@ -112,29 +109,36 @@ def file_key(matcher: str) -> str:
 
 def read_about(path: Path) -> dict[str, Any]:
     """Read what a file says of itself, or raise ValueError where it is none of ours."""
-    try:
-        with h5py.File(path, "r") as file:
-            return dict(json.loads(file.attrs["about"]))
-    except (OSError, KeyError, ValueError) as error:
-        raise ValueError(f"{path}: not a cache of matches ({error}); delete it and run again") from error
+    with _opened(path) as file:
+        return dict(json.loads(file.attrs["about"]))
 
 
 def read_names(path: Path) -> list[str]:
     """Read the names of the pairs that a file holds."""
-    with h5py.File(path, "r") as file:
+    with _opened(path) as file:
         return sorted(file)
 
 
 def read_digests(path: Path) -> dict[str, str]:
     """Read the digest of the pair that each entry answers, by name."""
-    with h5py.File(path, "r") as file:
+    with _opened(path) as file:
         return {name: str(group.attrs.get("digest", "")) for name, group in file.items()}
 
 
 def read_predictions(path: Path, names: Sequence[str]) -> list[Prediction]:
     """Read the predictions of these pairs, in their order."""
-    with h5py.File(path, "r") as file:
+    with _opened(path) as file:
         return [_read(file[name]) for name in names]
+
+
+@contextmanager
+def _opened(path: Path) -> Iterator[h5py.File]:
+    """Open a file to read; whatever is wrong with it becomes one line."""
+    try:
+        with h5py.File(path, "r") as file:
+            yield file
+    except Exception as error:  # what h5py raises on a damaged file is no closed list
+        raise ValueError(f"{path}: not a cache of matches ({one_line(error)}); delete it and run again") from error
 
 
 def _write(group: h5py.Group, prediction: Prediction) -> None:
@@ -156,6 +160,8 @@ def _write(group: h5py.Group, prediction: Prediction) -> None:
 
 def _read(group: h5py.Group) -> Prediction:
     height, width = (int(side) for side in group.attrs["shape0"])
+    for dataset in group.values():
+        check_promised(dataset)
     return Prediction(
         matches=Matches(
             points0=group["keypoints0"][()],

@@ -118,6 +118,9 @@ def read_landcover(
     """
     if not matcher.text_names:
         raise ValueError("these weights contain no text, so there is no land-cover map; give a bank or other weights")
+    if len(matcher.text_names) != len(matcher.net.tafe.tokens):
+        told = f"{len(matcher.text_names)} names for {len(matcher.net.tafe.tokens)} features"
+        raise ValueError(f"these weights have {told} of their text; give a bank or other weights")
     device = next(matcher.parameters()).device
     valid = np.ones(grey.shape, bool) if mask is None else mask
     image = torch.from_numpy(grey)[None, None].to(device).float() / 255

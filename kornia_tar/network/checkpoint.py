@@ -12,7 +12,7 @@ from typing import Any
 
 import torch
 from safetensors import SafetensorError, safe_open
-from safetensors.torch import save_file
+from safetensors.torch import save
 
 from kornia_tar.files import replacing
 from kornia_tar.network.calibration import Calibration
@@ -22,6 +22,7 @@ from kornia_tar.network.net import TARConfig, TARNet
 FORMAT = "kornia-tar-1"
 MAX_BYTES = 512 * 2**20  # nothing we train is near it; a larger file is not one of ours
 LOFTR = ("outdoor", "indoor", "indoor_new")  # weights that whoever swaps matchers may ask for
+MAX_WIDTH, MAX_TEXT = 1024, 2**16  # of a config: channels, layers and the like; names and their features
 WEIGHTS = Path(__file__).parents[1] / "weights"  # shipped in the wheel
 
 
@@ -63,8 +64,7 @@ def save_checkpoint(path: str | Path, net: TARNet, info: dict[str, Any]) -> None
     if not path.parent.is_dir():
         raise FileNotFoundError(f"checkpoint {path}: no such folder")
     with replacing(path) as temporary:
-        save_file(tensors, temporary, metadata=meta)
-        temporary.chmod(0o644)  # safetensors creates it for the owner alone
+        temporary.write_bytes(save(tensors, meta))  # Python's own write tells of a full disk
 
 
 def load_checkpoint(path: str | Path) -> tuple[TARNet, dict[str, Any]]:
@@ -97,13 +97,45 @@ def load_checkpoint(path: str | Path) -> tuple[TARNet, dict[str, Any]]:
     if meta.get("format") != FORMAT:
         raise ValueError(f"checkpoint {path}: its format is {meta.get('format')!r}, need {FORMAT!r}")
     try:
-        net = TARNet(TARConfig.from_dict(json.loads(meta["config"])))
-        info = json.loads(meta["info"])
-        Calibration.from_metadata(info.get("calibration"))
+        config, info = TARConfig.from_dict(json.loads(meta["config"])), json.loads(meta["info"])
+        _check_sizes(config, tensors)
+        _check_info(info)
+        net = TARNet(config)
         net.load_state_dict({k: v.float() if v.is_floating_point() else v for k, v in tensors.items()})
         if broken := [name for name, t in net.state_dict().items() if not t.isfinite().all()]:
             raise ValueError(f"{broken[0]} holds NaN or Inf")
-    except (KeyError, TypeError, ValueError, RuntimeError, AttributeError) as error:
+    except (KeyError, TypeError, ValueError, RuntimeError, AttributeError, ArithmeticError) as error:
         reason = " ".join(str(error).split())[:200]
         raise ValueError(f"checkpoint {path}: its tensors or config do not fit this version ({reason})") from None
     return net.eval(), info
+
+
+def _check_sizes(config: TARConfig, tensors: dict[str, torch.Tensor]) -> None:
+    """Refuse a config that promises a larger network than there are tensors for, before memory is taken for it."""
+    elements, msfl, cfdm = sum(tensor.numel() for tensor in tensors.values()), config.msfl, config.cfdm
+    wide = [*msfl.widths, *msfl.blocks, cfdm.heads, cfdm.layers, cfdm.window, cfdm.hidden]
+    if (second := config.second_look) is not None:
+        wide += [second.hidden, second.tokens, *second.dilations, second.spacing, second.seeds]
+    text = (config.tafe.classes, config.tafe.text_dim)
+    if not all(isinstance(n, int) and 0 <= n <= MAX_WIDTH for n in wide) or not all(0 <= n <= MAX_TEXT for n in text):
+        raise ValueError(f"its config has widths above {MAX_WIDTH}, or other numbers that no network of ours has")
+    # The 3x3 convolutions of the stages alone, and a tensor at least of every layer.
+    stages = zip((1, *msfl.widths[:-1]), msfl.widths, msfl.blocks, strict=True)
+    inside = sum(9 * width * (before + count * width) for before, width, count in stages)
+    if inside > elements or sum(msfl.blocks) + cfdm.layers > len(tensors):
+        raise ValueError(f"its config promises more than its {len(tensors)} tensors of {elements} numbers")
+
+
+def _check_info(info: Any) -> None:
+    """Refuse provenance that those who read it would stumble over."""
+    if not isinstance(info, dict):
+        raise TypeError("its info is no dictionary")
+    Calibration.from_metadata(info.get("calibration"))
+    for key in ("text", "trained_text"):
+        text = info.get(key, {})
+        if not isinstance(text, dict) or not isinstance(text.get("encoder", ""), str):
+            raise TypeError(f"what it says of its {key} is no dictionary, or names no encoder")
+        for part in ("names", "templates"):
+            words = text.get(part, [])
+            if not isinstance(words, list) or not all(isinstance(word, str) for word in words):
+                raise TypeError(f"the {part} of its {key} are no list of words")

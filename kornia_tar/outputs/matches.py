@@ -11,7 +11,7 @@ import h5py
 import numpy as np
 
 from kornia_tar.conventions import PIXELS
-from kornia_tar.files import one_line, replacing
+from kornia_tar.files import check_promised, one_line, replacing, writing_hdf5
 
 
 def write_matches(path: str | os.PathLike[str], matches: Mapping[str, Any]) -> None:
@@ -28,15 +28,15 @@ def write_matches(path: str | os.PathLike[str], matches: Mapping[str, Any]) -> N
     words = {"convention": PIXELS, **{k: v for k, v in matches.items() if isinstance(v, str)}}
     arrays = {k: np.asarray(v) for k, v in matches.items() if not isinstance(v, str)}
     _check_matches_suffix(path)
-    with replacing(path) as temporary:
-        if path.suffix.lower() == ".npz":
-            with temporary.open("wb") as stream:  # given a name, numpy would append its own suffix
-                np.savez_compressed(stream, allow_pickle=False, **arrays, **{k: np.array(v) for k, v in words.items()})
-        else:
-            with h5py.File(temporary, "w") as file:
-                file.attrs.update(words)
-                for name, array in arrays.items():
-                    file.create_dataset(name, data=array)
+    if path.suffix.lower() == ".npz":
+        # Given a name, numpy would append its own suffix.
+        with replacing(path) as temporary, temporary.open("wb") as stream:
+            np.savez_compressed(stream, allow_pickle=False, **arrays, **{k: np.array(v) for k, v in words.items()})
+        return
+    with writing_hdf5(path) as file:
+        file.attrs.update(words)
+        for name, array in arrays.items():
+            file.create_dataset(name, data=array)
 
 
 def read_matches(path: str | os.PathLike[str]) -> dict[str, Any]:
@@ -47,9 +47,11 @@ def read_matches(path: str | os.PathLike[str]) -> dict[str, Any]:
         raise FileNotFoundError(f"{path}: no such file")
     try:
         if path.suffix.lower() == ".npz":
-            with np.load(path, allow_pickle=False) as file:
+            with path.open("rb") as stream, np.load(stream, allow_pickle=False) as file:
                 return {k: str(v) if v.dtype.kind == "U" else v for k, v in file.items()}
         with h5py.File(path, "r") as file:
+            for dataset in file.values():
+                check_promised(dataset)
             return {k: np.asarray(v) for k, v in file.items()} | {k: str(v) for k, v in file.attrs.items()}
     except Exception as error:  # zipfile, numpy and h5py each have their own way to say it
         raise ValueError(f"{path}: is not a file of matches ({one_line(error)})") from error

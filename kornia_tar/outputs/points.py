@@ -19,6 +19,7 @@ from kornia_tar.files import one_line, replacing, write_json
 from kornia_tar.geometry import FloatArray
 from kornia_tar.outputs.ground import georeference_of
 from kornia_tar.raster import Georeference, Raster, read_image
+from kornia_tar.raster.gdal import open_raster
 from kornia_tar.registration.result import Registration
 
 HALF = 0.5  # px, from a pixel's corner to its centre
@@ -137,7 +138,8 @@ def _write_gcps(path: Path, on_map: FloatArray, points1: FloatArray, reference: 
         GroundControlPoint(row=float(y) + HALF, col=float(x) + HALF, x=float(east), y=float(north), z=0.0)
         for (x, y), (east, north) in zip(points1, on_map, strict=True)
     ]
-    with replacing(path) as temporary:
+    with replacing(path) as temporary, warnings.catch_warnings():
+        warnings.simplefilter("ignore", rasterio.errors.NotGeoreferencedWarning)  # image1's own is what is missing
         try:
             copy(str(second.path.resolve()), str(temporary), driver="VRT")
             with rasterio.open(temporary, "r+") as file:
@@ -157,14 +159,10 @@ def _write_gcps(path: Path, on_map: FloatArray, points1: FloatArray, reference: 
 
 def _as_stored(raster: Raster) -> bool:
     """Whether GDAL opens an image's file, and sees its pixels where we do: it does not turn what EXIF turns."""
-    import rasterio
-
     try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore", rasterio.errors.NotGeoreferencedWarning)
-            with rasterio.open(raster.path) as file:
-                same = (file.height, file.width) == raster.size
-    except rasterio.errors.RasterioError:
+        with open_raster(raster.path) as file:
+            same = (file.height, file.width) == raster.size
+    except Exception:  # what GDAL and rasterio say of a file that is none of theirs is no closed list
         return False
     if raster.profile is not None or raster.bands is not None:  # GDAL has read it
         return same

@@ -9,6 +9,7 @@ Convention:
 from __future__ import annotations
 
 import math
+import warnings
 from collections.abc import Callable
 from contextlib import AbstractContextManager
 from dataclasses import dataclass, field
@@ -58,6 +59,8 @@ class Georeference:
             raise ValueError("has a georeference that names no coordinate reference system")
         if kind == "GCPs" and len(self.profile.gcps) < 3:
             raise ValueError(f"has {len(self.profile.gcps)} GCPs, fewer than the three that a georeference needs")
+        if kind == "transform" and self.profile.transform.determinant == 0:
+            raise ValueError("has a georeference in which pixels have no extent")
         object.__setattr__(self, "kind", kind)
         object.__setattr__(self, "crs", CRS.from_user_input(crs))
         if not (np.abs(self.to_lonlat([self.centre])[0]) <= EARTH).all():  # nan is not, either
@@ -122,12 +125,14 @@ class Georeference:
 
     def _apply(self, call: Callable[[Any], Any], count: int) -> FloatArray:
         """Ask rasterio; (N, 2), nan throughout where it cannot say."""
-        from rasterio.errors import RasterioError
+        from rasterio._err import CPLE_BaseError
+        from rasterio.errors import RasterioError, TransformWarning
 
         try:
-            with self._transformer() as transformer:
+            with warnings.catch_warnings(), self._transformer() as transformer:
+                warnings.simplefilter("ignore", TransformWarning)  # what cannot be said is nan
                 return np.stack([np.asarray(v, np.float64).reshape(-1) for v in call(transformer)], 1)
-        except (RasterioError, ValueError) as error:  # GCPs on one line, RPCs without a solution
+        except (RasterioError, CPLE_BaseError, ValueError) as error:  # GCPs on one line, RPCs without a solution
             if count and isinstance(error, ValueError) and not isinstance(error, RasterioError):
                 raise ValueError(f"has a georeference that cannot be used ({one_line(error)})") from error
             return np.full((count, 2), np.nan)

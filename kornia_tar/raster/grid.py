@@ -109,5 +109,5 @@ class Grid:
                 gcps=tuple(points), rpcs=None if rpcs is None else RPC(**rpcs),
             )  # fmt: skip
             return cls((height, width), profile)
-        except (KeyError, TypeError, AttributeError) as error:
+        except (KeyError, TypeError, AttributeError, OverflowError) as error:  # int() of what JSON calls Infinity
             raise ValueError(f"not the grid of an image: {type(error).__name__} {error}") from None

@@ -39,7 +39,8 @@ def is_fill(pixels: NDArray[Any], value: float) -> NDArray[np.bool_]:
         return np.isnan(pixels)
     if abs(value) >= LARGEST:
         return np.asarray(pixels >= LARGEST if value > 0 else pixels <= -LARGEST)
-    return np.asarray(np.abs(pixels - value) <= 1e-6 * abs(value))
+    with np.errstate(over="ignore", invalid="ignore"):  # of pixels that are infinite
+        return np.asarray(np.abs(pixels - value) <= 1e-6 * abs(value))
 
 
 def suspected_fill(raster: Raster) -> tuple[float, float] | None:

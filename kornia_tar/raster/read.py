@@ -8,9 +8,7 @@ from __future__ import annotations
 import importlib.util
 import math
 import os
-import struct
 import warnings
-import zlib
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager, nullcontext, suppress
 from dataclasses import replace
@@ -24,11 +22,12 @@ from PIL import Image, ImageOps
 
 from kornia_tar.conventions import MIN_SIDE
 from kornia_tar.files import one_line
+from kornia_tar.raster.gdal import ImageRefusedError, check_reads, file_graph, first_cause, open_raster
 from kornia_tar.raster.image import MAX_PIXELS, NEEDS_GEO, Bands, GeoProfile, Raster
 from kornia_tar.raster.nodata import holds, is_fill
 
-MAX_SOURCES = 100_000  # files behind one VRT
-
+LEAST_BLOCK = 2**22  # pixels of a block that is read however low the limit is
+BYTES_PER_PIXEL = 16  # times the limit of pixels: so much memory may all bands take
 
 # What pictures begin with: PNG, JPEG, GIF, BMP, WebP (its first four bytes are any RIFF's), and TIFF, also a big one.
 _PICTURES = (b"\x89PNG\r\n\x1a\n", b"\xff\xd8\xff", b"GIF8", b"BM", b"RIFF")
@@ -36,6 +35,11 @@ _TIFFS = (b"II*\0", b"MM\0*", b"II+\0", b"MM\0+")
 
 
 _GEO_TAGS = (33550, 33922, 34264)  # GeoTIFF pixel scale, tie points, transformation
+# What Pillow may read: pixels alone. Others run programs (EPS: Ghostscript) or hold no image of one's own.
+_FORMATS = (
+    "PNG", "JPEG", "GIF", "BMP", "DIB", "WEBP", "TIFF", "JPEG2000", "AVIF", "PPM", "PCX", "TGA", "SGI", "SUN", "ICO",
+    "DDS", "PSD", "IM", "MSP", "XBM", "QOI",
+)  # fmt: skip
 
 
 def read_image(
@@ -64,12 +68,13 @@ def read_image(
     Raises:
         FileNotFoundError: when there is no such file.
         ValueError: when it is no image, is cut short, has a side below 32 pixels or no valid pixel, is too large, or
-            cannot hold ``nodata``.
+            cannot hold ``nodata``; when a VRT names what lies on the network, unless KORNIA_TAR_REMOTE is 1.
         ImportError: when it is a georeferenced file and rasterio is absent.
     """
     path = Path(path)
     if not path.is_file():
-        raise FileNotFoundError(f"{path}: no such file" if not path.exists() else f"{path}: is a folder, not an image")
+        what = "a folder" if path.is_dir() else "no regular file"
+        raise FileNotFoundError(f"{path}: is {what}, not an image" if path.exists() else f"{path}: no such file")
     limit = max_pixels if max_pixels is not None else pixel_limit()
     return as_raster(path, *_read(path, limit, upright), nodata, colours)
 
@@ -125,21 +130,7 @@ def source_files(path: str | os.PathLike[str]) -> list[Path]:
     with suppress(OSError):  # told by who reads it
         if _begins(path, _PICTURES):
             return [path]
-    if path.is_file() and importlib.util.find_spec("rasterio") is not None:
-        import rasterio
-
-        found, waiting = dict[Path, None](), [path]
-        while waiting and len(found) < MAX_SOURCES:
-            one = waiting.pop()
-            if one in found:
-                continue
-            found[one] = None
-            with suppress(rasterio.errors.RasterioError), warnings.catch_warnings():  # told by who reads it
-                warnings.simplefilter("ignore")
-                with rasterio.open(one) as file:
-                    waiting += [Path(name) for name in file.files]  # of a VRT in a VRT the next level alone
-        return list(found)
-    return [path]
+    return list(file_graph(path)) if path.is_file() and importlib.util.find_spec("rasterio") is not None else [path]
 
 
 _Read = tuple[NDArray[Any], NDArray[np.bool_], GeoProfile | None, Bands | None]
@@ -155,7 +146,7 @@ def _read(path: Path, limit: int, upright: bool) -> _Read:
         if not _begins(path, _TIFFS):
             with suppress(ValueError):  # a picture of a kind that GDAL was built without
                 return *_read_pillow(path, limit, upright), None
-        raise ValueError(f"{path}: cannot be read as an image ({one_line(error)})") from error
+        raise ValueError(f"{path}: cannot be read as an image ({error})") from error
 
 
 class NotARaster(Exception):
@@ -179,18 +170,33 @@ def pixel_limit() -> int:
 def check_size(path: Path, width: int, height: int, limit: int) -> None:
     """Refuse an image that is too small or, with more than ``limit`` pixels, too large."""
     if min(width, height) < MIN_SIDE:
-        raise ValueError(f"{path}: is {width}x{height} pixels; each side must have at least {MIN_SIDE}")
+        raise ImageRefusedError(f"{path}: is {width}x{height} pixels; each side must have at least {MIN_SIDE}")
     if width * height > limit:
-        raise ValueError(
+        raise ImageRefusedError(
             f"{path}: is {width}x{height} pixels, more than the limit of {limit}; "
             "crop or reduce it, or raise KORNIA_TAR_MAX_PIXELS"
         )
 
 
+def _check_memory(path: Path, file: Any, limit: int) -> None:
+    """Refuse a raster whose bands, or one of whose blocks, take too much memory, whatever few bytes promise them."""
+    # rasterio's own name for pairs of integers, as of a Sentinel-1 SLC, is none of NumPy's
+    width = max(np.dtype("complex64" if name == "complex_int16" else name).itemsize for name in file.dtypes)
+    size, most = file.width * file.height * file.count * width, BYTES_PER_PIXEL * limit
+    if size > most:
+        raise ImageRefusedError(
+            f"{path}: its {file.count} bands of {file.width}x{file.height} pixels take {size >> 20} MiB, more than "
+            f"{most >> 20}; extract the bands that are needed, or raise KORNIA_TAR_MAX_PIXELS"
+        )
+    block = max(math.prod(shape) for shape in file.block_shapes)
+    if block > max(limit, LEAST_BLOCK):
+        raise ImageRefusedError(f"{path}: is stored in blocks of {block} pixels, more than the limit of {limit}")
+
+
 def _read_pillow(path: Path, limit: int, upright: bool) -> tuple[NDArray[Any], NDArray[np.bool_], GeoProfile | None]:
     is_picture = _begins(path, _PICTURES)
     try:
-        with _pillow_limit(limit), Image.open(path) as image:
+        with _pillow_limit(limit), Image.open(path, formats=_FORMATS) as image:
             if not is_picture and any(tag in image.getexif() for tag in _GEO_TAGS):
                 raise ImportError(f"{path}: is a GeoTIFF, which {NEEDS_GEO}")
             check_size(path, image.width, image.height, limit)
@@ -198,7 +204,9 @@ def _read_pillow(path: Path, limit: int, upright: bool) -> tuple[NDArray[Any], N
             image.load()  # raises on a file cut short, where OpenCV would hand over half an image
             turned = ImageOps.exif_transpose(image) if upright else image
             pixels = _read_deep_png(path) if deep_colour else _array(turned)
-    except (OSError, SyntaxError, ValueError, struct.error, zlib.error, Image.DecompressionBombError) as error:
+    except (ImageRefusedError, ImportError):
+        raise
+    except Exception as error:  # what Pillow raises on damaged files is no closed list
         absent = not is_picture and importlib.util.find_spec("rasterio") is None
         hint = f"; reading more than plain pictures {NEEDS_GEO}" if absent else ""
         raise ValueError(f"{path}: cannot be read as an image ({one_line(error)}){hint}") from error
@@ -214,7 +222,7 @@ def _pillow_limit(limit: int) -> Iterator[None]:
     theirs, Image.MAX_IMAGE_PIXELS = Image.MAX_IMAGE_PIXELS, max(limit, 1)
     try:
         with warnings.catch_warnings():
-            warnings.simplefilter("ignore", Image.DecompressionBombWarning)
+            warnings.simplefilter("ignore")  # of half the limit, of damaged EXIF
             yield
     finally:
         Image.MAX_IMAGE_PIXELS = theirs
@@ -241,37 +249,40 @@ def _read_deep_png(path: Path) -> NDArray[Any]:
 
 def _read_rasterio(path: Path, limit: int, opened: Any = None) -> _Read:
     """Read a file, or a data set of it that is open and stays so."""
-    import rasterio
     from rasterio.enums import ColorInterp
 
     try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore", rasterio.errors.NotGeoreferencedWarning)
-            with rasterio.open(path) if opened is None else nullcontext(opened) as file:
-                if not file.count:
-                    raise ValueError(f"{path}: holds no image itself, but {len(file.subdatasets)}: extract one of them")
-                check_size(path, file.width, file.height, limit)
-                kinds = zip(file.indexes, file.colorinterp, strict=True)
-                bands = [i for i, kind in kinds if kind != ColorInterp.alpha] or [1]
-                pixels = np.moveaxis(file.read(bands), 0, -1)
-                mask = (file.read_masks(bands) > 0).all(axis=0)
-                if _is_opacity(pixels, file.colorinterp):
-                    mask, bands, pixels = mask & (pixels[..., -1] > 0), bands[:-1], pixels[..., :-1]
-                told = _told(file, bands)
-                if file.colorinterp[0] == ColorInterp.palette and len(bands) == 1 and pixels.dtype.kind == "u":
-                    with suppress(ValueError):  # it says so, and has none
-                        told = replace(told, table=file.colormap(1))
-                nodata = file.nodata if file.nodata is not None and holds(file.dtypes[0], file.nodata) else None
-                if nodata is not None and pixels.dtype.kind == "f" and math.isfinite(nodata):  # a tag may be beyond it
-                    nodata = float(np.clip(nodata, *(getattr(np.finfo(pixels.dtype), end) for end in ("min", "max"))))
-                gcps, gcps_crs = file.gcps
-                gcps = gcps if gcps_crs else []  # of no use, and nothing that could be written
-                profile = GeoProfile(file.crs, file.transform, nodata, rpcs=file.rpcs)
-                if profile.kind != "transform" and (gcps or file.rpcs is not None):
-                    crs = gcps_crs if gcps else file.crs
-                    profile = replace(profile, crs=crs, transform=None, gcps=tuple(gcps))
-    except rasterio.errors.RasterioError as error:
-        raise NotARaster(one_line(error)) from error
+        with open_raster(path) if opened is None else nullcontext(opened) as file:
+            if not file.count:
+                many = len(file.subdatasets)
+                raise ImageRefusedError(f"{path}: holds no image itself, but {many}: extract one of them")
+            check_size(path, file.width, file.height, limit)
+            _check_memory(path, file, limit)
+            if file.driver == "VRT" and opened is None:
+                check_reads(path)
+            kinds = zip(file.indexes, file.colorinterp, strict=True)
+            bands = [i for i, kind in kinds if kind != ColorInterp.alpha] or [1]
+            pixels = np.moveaxis(file.read(bands), 0, -1)
+            mask = (file.read_masks(bands) > 0).all(axis=0)
+            if _is_opacity(pixels, file.colorinterp):
+                mask, bands, pixels = mask & (pixels[..., -1] > 0), bands[:-1], pixels[..., :-1]
+            told = _told(file, bands)
+            if file.colorinterp[0] == ColorInterp.palette and len(bands) == 1 and pixels.dtype.kind == "u":
+                with suppress(ValueError):  # it says so, and has none
+                    told = replace(told, table=file.colormap(1))
+            nodata = file.nodata if file.nodata is not None and holds(pixels.dtype, file.nodata) else None
+            if nodata is not None and pixels.dtype.kind == "f" and math.isfinite(nodata):  # a tag may be beyond it
+                nodata = float(np.clip(nodata, *(getattr(np.finfo(pixels.dtype), end) for end in ("min", "max"))))
+            gcps, gcps_crs = file.gcps
+            gcps = gcps if gcps_crs else []  # of no use, and nothing that could be written
+            profile = GeoProfile(file.crs, file.transform, nodata, rpcs=file.rpcs)
+            if profile.kind != "transform" and (gcps or file.rpcs is not None):
+                crs = gcps_crs if gcps else file.crs
+                profile = replace(profile, crs=crs, transform=None, gcps=tuple(gcps))
+    except ImageRefusedError:
+        raise
+    except Exception as error:  # GDAL's own kinds, words that are no UTF-8, a transform without an inverse
+        raise NotARaster(first_cause(error)) from error
     plain = profile.kind is None and profile.crs is None and profile.nodata is None
     return pixels[..., 0] if pixels.shape[-1] == 1 else pixels, mask, None if plain else profile, told
 

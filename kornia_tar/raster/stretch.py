@@ -60,9 +60,9 @@ def to_grey8(raster: Raster, modality: Modality | None) -> NDArray[np.uint8]:
     pixels = raster.pixels
     if pixels.ndim == 3:
         colour = pixels.shape[-1] >= 3 and (optical or pixels.dtype == np.uint8)
-        pixels = to_grey(pixels[..., :3].astype(np.float32)) if colour else pixels[..., 0]
-    grey = np.where(raster.mask, pixels, np.nan).astype(np.float32)
-    if not optical and raster.pixels.dtype != np.uint8 and np.median(_sample(grey)) >= 0:
+        pixels = to_grey(_as_float32(pixels[..., :3])) if colour else pixels[..., 0]
+    grey = _as_float32(np.where(raster.mask, pixels, np.nan))
+    if not optical and raster.pixels.dtype != np.uint8 and (sample := _sample(grey)).size and np.median(sample) >= 0:
         positive = _sample(np.where(grey > 0, grey, np.nan))
         if positive.size:
             grey = np.log10(np.maximum(grey, np.percentile(positive, 0.1)))
@@ -73,7 +73,7 @@ def to_rgb8(raster: Raster) -> NDArray[np.uint8]:
     """(H, W, 3) uint8 to look at: the first three bands under one common 2-98 percentile stretch; grey thrice."""
     pixels = raster.pixels if raster.pixels.ndim == 3 else raster.pixels[..., None]
     bands = pixels[..., :3] if pixels.shape[-1] >= 3 else np.repeat(pixels[..., :1], 3, axis=-1)
-    return percentile_stretch(np.where(raster.mask[..., None], bands, np.nan).astype(np.float32))
+    return percentile_stretch(_as_float32(np.where(raster.mask[..., None], bands, np.nan)))
 
 
 def to_grey(image: NDArray[Value]) -> NDArray[Value]:
@@ -109,7 +109,7 @@ def percentile_stretch(image: NDArray[Any]) -> NDArray[np.uint8]:
     if image.dtype == np.uint8:
         low, high = _percentiles_of_uint8(image)
         return _scaled(np.arange(256, dtype=np.float64), low, high)[image] if high > low else image
-    values = image.astype(np.float32, copy=False)
+    values = _as_float32(image)
     finite = _sample(values)
     if not finite.size:
         return np.zeros(image.shape, np.uint8)
@@ -120,8 +120,15 @@ def percentile_stretch(image: NDArray[Any]) -> NDArray[np.uint8]:
     return _scaled(values, low, high) if high > low else np.zeros(image.shape, np.uint8)
 
 
+def _as_float32(values: NDArray[Any]) -> NDArray[np.float32]:
+    """Convert to float32; beyond its range a value is infinite, and does not count."""
+    with np.errstate(over="ignore"):
+        return values.astype(np.float32, copy=False)
+
+
 def _scaled(values: NDArray[np.floating[Any]], low: float, high: float) -> NDArray[np.uint8]:
-    scaled = (values - low) * (255 / (high - low)) + 0.5
+    with np.errstate(over="ignore", invalid="ignore"):  # of a value far off, which is cut at 0 or 255
+        scaled = (values - low) * (255 / (high - low)) + 0.5
     return np.asarray(np.nan_to_num(scaled).clip(0, 255), np.uint8)
 
 

@@ -73,7 +73,7 @@ def _write_geotiff(
     kinds = {} if told is None else {"photometric": _photometric(told), "alpha": "no"}
     with replacing(path) as temporary, warnings.catch_warnings(), rasterio.Env(GDAL_TIFF_INTERNAL_MASK=True):
         warnings.simplefilter("ignore", rasterio.errors.NotGeoreferencedWarning)
-        plain = temporary.with_suffix(".plain")
+        plain = temporary.with_suffix(".plain.tmp")
         try:
             with rasterio.open(
                 plain,

@@ -33,15 +33,18 @@ import h5py
 import numpy as np
 import torch
 from safetensors import SafetensorError, safe_open
-from safetensors.torch import save_file
+from safetensors.torch import save
 from torch import Tensor
 from torch.nn import functional as F
 
-from kornia_tar.files import replacing
+from kornia_tar.files import replacing, writing_hdf5
 from kornia_tar.text.descriptors import check_texts
 
 MAX_BYTES = 64 * 2**20
 """A bank larger than this is refused unread: 100 names x 100 prompts x 1024 float32 are 40 MiB."""
+
+MAX_TEXTS = 10_000
+"""More names or templates in an HDF5 file are refused unread."""
 
 _FIELDS = ("embeddings", "mean", "per_prompt", "class_names", "prompts", "encoder")
 
@@ -134,9 +137,7 @@ class TextBank:
                 or cannot be written.
         """
         path = Path(path)
-        write = _by_suffix(path, _WRITERS)
-        with replacing(path) as temporary:
-            write(temporary, self)
+        _by_suffix(path, _WRITERS)(path, self)
 
 
 class BankPrior:
@@ -228,12 +229,13 @@ def _assemble(fields: Mapping[str, np.ndarray]) -> TextBank:
 def _read_npz(path: Path) -> dict[str, np.ndarray]:
     with zipfile.ZipFile(path) as archive:
         _check_size(sum(member.file_size for member in archive.infolist()))
-    with np.load(path, allow_pickle=False) as arrays:
+    with path.open("rb") as stream, np.load(stream, allow_pickle=False) as arrays:
         return {key: arrays[key] for key in _FIELDS if key in arrays}
 
 
 def _write_npz(path: Path, bank: TextBank) -> None:
-    with path.open("wb") as file:  # an open file, or numpy would append its own suffix to the temporary name
+    # An open file, or numpy would append its own suffix to the temporary name.
+    with replacing(path) as temporary, temporary.open("wb") as file:
         np.savez(
             file,
             embeddings=bank.features.numpy(),
@@ -258,7 +260,8 @@ def _read_safetensors(path: Path) -> dict[str, np.ndarray]:
 
 def _write_safetensors(path: Path, bank: TextBank) -> None:
     metadata = {"class_names": json.dumps(bank.names), "prompts": json.dumps(bank.templates), "encoder": bank.encoder}
-    save_file({"embeddings": bank.features.contiguous()}, path, metadata=metadata)
+    with replacing(path) as temporary:
+        temporary.write_bytes(save({"embeddings": bank.features.contiguous()}, metadata))
 
 
 def _read_h5(path: Path) -> dict[str, np.ndarray]:
@@ -273,12 +276,14 @@ def _read_h5(path: Path) -> dict[str, np.ndarray]:
             # The shape is a promise of the header: a few compressed bytes can promise terabytes.
             _check_size(math.prod(dataset.shape) * dataset.dtype.itemsize)
             is_text = h5py.check_string_dtype(dataset.dtype) is not None
+            if is_text and (count := math.prod(dataset.shape)) > MAX_TEXTS:  # HDF5 looks for each of them on its own
+                raise ValueError(f"{key} holds {count} texts, more than {MAX_TEXTS}")
             fields[key] = np.array(dataset.asstr()[()] if is_text else dataset[()])
     return fields
 
 
 def _write_h5(path: Path, bank: TextBank) -> None:
-    with h5py.File(path, "w") as file:
+    with writing_hdf5(path) as file:
         text = h5py.string_dtype()
         file.create_dataset("embeddings", data=bank.features.numpy())
         file.create_dataset("class_names", data=list(bank.names), dtype=text)

@@ -12,6 +12,7 @@ are an exponential moving average. Progress is counted in steps or, with ``minut
 
 from __future__ import annotations
 
+import io
 import pickle
 import time
 from collections.abc import Callable
@@ -234,10 +235,11 @@ def train(
         if text is not None:
             info["text"] = {"encoder": text.encoder, "names": list(text.names), "templates": list(text.templates)}
         save_checkpoint(checkpoint, average, info)
-        with replacing(state_path) as temporary:
+        with replacing(state_path) as temporary, io.BytesIO() as stream:  # Python's own write tells of a full disk
             torch.save({"net": net.state_dict(), "average": average.state_dict(), "optimiser": optimiser.state_dict(),
                         "step": step, "seconds": seconds,
-                        "features": torch.empty(0) if features is None else features.detach()}, temporary)  # fmt: skip
+                        "features": torch.empty(0) if features is None else features.detach()}, stream)  # fmt: skip
+            temporary.write_bytes(stream.getbuffer())
 
     forward = torch.compile(loss) if config.compile and where.type == "cuda" else loss
     bf16 = choose_bf16(config.precision, where)

@@ -122,9 +122,20 @@ def meddle(path, change) -> None:
         lambda tensors, meta: meta.update(config=json.dumps({"msfl": 1, "tafe": 2, "cfdm": 3})),
         lambda tensors, meta: meta.update(config=meta["config"].replace('"heads": 2', '"heads": 0')),
         lambda tensors, meta: meta.update(config=meta["config"].replace('"window": 10', '"window": "10"')),
+        lambda tensors, meta: meta.update(config=meta["config"].replace("[8, 16, 32, 32]", "[1000, 1000, 1000, 1000]")),
+        lambda tensors, meta: meta.update(config=meta["config"].replace("[8, 16, 32, 32]", "[100000000, 16, 32, 32]")),
+        lambda tensors, meta: meta.update(config=meta["config"].replace("[1, 1, 1, 1]", "[1, 1, 1, 1000]")),
+        lambda tensors, meta: meta.update(config=meta["config"].replace('"layers": 1', '"layers": 1000')),
+        lambda tensors, meta: meta.update(config=meta["config"].replace('"heads": 2', '"heads": NaN')),
+        lambda tensors, meta: meta.update(info="[]"),
+        lambda tensors, meta: meta.update(info='{"text": ["a"]}'),
+        lambda tensors, meta: meta.update(info='{"text": {"encoder": "e", "names": [1, 2]}}'),
+        lambda tensors, meta: meta.update(info='{"calibration": {"matches": 3}}'),
+        lambda tensors, meta: meta.update(info="[" * 100_000),
     ],
-    ids=["missing", "extra", "shape", "no config", "no info", "not JSON", "list", "empty", "scalars", "heads", "type"],
-)
+    ids=["missing", "extra", "shape", "no config", "no info", "not JSON", "list", "empty", "scalars", "heads", "type",
+         "wide", "wider", "blocks", "layers", "NaN", "info", "text", "names", "calibration", "deep"],
+)  # fmt: skip
 def test_tensors_or_config_that_do_not_fit(path, change):
     meddle(path, change)
     assert "do not fit" in refusal(path)

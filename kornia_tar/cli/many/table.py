@@ -43,7 +43,7 @@ def read_jobs(path: Path, base: PairJob) -> dict[str, PairJob]:
                     raise ValueError(f"{path}, line {reader.line_num}: {told}")
                 taken.add(name.casefold())  # some disks do not tell them apart
                 jobs[name] = replace(job, out=base.out / name)
-    except csv.Error as error:
+    except (csv.Error, UnicodeDecodeError) as error:
         raise ValueError(f"{path}: is no CSV ({error})") from None
     if not jobs:
         raise ValueError(f"{path}: names no pair")
@@ -59,7 +59,8 @@ def _free(name: str, taken: set[str]) -> str:
 def _check_columns(path: Path, columns: list[str]) -> None:
     unknown = [column for column in columns if column not in COLUMNS]
     if unknown or not {"image0", "image1"} <= set(columns):
-        odd = f"has unknown columns: {', '.join(unknown)}" if unknown else "needs the columns image0 and image1"
+        names = " ".join(", ".join(unknown).split())
+        odd = f"has unknown columns: {names}" if unknown else "needs the columns image0 and image1"
         raise ValueError(f"{path}: {odd}; there are {', '.join(COLUMNS)}")
 
 
@@ -76,6 +77,8 @@ def _check_apart(jobs: dict[str, PairJob]) -> None:
 def _job(path: Path, line: int, entry: dict[str, Any], base: PairJob) -> tuple[PairJob, str | None]:
     """One row's pair, and its name if it has one."""
     values = {key: (value or "").strip() for key, value in entry.items() if isinstance(key, str)}
+    if any("\0" in value for value in values.values()):
+        raise ValueError(f"{path}, line {line}: holds a NUL, which no name does; save it as plain CSV in UTF-8")
     if len(values) < len(entry) or not values["image0"] or not values["image1"]:
         raise ValueError(f"{path}, line {line}: needs image0 and image1, and no more fields than columns")
     told: dict[str, Any] = {key: path.parent / values[key] for key in ("image0", "image1")}

@@ -1,0 +1,94 @@
+"""Files that rasterio opens: quietly, with nothing in them run and nothing fetched, and which others they name."""
+
+from __future__ import annotations
+
+import os
+import sys
+import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from pathlib import Path
+from typing import Any
+
+from kornia_tar.files import one_line
+
+MAX_SOURCES = 100_000  # files behind one VRT
+MAX_READS = 1_000_000  # of a VRT's sources, each as often as it is named: ten VRTs of ten sources each are quickly many
+MAX_VRT = 2**27  # bytes of one
+# GDAL fetches what a file names on the network; through no proxy at all it fetches nothing.
+_LOCAL = {
+    "GDAL_HTTP_PROXY": "127.0.0.1:9", "GDAL_HTTPS_PROXY": "127.0.0.1:9", "CPL_VSIL_CURL_ALLOWED_FILENAME": "none",
+    "GDAL_HTTP_TIMEOUT": "30", "GDAL_HTTP_CONNECTTIMEOUT": "10",
+}  # fmt: skip
+# Nothing of a file is run, and nobody is asked at the terminal.
+_GDAL = {"GDAL_VRT_ENABLE_PYTHON": "NO", "CPL_ALLOW_VSISTDIN": "NO"}
+
+
+class ImageRefusedError(ValueError):
+    """An image is not taken, for a reason of ours; the words name it."""
+
+
+@contextmanager
+def open_raster(path: Path) -> Iterator[Any]:
+    """Open a file by rasterio, silently, and so that GDAL runs nothing of it and fetches nothing from the network.
+
+    KORNIA_TAR_REMOTE=1 in the environment lets it fetch what a VRT names.
+    """
+    import rasterio
+
+    # GDAL's words about a damaged file may be no UTF-8: rasterio's log then fails, and prints a traceback by these two.
+    hooks = sys.excepthook, sys.unraisablehook
+    sys.excepthook = lambda kind, *rest: None if kind is UnicodeDecodeError else hooks[0](kind, *rest)
+    sys.unraisablehook = lambda told: None if told.exc_type is UnicodeDecodeError else hooks[1](told)
+    try:
+        with warnings.catch_warnings(), rasterio.Env(**_GDAL, **({} if remote() else _LOCAL)):
+            warnings.simplefilter("ignore")
+            with rasterio.open(path) as file:
+                yield file
+    finally:
+        sys.excepthook, sys.unraisablehook = hooks
+
+
+def remote() -> bool:
+    """Tell whether an image may name others on the network."""
+    return os.environ.get("KORNIA_TAR_REMOTE") == "1"
+
+
+def first_cause(error: BaseException) -> str:
+    """What was wrong at first: GDAL's words, where rasterio has but "see previous exception"."""
+    while error.__cause__ is not None:
+        error = error.__cause__
+    return one_line(error)
+
+
+def file_graph(path: Path) -> dict[Path, list[Path]]:
+    """Find what files an image is read from, each with those that it names itself."""
+    found, waiting = dict[Path, list[Path]](), [path]
+    while waiting and len(found) < MAX_SOURCES:
+        one = waiting.pop()
+        if one in found:
+            continue
+        found[one] = []
+        with suppress(Exception), open_raster(one) as file:  # told by who reads it
+            found[one] = [Path(name) for name in file.files]  # of a VRT in a VRT the next level alone
+            waiting += found[one]
+    return found
+
+
+def check_reads(path: Path) -> None:
+    """Refuse a VRT of VRTs that are named so often that reading them would not end."""
+    graph, known = file_graph(path), dict[Path, int]()
+
+    def reads(one: Path) -> int:
+        if one not in known:
+            known[one] = 1  # a circle is found by GDAL
+            named = [reads(other) for other in graph.get(one, ()) if other != one]
+            if named and one.stat().st_size > MAX_VRT:
+                raise ImageRefusedError(f"{path}: has more than {MAX_VRT} bytes in {one.name}")
+            known[one] = one.read_bytes().count(b"<Source") * max(named) if named else 1
+        return known[one]
+
+    if (count := reads(path)) > MAX_READS:
+        raise ImageRefusedError(
+            f"{path}: its sources would be read up to {count} times, more than {MAX_READS}; name no VRT in a VRT"
+        )
