@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
-import cv2
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 from PIL import Image, ImageDraw, ImageFont
@@ -17,13 +16,14 @@ from kornia_tar.outputs.drawing import (
     MARGIN,
     PAPER,
     Picture,
+    checkerboard,
     draw_matches,
     fit,
+    overlay,
     paste,
     subsample,
     to_rgb,
 )
-from kornia_tar.raster.stretch import to_grey
 
 _TITLE = 30
 _PANEL = 420  # side of the box of each of the three panels of the upper row
@@ -85,9 +85,9 @@ def draw_quicklook(
     naive, covered = _pasted(image1, image0.shape[:2]) if before is None else (to_rgb(before[0]), before[1])
     start = "Before" if before is None else "By the georeferences"
     panels = [
-        (f"{start} · optical cyan, SAR red", _overlay(image0, naive, covered)),
-        ("After", _overlay(image0, warped, shown)),
-        ("Checkerboard", _checkerboard(image0, warped, shown)),
+        (f"{start} · optical cyan, SAR red", overlay(image0, naive, covered)),
+        ("After", overlay(image0, warped, shown)),
+        ("Checkerboard", checkerboard(image0, warped, shown)),
     ]
     upper = [(title, fit(panel, _PANEL, _PANEL)) for title, panel in panels]
     lines, drawn = _match_panel(image0, image1, xy0, xy1, good, trust)
@@ -160,22 +160,6 @@ def _draw_key(pen: ImageDraw.ImageDraw, right: int, top: int, graded: bool, outl
     right -= 8
     if graded:
         word("0")
-
-
-def _overlay(optical: Picture, sar: Picture, shown: NDArray[np.bool_]) -> Picture:
-    """Optical in green and blue, SAR in red; optical alone, paler, where there is no SAR."""
-    grey, radar = (to_grey(image) for image in (optical, sar))
-    mean = cv2.addWeighted(grey, 0.5, radar, 0.5, 0)
-    red, other = (cv2.addWeighted(band, 0.8, mean, 0.2, 0) for band in (radar, grey))  # pure red would shout
-    alone = cv2.addWeighted(grey, 0.5, np.full_like(grey, 255), 0.35, 0)
-    return np.where(shown[..., None], np.stack([red, other, other], axis=-1), alone[..., None])
-
-
-def _checkerboard(first: Picture, second: Picture, shown: NDArray[np.bool_]) -> Picture:
-    """Fields of the two images in turn, about eight along the longer side."""
-    cell = max(8, -(-max(first.shape[:2]) // 8))
-    y, x = np.arange(first.shape[0])[:, None] // cell, np.arange(first.shape[1]) // cell
-    return np.where((((x + y) % 2 == 1) & shown)[..., None], second, first)
 
 
 def _pasted(image: Picture, size: tuple[int, int]) -> tuple[Picture, NDArray[np.bool_]]:

@@ -14,6 +14,7 @@ from eval.report import markdown, published
 from eval.report.page import pictures as page_pictures
 from eval.report.page import plots as page_plots
 from eval.report.page.pictures import Example
+from kornia_tar.outputs.drawing import data_uri
 
 BUDGET = 6_000_000  # bytes of the page; pictures are coded more coarsely until it fits
 _QUALITIES = (72, 55, 40, 25)
@@ -187,7 +188,7 @@ def _row(table: Table, key: str) -> dict[str, Any] | None:
 def _example(example: Example, numbers: dict[str, int], quality: int) -> dict[str, Any]:
     def coded(picture: page_pictures.Picture) -> dict[str, Any]:
         height, width = picture.shape[:2]
-        return {"src": page_pictures.data_uri(picture, quality), "width": width, "height": height}
+        return {"src": data_uri(picture, quality), "width": width, "height": height}
 
     return {
         "example": example,
