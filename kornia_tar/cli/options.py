@@ -5,7 +5,7 @@ from __future__ import annotations
 import argparse
 import sys
 from pathlib import Path
-from typing import get_args
+from typing import Any, get_args
 
 import numpy as np
 import torch
@@ -137,6 +137,15 @@ def make_registrar(
     """Build the registrar that the options of :func:`add_registrar` describe."""
     rules = AcceptanceConfig(min_probability=min_probability)
     return Registrar(matcher, RegistrarConfig(model=model, search=SearchConfig(rotations=rotations), acceptance=rules))
+
+
+def registrar_settings(registrar: Registrar) -> dict[str, Any]:
+    """Tell what :func:`make_registrar` was given, for the report."""
+    config = registrar.config
+    return {
+        "model": config.model, "rotations": config.search.rotations,
+        "min_probability": config.acceptance.min_probability,
+    }  # fmt: skip
 
 
 def stretched(

@@ -3,18 +3,20 @@
 from __future__ import annotations
 
 import time
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, NamedTuple
 
 from kornia_tar import __version__
-from kornia_tar.cli.options import read_pair, stretched
+from kornia_tar.cli.options import read_pair, registrar_settings, stretched
 from kornia_tar.files import check_outputs, output_folder
 from kornia_tar.outputs.ground import ground_report
 from kornia_tar.outputs.registered import Resampling
 from kornia_tar.outputs.results import NAMES, write_results
 from kornia_tar.raster import source_files
 from kornia_tar.registration import Registrar, Registration, Search, register_georeferenced
+
+NO_SETTINGS = ("image0", "image1", "out", "overwrite", "command")  # of a job: what it is of, not how it is done
 
 
 @dataclass(frozen=True)
@@ -33,6 +35,7 @@ class PairJob:
     threshold: float = 0.0
     resampling: Resampling = "bilinear"
     overwrite: bool = False
+    command: str = ""  # as it was typed
 
     def check(self, more: list[Path]) -> None:
         """Refuse to write over an input, ``more`` among them, or over other files without being told to."""
@@ -66,8 +69,9 @@ def register_pair(job: PairJob, registrar: Registrar, weights: str) -> PairOutco
     seconds = time.perf_counter() - started
     outcome = outcome.confident(job.threshold)
     ground = ground_report(outcome, first, second)
+    settings = {k: v for k, v in asdict(job).items() if k not in NO_SETTINGS} | registrar_settings(registrar)
     report = {"image0": str(job.image0), "image1": str(job.image1), **outcome.report(), **ground,
               "search": search._asdict(), "seconds": round(seconds, 2),
-              "weights": weights, "kornia_tar": __version__}  # fmt: skip
+              "weights": weights, "kornia_tar": __version__, "settings": settings, "command": job.command}  # fmt: skip
     write_results(out, outcome, report, first, second, grey1, how=job.resampling)
     return PairOutcome(outcome, search, ground, seconds)

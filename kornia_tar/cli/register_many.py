@@ -29,7 +29,7 @@ from kornia_tar.cli.options import (
     make_registrar,
 )
 from kornia_tar.cli.outcome import NOT_REGISTERED
-from kornia_tar.cli.pair import PairJob, PairOutcome, register_pair
+from kornia_tar.cli.pair import NO_SETTINGS, PairJob, PairOutcome, register_pair
 from kornia_tar.cli.pair_table import COLUMNS, read_jobs
 from kornia_tar.files import check_outputs, one_line, output_folder
 from kornia_tar.network.checkpoint import resolve_weights
@@ -109,6 +109,7 @@ def _do(a: argparse.Namespace) -> int:
     base = PairJob(
         Path(), Path(), a.out, a.modality0, a.modality1, search_radius=a.search_radius,
         use_georeference=not a.no_georeference, threshold=a.threshold, resampling=a.resampling,
+        command=a.line,
     )  # fmt: skip
     jobs, known = read_jobs(a.pairs, base), read_summary(a.out)
     read = [a.pairs, *files_of(a.weights, a.bank)]
@@ -146,7 +147,7 @@ def _end(out: Path, rows: list[Row], others: list[Row]) -> int:
 
 def _settings(digest: str, job: PairJob) -> str:
     """Say in a few letters all that a pair's result depends on beside the images."""
-    told = {key: value for key, value in asdict(job).items() if key not in ("image0", "image1", "out", "overwrite")}
+    told = {key: value for key, value in asdict(job).items() if key not in NO_SETTINGS}
     return hashlib.sha256(repr((digest, sorted(told.items()))).encode()).hexdigest()[:12]
 
 

@@ -24,6 +24,7 @@ from kornia_tar.outputs.drawing import (
     subsample,
     to_rgb,
 )
+from kornia_tar.outputs.windows import Window
 
 _TITLE = 30
 _PANEL = 420  # side of the box of each of the three panels of the upper row
@@ -45,8 +46,9 @@ def draw_quicklook(
     confidence: ArrayLike | None = None,
     valid: NDArray[np.bool_] | None = None,
     before: tuple[NDArray[np.uint8], NDArray[np.bool_]] | None = None,
+    windows: Sequence[tuple[Window, str]] = (),
 ) -> NDArray[np.uint8]:
-    """Draw before, after, checkerboard and match lines on one sheet.
+    """Draw before, after, checkerboard, match lines and windows at full resolution on one sheet.
 
     The overlays show the optical image in cyan and the SAR image in red: what agrees turns grey or white, and
     what does not shows coloured fringes. "Before" lays the SAR image pixel on pixel, from the top-left corner,
@@ -64,6 +66,7 @@ def draw_quicklook(
         valid: (H, W) bool, where ``registered`` holds data; elsewhere the optical image alone is shown.
         before: (H, W) or (H, W, 3) uint8, image1 in image0's frame by the files' georeferences, and (H, W) bool, where
             it holds data.
+        windows: parts of the optical image's frame, and what to say of them.
 
     Returns:
         (rows, columns, 3) uint8 RGB; the width is fixed, the height follows the shape of the images.
@@ -96,7 +99,13 @@ def draw_quicklook(
     head = MARGIN + (34 + 22 * (len(caption) - 1) + 14 if caption else 0)
     row = max(panel.shape[0] for _, panel in upper)
     below = head + _TITLE + row + GAP
-    sheet = Image.new("RGB", (_WIDTH, below + _TITLE + lines.shape[0] + MARGIN), PAPER)
+    rows = [
+        (title, [np.repeat(np.repeat(part, w.magnify, 0), w.magnify, 1) for part in w.cut(image0, warped, shown)])
+        for w, title in windows
+    ]
+    foot = below + _TITLE + lines.shape[0]
+    bottom = foot + sum(GAP + _TITLE + parts[0].shape[0] for _, parts in rows)
+    sheet = Image.new("RGB", (_WIDTH, bottom + MARGIN), PAPER)
     pen = ImageDraw.Draw(sheet)
     for number, text in enumerate(caption):
         y = MARGIN + (34 + 22 * (number - 1) if number else 0)
@@ -108,6 +117,12 @@ def draw_quicklook(
     pen.text((MARGIN, below + 4), legend, INK, ImageFont.load_default(15))
     _draw_key(pen, _WIDTH - MARGIN, below + 4, confidence is not None, bool((~good).any()))
     sheet.paste(Image.fromarray(lines), (MARGIN, below + _TITLE))
+    for title, parts in rows:
+        pen.text((MARGIN, foot + GAP + 4), title, INK, ImageFont.load_default(15))
+        for column, part in enumerate(parts):
+            left = MARGIN + column * (_PANEL + GAP) + (_PANEL - part.shape[1]) // 2
+            sheet.paste(Image.fromarray(part), (left, foot + GAP + _TITLE))
+        foot += GAP + _TITLE + parts[0].shape[0]
     return np.asarray(sheet).copy()
 
 

@@ -155,7 +155,7 @@ def _strays(transform: Transform, grid: CommonGrid) -> tuple[Check, ...]:
     parts = decompose(transform.matrix, at=(float(middle[0, 0]), float(middle[0, 1])))
     return (
         Check(
-            "shift_metres", "m from where the georeferences say", shift, shift <= grid.radius,
+            "shift_metres", "metres from where the georeferences say", shift, shift <= grid.radius,
             f"the images fit {shift:.0f} m from where the georeferences say, beyond the search radius of "
             f"{grid.radius:.0f} m: give a larger one", most=grid.radius,
         ),

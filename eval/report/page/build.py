@@ -8,6 +8,8 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+from jinja2 import Environment, FileSystemLoader, StrictUndefined
+
 from eval.benchmark.table import Table
 from eval.datasets import Dataset
 from eval.report import markdown, published
@@ -35,11 +37,10 @@ def build(tables: Sequence[Table], made: dict[str, Any], cache: Path, datasets: 
         The HTML, at most about ``BUDGET`` bytes of it.
 
     Raises:
-        ValueError: when Matplotlib or Jinja is not installed.
+        ValueError: when Matplotlib is not installed.
     """
     try:
         import matplotlib  # noqa: F401, its absence is to be told before the work
-        from jinja2 import Environment, FileSystemLoader, StrictUndefined
     except ImportError as error:
         raise ValueError(f"report.html needs {error.name}: pip install 'kornia-tar[eval]'") from error
 
