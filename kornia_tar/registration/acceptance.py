@@ -182,7 +182,7 @@ class AcceptanceConfig:
                 f"{witnesses.stretch:.2f} times as much as the other)", self.min_probability,
             ),
             Check(
-                "trimmed_excess_gain", "nats a cell gains more than at a decoy, without the fifth of the cells that gains most",
+                "trimmed_excess_gain", "nats that a cell gains over a decoy, without the fifth of them that gains most",
                 witnesses.trimmed_excess, witnesses.trimmed_excess >= self.min_trimmed_excess,
                 f"without the fifth of the cells that agree most each gains {witnesses.trimmed_excess:.2f} nats more "
                 f"than at a decoy, at least {self.min_trimmed_excess:g} are required: a few cells decide, such as "

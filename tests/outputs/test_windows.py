@@ -89,8 +89,8 @@ def test_one_to_one_where_there_is_room_else_magnified(size):
     for window in windows:
         height, width = window.rows.stop - window.rows.start, window.columns.stop - window.columns.start
         assert height * window.magnify <= SHOWN[0] and width * window.magnify <= SHOWN[1]
-        assert 0 <= window.rows.start and window.rows.stop <= size[0]
-        assert 0 <= window.columns.start and window.columns.stop <= size[1]
+        assert window.rows.start >= 0 and window.rows.stop <= size[0]
+        assert window.columns.start >= 0 and window.columns.stop <= size[1]
 
 
 def test_none_without_a_transform_or_anything_that_tells():

@@ -11,6 +11,7 @@ from kornia_tar.outputs.windows import in_blocks
 from kornia_tar.registration.result import Registration
 
 ACROSS, FEWEST = 16, 3  # blocks of tie points along the longer side, and tie points of a block
+LEAST = 16  # px, side of a block: a few cells
 REACH = 0.9  # of the distance between vectors, that nine of ten of them are shorter than
 STEPS = (1, 2, 5)  # times a power of ten: what a magnification and a scale may be
 
@@ -34,7 +35,7 @@ def residual_vectors(outcome: Registration, size: tuple[int, int]) -> dict[str, 
     lengths = np.linalg.norm(np.concatenate([points[:, 1], held[:, 1]]), axis=1)
     if not len(lengths):
         return None
-    apart = max(size) / ACROSS
+    apart = max(max(size) / ACROSS, LEAST)
     usual = max(float(np.quantile(lengths, 0.9)), 1e-3)
     factor = _round_down(REACH * apart / usual)
     scale = _round_down(2 * apart / factor)
@@ -46,7 +47,7 @@ def residual_vectors(outcome: Registration, size: tuple[int, int]) -> dict[str, 
 
 def _tie_points(outcome: Registration, transform: Transform, size: tuple[int, int]) -> FloatArray:
     """(N, 2, 2) px of image0: where, and the median vector, of blocks of tie points."""
-    m, side = outcome.matches, max(1, -(-max(size) // ACROSS))
+    m, side = outcome.matches, max(LEAST, -(-max(size) // ACROSS))
     vectors = transform.inverse_points(m.points1) - m.points0 if len(m) else m.points0
     found = [
         (m.points0[members].mean(axis=0), np.median(vectors[members], axis=0))
