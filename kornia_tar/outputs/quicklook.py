@@ -120,8 +120,7 @@ def draw_quicklook(
     for title, parts in rows:
         pen.text((MARGIN, foot + GAP + 4), title, INK, ImageFont.load_default(15))
         for column, part in enumerate(parts):
-            left = MARGIN + column * (_PANEL + GAP) + (_PANEL - part.shape[1]) // 2
-            sheet.paste(Image.fromarray(part), (left, foot + GAP + _TITLE))
+            sheet.paste(Image.fromarray(part), (MARGIN + column * (_PANEL + GAP), foot + GAP + _TITLE))
         foot += GAP + _TITLE + parts[0].shape[0]
     return np.asarray(sheet).copy()
 

@@ -113,11 +113,11 @@ def _warped(
 
 def _window_caption(window: Window, unit: float | None) -> str:
     metres = "" if unit is None else f" ({window.error * unit:.1f} m)"
-    drawn = "1:1" if window.magnify == 1 else f"{window.magnify}×"
+    drawn = "1:1" if window.magnify == 1 else f"magnified {window.magnify} times"
     x, y = window.middle
     return (
         f"Fits {window.name}: {window.error:.2f} px{metres}, {window.measure} · {drawn} around ({x:.0f}, {y:.0f}) · "
-        "image0, registered image1, checkerboard"
+        "image0, image1, checkerboard"
     )
 
 

@@ -24,7 +24,7 @@ STEPS = np.array(sorted(np.ndindex(5, 5), key=lambda step: (step[0] - 2) ** 2 + 
 class Window(NamedTuple):
     """A part of image0's frame."""
 
-    name: str  # "best", "middling" or "worst"
+    name: str  # "best", "middling" or "worst"; "here" of one alone
     rows: slice
     columns: slice
     magnify: int  # px to draw for one of image0
@@ -87,7 +87,7 @@ def find_windows(outcome: Registration, shown: NDArray[np.bool_]) -> list[Window
         place = next(_places(order, regions, found, size, total), None)
         if place is not None:
             found[place[0]] = place[1]
-    names = {1: ("best",), 2: ("best", "worst")}.get(len(found), ("best", "middling", "worst"))
+    names = {1: ("here",), 2: ("best", "worst")}.get(len(found), ("best", "middling", "worst"))
     return [
         Window(
             name, slice(top, top + size[0]), slice(left, left + size[1]), magnify, regions[rank].error,
