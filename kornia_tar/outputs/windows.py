@@ -49,8 +49,8 @@ class Window(NamedTuple):
             registered: (H, W, 3), image1 in image0's frame.
             shown: (H, W) bool, where that holds data.
         """
-        one, other, there = (part[self.rows, self.columns] for part in (image0, registered, shown))
-        return one, other, checkerboard(one, other, there)
+        one, other = (part[self.rows, self.columns] for part in (image0, registered))
+        return one, other, checkerboard(one, other, shown[self.rows, self.columns])
 
 
 class Region(NamedTuple):
@@ -80,7 +80,7 @@ def find_windows(outcome: Registration, shown: NDArray[np.bool_]) -> list[Window
     box = int(rows[-1] - rows[0]) + 1, int(columns[-1] - columns[0]) + 1
     magnify, size = _window_size(box)
     regions = sorted(_held_out(outcome) or _by_tie_points(outcome, size), key=lambda region: region.error)
-    total = cv2.integral(shown.astype(np.uint8))
+    total = np.asarray(cv2.integral(shown.astype(np.uint8)), np.int32)
     found: dict[int, tuple[int, int]] = {}  # (top, left) by the rank of the region
     ranks = range(len(regions))
     for order in (ranks[::-1], ranks, sorted(ranks, key=lambda rank: abs(rank - (len(regions) - 1) / 2))):
