@@ -20,7 +20,8 @@ import numpy as np
 def write_json(path: str | os.PathLike[str], content: Any) -> None:
     """Write strict JSON: NumPy values become numbers and lists, paths strings, NaN and infinity null."""
     with replacing(Path(path)) as temporary:
-        temporary.write_text(json.dumps(_plain(content), indent=2, allow_nan=False, ensure_ascii=False) + "\n", "utf-8")
+        text = json.dumps(to_plain(content), indent=2, allow_nan=False, ensure_ascii=False)
+        temporary.write_text(text + "\n", "utf-8")
 
 
 def write_text(path: str | os.PathLike[str], text: str) -> Path:
@@ -123,13 +124,14 @@ def one_line(error: BaseException) -> str:
     return " ".join(str(error).split())[:500] or type(error).__name__
 
 
-def _plain(value: Any) -> Any:
+def to_plain(value: Any) -> Any:
+    """Turn what :func:`write_json` takes into what it writes."""
     if isinstance(value, Mapping):
-        return {str(k): _plain(v) for k, v in value.items()}
+        return {str(k): to_plain(v) for k, v in value.items()}
     if isinstance(value, list | tuple):
-        return [_plain(v) for v in value]
+        return [to_plain(v) for v in value]
     if isinstance(value, np.ndarray | np.generic):
-        return _plain(value.tolist())
+        return to_plain(value.tolist())
     if isinstance(value, float):
         return value if math.isfinite(value) else None
     return str(value) if isinstance(value, os.PathLike) else value

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import itertools
+import shlex
 import sys
 from collections.abc import Callable, Sequence
 
@@ -44,7 +45,9 @@ def run_command(
     Returns:
         the exit code: the command's own, 1 after an error, told in one line, 130 after an interrupt.
     """
-    arguments = parser.parse_args(argv)
+    words = sys.argv[1:] if argv is None else argv
+    arguments = parser.parse_args(words)
+    arguments.line = shlex.join([parser.prog, *words])  # for the record
     try:
         return int(arguments.run(arguments))
     except (*ERRORS, *also) as error:

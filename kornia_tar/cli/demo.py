@@ -10,12 +10,20 @@ import numpy as np
 
 from kornia_tar import __version__
 from kornia_tar.cli.command import AddCommand
-from kornia_tar.cli.options import add_matcher, add_overwrite, add_registrar, files_of, make_matcher, make_registrar
+from kornia_tar.cli.options import (
+    add_matcher,
+    add_overwrite,
+    add_registrar,
+    files_of,
+    make_matcher,
+    make_registrar,
+)
 from kornia_tar.cli.outcome import tell
 from kornia_tar.files import check_outputs, output_folder
 from kornia_tar.geometry import corner_error
 from kornia_tar.outputs.results import NAMES, write_results
 from kornia_tar.raster import Raster, write_image
+from kornia_tar.registration.files import registrar_settings
 
 
 def add(command: AddCommand) -> None:
@@ -38,12 +46,15 @@ def _do(a: argparse.Namespace) -> int:
     write_image(out / "optical.png", optical)
     write_image(out / "sar.png", sar)
     started = time.perf_counter()
-    outcome = make_registrar(matcher, a.model, a.rotations, a.min_probability)(optical, sar)
+    registrar = make_registrar(matcher, a.model, a.rotations, a.min_probability)
+    outcome = registrar(optical, sar)
     seconds = time.perf_counter() - started
     outcome = outcome.confident(a.threshold)
     error = corner_error(outcome.matrix, truth, optical.shape[:2])
     report = {"scene": f"synthetic, seed {a.seed}", "truth": truth, "corner_error_px": error, **outcome.report(),
-              "seconds": round(seconds, 2), "weights": str(a.weights), "kornia_tar": __version__}  # fmt: skip
+              "seconds": round(seconds, 2), "weights": str(a.weights), "kornia_tar": __version__,
+              "settings": {"seed": a.seed, "threshold": a.threshold, **registrar_settings(registrar)},
+              "command": a.line}  # fmt: skip
     first = Raster(optical, np.ones(optical.shape[:2], bool), None, out / "optical.png")
     second = Raster(sar, np.ones(sar.shape, bool), None, out / "sar.png")
     headline = f"synthetic scene, seed {a.seed}: mean corner error {error:.2f} px against the known truth"

@@ -21,7 +21,7 @@ from kornia_tar.cli.qgis import command as qgis
 COMMANDS = (register, register_many, apply, demo, match, landcover, train, info, qgis)  # as --help lists them
 EXAMPLES = """examples:
   kornia-tar demo -o demo/                                the synthetic scene, with its known truth
-  kornia-tar register optical.png sar.png -o out/         registered.png, matches.h5, report.json, quicklook.png
+  kornia-tar register optical.png sar.png -o out/         registered.png, matches.h5, report.json, report.html
   kornia-tar register optical.tif sar.tif -o out/         registered.tif on the optical image's grid (needs [geo])
   kornia-tar register-many pairs.csv -o out/ --workers 4  a table of pairs; summary.csv
   kornia-tar apply out/transform.json s1_vh.tif -o s1_vh_registered.tif   another band of the same product

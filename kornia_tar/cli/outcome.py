@@ -33,7 +33,7 @@ def tell(
     if not outcome.registered:
         tried = "" if search is None or search.radius is None else f" — {search.why}; --search-radius widens it"
         print(
-            f"not registered: {'; '.join(outcome.reasons)}{tried} ({count}); see {out / 'quicklook.png'}",
+            f"not registered: {'; '.join(outcome.reasons)}{tried} ({count}); see {out / 'report.html'}",
             file=sys.stderr,
         )
         return NOT_REGISTERED
@@ -47,5 +47,5 @@ def tell(
         told.append(f"image1's georeference is off by {shift['east']:.0f} m east, {shift['north']:.0f} m north")
     if search is not None and search.radius is not None:
         told.append(search.why)
-    print(f"registered: {', '.join([*told, count])}; see {out / 'quicklook.png'}")
+    print(f"registered: {', '.join([*told, count])}; see {out / 'report.html'}")
     return 0

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -15,7 +15,9 @@ from kornia_tar.outputs.registered import Resampling
 from kornia_tar.outputs.results import NAMES, write_results
 from kornia_tar.raster import source_files
 from kornia_tar.registration import Registrar, Registration, Search
-from kornia_tar.registration.files import register_rasters
+from kornia_tar.registration.files import register_rasters, registrar_settings
+
+NO_SETTINGS = ("image0", "image1", "out", "overwrite", "command")  # of a job: what it is of, not how it is done
 
 
 @dataclass(frozen=True)
@@ -34,6 +36,7 @@ class PairJob:
     threshold: float = 0.0
     resampling: Resampling = "bilinear"
     overwrite: bool = False
+    command: str = ""  # as it was typed
 
     def check(self, more: list[Path]) -> None:
         """Refuse to write over an input, ``more`` among them, or over other files without being told to."""
@@ -67,8 +70,9 @@ def register_pair(
     )
     step("writing")
     ground = ground_report(outcome, first, second)
+    settings = {k: v for k, v in asdict(job).items() if k not in NO_SETTINGS} | registrar_settings(registrar)
     report = {"image0": str(job.image0), "image1": str(job.image1), **outcome.report(), **ground,
               "search": search._asdict(), "seconds": round(seconds, 2),
-              "weights": weights, "kornia_tar": __version__}  # fmt: skip
+              "weights": weights, "kornia_tar": __version__, "settings": settings, "command": job.command}  # fmt: skip
     write_results(out, outcome, report, first, second, grey1, how=job.resampling)
     return PairOutcome(outcome, search, ground, seconds)

@@ -39,7 +39,7 @@ def add(command: AddCommand) -> None:
 def _do(a: argparse.Namespace) -> int:
     job = PairJob(
         a.image0, a.image1, a.out, a.modality0, a.modality1, a.nodata0, a.nodata1, a.search_radius,
-        not a.no_georeference, a.threshold, a.resampling, a.overwrite,
+        not a.no_georeference, a.threshold, a.resampling, a.overwrite, a.line,
     )  # fmt: skip
     job.check(files_of(a.weights, a.bank))
     step = steps(4, a.progress)

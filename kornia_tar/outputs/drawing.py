@@ -1,12 +1,17 @@
-"""What the pictures share: paper, ink, how an image gets its size, and lines between matched points."""
+"""What the pictures share: paper, ink, size, code, and how two images are shown as one: by colour, field or line."""
 
 from __future__ import annotations
 
+import base64
+import io
 from typing import NamedTuple
 
 import cv2
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
+from PIL import Image
+
+from kornia_tar.raster.stretch import to_grey
 
 Picture = NDArray[np.uint8]
 
@@ -27,6 +32,35 @@ def to_rgb(image: NDArray[np.uint8]) -> Picture:
     if image.dtype != np.uint8 or image.ndim not in (2, 3) or (image.ndim == 3 and image.shape[-1] != 3):
         raise ValueError(f"an image is {image.dtype} {image.shape}; it must be uint8 (H, W) or (H, W, 3)")
     return np.repeat(image[..., None], 3, axis=-1) if image.ndim == 2 else image
+
+
+def data_uri(image: Picture, quality: int | None) -> str:
+    """Encode (H, W) or (H, W, 3) as WebP in a data URI, exactly where ``quality``, of 0 to 100, is None."""
+    buffer = io.BytesIO()
+    if quality is None:
+        Image.fromarray(image).save(buffer, "webp", lossless=True)
+    else:
+        Image.fromarray(image).save(buffer, "webp", quality=quality, method=2)
+    return "data:image/webp;base64," + base64.b64encode(buffer.getvalue()).decode()
+
+
+def overlay(optical: Picture, sar: Picture, shown: NDArray[np.bool_]) -> Picture:
+    """Show two images (H, W, 3) as one: what agrees turns grey or white, what does not shows coloured fringes.
+
+    Optical in green and blue, SAR in red; optical alone, paler, where there is no SAR.
+    """
+    grey, radar = (to_grey(image) for image in (optical, sar))
+    mean = cv2.addWeighted(grey, 0.5, radar, 0.5, 0)
+    red, other = (cv2.addWeighted(band, 0.8, mean, 0.2, 0) for band in (radar, grey))  # pure red would shout
+    alone = cv2.addWeighted(grey, 0.5, np.full_like(grey, 255), 0.35, 0)
+    return np.where(shown[..., None], np.stack([red, other, other], axis=-1), alone[..., None])
+
+
+def checkerboard(first: Picture, second: Picture, shown: NDArray[np.bool_], least: int = 8) -> Picture:
+    """Show two images (H, W, 3) in turn, in fields of at least ``least`` px, about eight along the longer side."""
+    cell = max(least, -(-max(first.shape[:2]) // 8))
+    y, x = np.arange(first.shape[0])[:, None] // cell, np.arange(first.shape[1]) // cell
+    return np.where((((x + y) % 2 == 1) & shown)[..., None], second, first)
 
 
 class Placed(NamedTuple):

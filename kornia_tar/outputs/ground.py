@@ -6,7 +6,7 @@ from typing import Any
 
 import numpy as np
 
-from kornia_tar.geometry import PointMatches, Transform, decompose
+from kornia_tar.geometry import FloatArray, PointMatches, Transform, decompose
 from kornia_tar.raster import Georeference, Raster, pixel_map
 from kornia_tar.raster.georeference import mean_distance, metres, reproject
 from kornia_tar.raster.resample import smooth_transform
@@ -32,6 +32,17 @@ def claimed_transform(first: Raster, second: Raster) -> Transform | None:
         return None
 
 
+def metres_per_pixel(outcome: Registration, first: Raster, second: Raster) -> float | None:
+    """Give the metres on the ground of one pixel of image1, by its georeference or else image0's; None without both."""
+    distances = [_distance(first), _distance(second)]
+    if distances[1] is not None:
+        return mean_distance(distances[1])
+    if distances[0] is None or outcome.transform is None:
+        return None
+    at = _middle(outcome, first)
+    return mean_distance(distances[0]) / decompose(outcome.transform.matrix, at=(float(at[0]), float(at[1]))).scale
+
+
 def ground_report(outcome: Registration, first: Raster, second: Raster) -> dict[str, Any]:
     """Say a registration in metres on the ground; None for what cannot be said.
 
@@ -43,30 +54,42 @@ def ground_report(outcome: Registration, first: Raster, second: Raster) -> dict[
     Returns:
         plain values for JSON: ``gsd0_metres`` and ``gsd1_metres``, [along x, along y] in the middle of either image;
         ``shift_metres``, how far image1's georeference is off by image0's, {"east", "north"}, where the inliers are;
-        ``error_estimate_metres``.
+        ``error_estimate_metres``; ``held_out_metres``, {"rmse", "ce90"}.
     """
     georeferences = georeference_of(first), georeference_of(second)
-    distances = [None if g is None else g.ground_distance() for g in georeferences]
-    shift = error = None
-    transform = outcome.transform
+    distances = _distance(first), _distance(second)
+    shift = error = held = None
+    transform, unit = outcome.transform, metres_per_pixel(outcome, first, second)
     if transform is not None:
-        inliers = outcome.matches.points0[outcome.inliers]
-        middle = np.array([(first.size[1] - 1) / 2, (first.size[0] - 1) / 2])
-        at = inliers.mean(axis=0) if len(inliers) else middle
         if georeferences[0] is not None and georeferences[1] is not None:
+            at = _middle(outcome, first)
             way = metres(georeferences[0].to_lonlat(at), georeferences[1].to_lonlat(transform(at)))[0]
             shift = {"east": float(way[0]), "north": float(way[1])} if np.isfinite(way).all() else None
-        if distances[1] is not None:
-            error = outcome.error_estimate * mean_distance(distances[1])
-        elif distances[0] is not None:
-            scale = decompose(transform.matrix, at=(float(at[0]), float(at[1]))).scale
-            error = outcome.error_estimate / scale * mean_distance(distances[0])
+        if unit is not None:
+            error = outcome.error_estimate * unit
+            if outcome.held_out is not None:
+                held = {"rmse": outcome.held_out.rmse_px * unit, "ce90": outcome.held_out.ce90_px * unit}
     return {
         "gsd0_metres": distances[0] and list(distances[0]),
         "gsd1_metres": distances[1] and list(distances[1]),
         "shift_metres": shift,
         "error_estimate_metres": error,
+        "held_out_metres": held,
     }
+
+
+def _distance(raster: Raster) -> tuple[float, float] | None:
+    """Metres between neighbouring pixels, along x and y, in the middle of an image; None without a georeference."""
+    georeference = georeference_of(raster)
+    return None if georeference is None else georeference.ground_distance()
+
+
+def _middle(outcome: Registration, first: Raster) -> FloatArray:
+    """(x, y) px of image0, the middle of the inliers; of the image, where there are none."""
+    inliers = outcome.matches.points0[outcome.inliers]
+    if len(inliers):
+        return np.asarray(inliers.mean(axis=0), np.float64)
+    return np.array([(first.size[1] - 1) / 2, (first.size[0] - 1) / 2])
 
 
 def map_coordinates(matches: PointMatches, first: Raster, second: Raster) -> dict[str, Any]:

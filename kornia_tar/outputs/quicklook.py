@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
-import cv2
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 from PIL import Image, ImageDraw, ImageFont
@@ -17,13 +16,15 @@ from kornia_tar.outputs.drawing import (
     MARGIN,
     PAPER,
     Picture,
+    checkerboard,
     draw_matches,
     fit,
+    overlay,
     paste,
     subsample,
     to_rgb,
 )
-from kornia_tar.raster.stretch import to_grey
+from kornia_tar.outputs.windows import Window
 
 _TITLE = 30
 _PANEL = 420  # side of the box of each of the three panels of the upper row
@@ -45,8 +46,9 @@ def draw_quicklook(
     confidence: ArrayLike | None = None,
     valid: NDArray[np.bool_] | None = None,
     before: tuple[NDArray[np.uint8], NDArray[np.bool_]] | None = None,
+    windows: Sequence[tuple[Window, str]] = (),
 ) -> NDArray[np.uint8]:
-    """Draw before, after, checkerboard and match lines on one sheet.
+    """Draw before, after, checkerboard, match lines and windows at full resolution on one sheet.
 
     The overlays show the optical image in cyan and the SAR image in red: what agrees turns grey or white, and
     what does not shows coloured fringes. "Before" lays the SAR image pixel on pixel, from the top-left corner,
@@ -64,6 +66,7 @@ def draw_quicklook(
         valid: (H, W) bool, where ``registered`` holds data; elsewhere the optical image alone is shown.
         before: (H, W) or (H, W, 3) uint8, image1 in image0's frame by the files' georeferences, and (H, W) bool, where
             it holds data.
+        windows: parts of the optical image's frame, and what to say of them.
 
     Returns:
         (rows, columns, 3) uint8 RGB; the width is fixed, the height follows the shape of the images.
@@ -85,9 +88,9 @@ def draw_quicklook(
     naive, covered = _pasted(image1, image0.shape[:2]) if before is None else (to_rgb(before[0]), before[1])
     start = "Before" if before is None else "By the georeferences"
     panels = [
-        (f"{start} · optical cyan, SAR red", _overlay(image0, naive, covered)),
-        ("After", _overlay(image0, warped, shown)),
-        ("Checkerboard", _checkerboard(image0, warped, shown)),
+        (f"{start} · optical cyan, SAR red", overlay(image0, naive, covered)),
+        ("After", overlay(image0, warped, shown)),
+        ("Checkerboard", checkerboard(image0, warped, shown)),
     ]
     upper = [(title, fit(panel, _PANEL, _PANEL)) for title, panel in panels]
     lines, drawn = _match_panel(image0, image1, xy0, xy1, good, trust)
@@ -96,7 +99,13 @@ def draw_quicklook(
     head = MARGIN + (34 + 22 * (len(caption) - 1) + 14 if caption else 0)
     row = max(panel.shape[0] for _, panel in upper)
     below = head + _TITLE + row + GAP
-    sheet = Image.new("RGB", (_WIDTH, below + _TITLE + lines.shape[0] + MARGIN), PAPER)
+    rows = [
+        (title, [np.repeat(np.repeat(part, w.magnify, 0), w.magnify, 1) for part in w.cut(image0, warped, shown)])
+        for w, title in windows
+    ]
+    foot = below + _TITLE + lines.shape[0]
+    bottom = foot + sum(GAP + _TITLE + parts[0].shape[0] for _, parts in rows)
+    sheet = Image.new("RGB", (_WIDTH, bottom + MARGIN), PAPER)
     pen = ImageDraw.Draw(sheet)
     for number, text in enumerate(caption):
         y = MARGIN + (34 + 22 * (number - 1) if number else 0)
@@ -108,6 +117,11 @@ def draw_quicklook(
     pen.text((MARGIN, below + 4), legend, INK, ImageFont.load_default(15))
     _draw_key(pen, _WIDTH - MARGIN, below + 4, confidence is not None, bool((~good).any()))
     sheet.paste(Image.fromarray(lines), (MARGIN, below + _TITLE))
+    for title, parts in rows:
+        pen.text((MARGIN, foot + GAP + 4), title, INK, ImageFont.load_default(15))
+        for column, part in enumerate(parts):
+            sheet.paste(Image.fromarray(part), (MARGIN + column * (_PANEL + GAP), foot + GAP + _TITLE))
+        foot += GAP + _TITLE + parts[0].shape[0]
     return np.asarray(sheet).copy()
 
 
@@ -160,22 +174,6 @@ def _draw_key(pen: ImageDraw.ImageDraw, right: int, top: int, graded: bool, outl
     right -= 8
     if graded:
         word("0")
-
-
-def _overlay(optical: Picture, sar: Picture, shown: NDArray[np.bool_]) -> Picture:
-    """Optical in green and blue, SAR in red; optical alone, paler, where there is no SAR."""
-    grey, radar = (to_grey(image) for image in (optical, sar))
-    mean = cv2.addWeighted(grey, 0.5, radar, 0.5, 0)
-    red, other = (cv2.addWeighted(band, 0.8, mean, 0.2, 0) for band in (radar, grey))  # pure red would shout
-    alone = cv2.addWeighted(grey, 0.5, np.full_like(grey, 255), 0.35, 0)
-    return np.where(shown[..., None], np.stack([red, other, other], axis=-1), alone[..., None])
-
-
-def _checkerboard(first: Picture, second: Picture, shown: NDArray[np.bool_]) -> Picture:
-    """Fields of the two images in turn, about eight along the longer side."""
-    cell = max(8, -(-max(first.shape[:2]) // 8))
-    y, x = np.arange(first.shape[0])[:, None] // cell, np.arange(first.shape[1]) // cell
-    return np.where((((x + y) % 2 == 1) & shown)[..., None], second, first)
 
 
 def _pasted(image: Picture, size: tuple[int, int]) -> tuple[Picture, NDArray[np.bool_]]:

@@ -12,21 +12,23 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from kornia_tar.files import write_json
+from kornia_tar.files import write_json, write_text
 from kornia_tar.geometry import Transform, valid_mask, warp_image
 from kornia_tar.outputs import points
 from kornia_tar.outputs.apply import write_transform
-from kornia_tar.outputs.ground import claimed_transform, map_coordinates
+from kornia_tar.outputs.ground import claimed_transform, map_coordinates, metres_per_pixel
 from kornia_tar.outputs.matches import write_matches
+from kornia_tar.outputs.page import build_page
 from kornia_tar.outputs.quicklook import draw_quicklook
 from kornia_tar.outputs.registered import Resampling, write_registered
+from kornia_tar.outputs.windows import Window, find_windows
 from kornia_tar.raster import Raster, to_rgb8, write_image
 from kornia_tar.raster.grid import Grid
 from kornia_tar.registration.result import Registration
 
-REPORT = "report.json"
+REPORT, PAGE = "report.json", "report.html"
 NAMES = (
-    "registered.png", "registered.tif", "matches.h5", "quicklook.png", "transform.json", *points.NAMES, REPORT,
+    "registered.png", "registered.tif", "matches.h5", "quicklook.png", "transform.json", *points.NAMES, PAGE, REPORT,
 )  # fmt: skip
 ASIDE = ".results-"  # begins the name of the folder in which they are made
 
@@ -63,7 +65,7 @@ def write_results(
     aside = Path(tempfile.mkdtemp(prefix=ASIDE, dir=out))
     try:
         transform = outcome.transform or Transform(np.eye(3))
-        valid = valid_mask(second.mask, transform, first.size)
+        registered = _warped(second, grey1, transform, first.size)
         if outcome.registered:
             write_registered(aside, transform, Grid.of(first), second, grey1, how)
         m = outcome.matches
@@ -76,12 +78,20 @@ def write_results(
         arrays |= map_coordinates(m, first, second)
         write_matches(aside / "matches.h5", arrays)
         points.write_points(aside, outcome, first, second)
+        image0, claimed = to_rgb8(first), claimed_transform(first, second)
+        before = _warped(second, grey1, claimed or Transform(np.eye(3)), first.size)
+        windows, unit = find_windows(outcome, first.mask & registered[1]), metres_per_pixel(outcome, first, second)
         sheet = draw_quicklook(
-            to_rgb8(first), grey1, warp_image(grey1, transform, first.size), m.points0, m.points1, outcome.inliers,
+            image0, grey1, registered[0], m.points0, m.points1, outcome.inliers,
             _caption(outcome, headline or f"{first.path.name} and {second.path.name}"), confidence=m.confidence,
-            valid=valid, before=_by_georeferences(first, second, grey1),
+            valid=registered[1], before=before if claimed else None,
+            windows=[(window, _window_caption(window, unit)) for window in windows],
         )  # fmt: skip
         write_image(aside / "quicklook.png", sheet)
+        page = build_page(
+            report, outcome, first, second, image0, registered, before, claimed is not None, windows, headline
+        )
+        write_text(aside / PAGE, page)
         if outcome.matrix is not None:
             write_transform(aside / "transform.json", outcome, (Grid.of(first), Grid.of(second)))
         write_json(aside / REPORT, report)
@@ -129,14 +139,21 @@ def _is_report(path: Path) -> bool:
     return isinstance(content, dict) and {"kornia_tar", "registered"} <= content.keys()
 
 
-def _by_georeferences(
-    first: Raster, second: Raster, grey1: NDArray[np.uint8]
-) -> tuple[NDArray[np.uint8], NDArray[np.bool_]] | None:
-    """image1 in image0's frame as the georeferences have it, and where it holds data; None without both."""
-    claimed = claimed_transform(first, second)
-    if claimed is None:
-        return None
-    return warp_image(grey1, claimed, first.size), valid_mask(second.mask, claimed, first.size)
+def _warped(
+    second: Raster, grey1: NDArray[np.uint8], transform: Transform, size: tuple[int, int]
+) -> tuple[NDArray[np.uint8], NDArray[np.bool_]]:  # fmt: skip
+    """image1 in image0's frame by a transform, and where it holds data."""
+    return warp_image(grey1, transform, size), valid_mask(second.mask, transform, size)
+
+
+def _window_caption(window: Window, unit: float | None) -> str:
+    metres = "" if unit is None else f" ({window.error * unit:.1f} m)"
+    drawn = "1:1" if window.magnify == 1 else f"magnified {window.magnify} times"
+    x, y = window.middle
+    return (
+        f"Fits {window.name}: {window.error:.2f} px{metres}, {window.measure} · {drawn} around ({x:.0f}, {y:.0f}) · "
+        "image0, image1, checkerboard"
+    )
 
 
 def _caption(outcome: Registration, headline: str) -> list[str]:

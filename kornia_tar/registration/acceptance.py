@@ -9,7 +9,9 @@ words, with the number and what was needed.
 from __future__ import annotations
 
 import math
+from collections.abc import Iterable
 from dataclasses import dataclass, field
+from typing import Any
 
 from kornia_tar.geometry import FloatArray, decompose, spread
 from kornia_tar.network.calibration import RegistrationFits
@@ -25,6 +27,38 @@ def reasons(*checks: tuple[bool, str]) -> tuple[str, ...]:
 
 
 @dataclass(frozen=True)
+class Check:
+    """One rule as it was asked: the number, what it must be, and the reason where it failed.
+
+    Attributes:
+        name: for programs.
+        about: what the number is, in words.
+        value: the number.
+        passed: whether it may be so.
+        reason: why not, in words, with the number and what to do.
+        least: the number must not be less; None where it may be.
+        most: it must not be more; likewise.
+    """
+
+    name: str
+    about: str
+    value: float
+    passed: bool
+    reason: str
+    least: float | None = None
+    most: float | None = None
+
+    def report(self) -> dict[str, Any]:
+        """Plain values for JSON."""
+        return {key: getattr(self, key) for key in ("name", "about", "value", "least", "most", "passed")}
+
+
+def failed(checks: Iterable[Check]) -> tuple[str, ...]:
+    """Return the reasons of the checks that failed."""
+    return reasons(*((check.passed, check.reason) for check in checks))
+
+
+@dataclass(frozen=True)
 class TransformLimits:
     """What the transform between two overhead images may be."""
 
@@ -33,30 +67,41 @@ class TransformLimits:
     max_perspective: float = 0.3  # change of depth over half the image
 
     def violations(self, matrix: FloatArray, size: tuple[int, int]) -> tuple[str, ...]:
-        """Say what a transform does that no pair of overhead images does to each other.
+        """Say what a transform does that no pair of overhead images does to each other; see :meth:`checks`."""
+        return failed(self.checks(matrix, size))
+
+    def checks(self, matrix: FloatArray, size: tuple[int, int]) -> tuple[Check, ...]:
+        """Ask whether a transform is one that two overhead images can have.
 
         Args:
             matrix: (3, 3), image0 → image1.
             size: (H, W) of image0.
         """
         parts = decompose(matrix, at=(size[1] / 2, size[0] / 2))
-        return reasons(
-            (
+        bend = parts.perspective * max(size) / 2
+        return (
+            Check(
+                "scale", "pixels of image1 for one of image0, along a side", parts.scale,
                 1 / self.max_scale <= parts.scale <= self.max_scale,
                 f"scale {parts.scale:.2f} is not between 1/{self.max_scale:g} and {self.max_scale:g}: resample one",
+                1 / self.max_scale, self.max_scale,
             ),
-            (
+            Check(
+                "anisotropy", "stretch of one axis against the other", parts.anisotropy,
                 parts.anisotropy <= self.max_anisotropy,
                 f"one axis is stretched {parts.anisotropy:.2f} times as much as the other, at most "
-                f"{self.max_anisotropy:g} is allowed: project both images alike",
+                f"{self.max_anisotropy:g} is allowed: project both images alike", most=self.max_anisotropy,
             ),
-            (not parts.mirrored, "the transform mirrors the image"),
-            (
-                (bend := parts.perspective * max(size) / 2) <= self.max_perspective,
+            Check(
+                "mirrored", "whether the transform mirrors the image", float(parts.mirrored), not parts.mirrored,
+                "the transform mirrors the image", most=0.0,
+            ),
+            Check(
+                "perspective", "change of depth over half the image", bend, bend <= self.max_perspective,
                 f"the perspective changes depth by {bend:.2f} over half the image, at most {self.max_perspective:g} is "
-                "allowed: use an affine model",
+                "allowed: use an affine model", most=self.max_perspective,
             ),
-        )
+        )  # fmt: skip
 
 
 @dataclass(frozen=True)
@@ -112,7 +157,13 @@ class AcceptanceConfig:
     def refusal(
         self, matrix: FloatArray, size: tuple[int, int], probability: float, witnesses: Witnesses
     ) -> tuple[str, ...]:
-        """Say why a registration is refused; nothing where it is accepted.
+        """Say why a registration is refused; nothing where it is accepted. See :meth:`checks`."""
+        return failed(self.checks(matrix, size, probability, witnesses))
+
+    def checks(
+        self, matrix: FloatArray, size: tuple[int, int], probability: float, witnesses: Witnesses
+    ) -> tuple[Check, ...]:
+        """Ask whether a registration is accepted.
 
         Args:
             matrix: (3, 3), image0 → image1.
@@ -121,27 +172,31 @@ class AcceptanceConfig:
             witnesses: what that rests on, to be told.
         """
         sure = "" if math.isnan(witnesses.agreement) else f"cells sure of it by {witnesses.agreement:.0%}, "
-        return reasons(
-            (
+        return (
+            Check(
+                "probability", f"probability that it is right to {RIGHT:g} px", probability,
                 probability >= self.min_probability,
                 f"the probability that it is right to {RIGHT:g} px is {probability:.2f}, at least "
                 f"{self.min_probability:g} is required ({sure}each gains {witnesses.excess_gain:.2f} nats more than at "
                 f"a decoy, estimated error {witnesses.error:.1f} px of the coarser image, one axis stretched "
-                f"{witnesses.stretch:.2f} times as much as the other)",
+                f"{witnesses.stretch:.2f} times as much as the other)", self.min_probability,
             ),
-            (
-                witnesses.trimmed_excess >= self.min_trimmed_excess,
+            Check(
+                "trimmed_excess_gain", "nats that a cell gains over a decoy, without the fifth of them that gains most",
+                witnesses.trimmed_excess, witnesses.trimmed_excess >= self.min_trimmed_excess,
                 f"without the fifth of the cells that agree most each gains {witnesses.trimmed_excess:.2f} nats more "
                 f"than at a decoy, at least {self.min_trimmed_excess:g} are required: a few cells decide, such as "
-                "text, lines or a logo drawn on both images; crop to the ground",
+                "text, lines or a logo drawn on both images; crop to the ground", self.min_trimmed_excess,
             ),
-            (
+            Check(
+                "block_agreement", "share of the overlap's blocks that agree", witnesses.block_agreement,
                 not witnesses.block_agreement < self.min_block_agreement,
                 f"{witnesses.block_agreement:.0%} of the overlap's blocks agree, at least "
                 f"{self.min_block_agreement:.0%} are required: the agreement comes from a few places; crop to the "
-                "ground that both images show",
+                "ground that both images show", self.min_block_agreement,
             ),
-        ) + self.limits.violations(matrix, size)
+            *self.limits.checks(matrix, size),
+        )  # fmt: skip
 
 
 def probability_right(witnesses: Witnesses, fits: RegistrationFits) -> float:

@@ -171,3 +171,12 @@ def make_registrar(matcher: TARMatcher, model: RegistrationModel, rotations: int
         raise ValueError(f"model is {model!r}; it must be one of {', '.join(known)}")
     rules = AcceptanceConfig(min_probability=min_probability)
     return Registrar(matcher, RegistrarConfig(model=model, search=SearchConfig(rotations=rotations), acceptance=rules))
+
+
+def registrar_settings(registrar: Registrar) -> dict[str, str | int | float]:
+    """Tell what :func:`make_registrar` was given, for a report."""
+    config = registrar.config
+    return {
+        "model": config.model, "rotations": config.search.rotations,
+        "min_probability": config.acceptance.min_probability,
+    }  # fmt: skip

@@ -29,6 +29,7 @@ class HeldOut:
         ce90_px_image0: as ``ce90_px``, px of image0.
         blocks: (R, R, 2) px of image1, (x, y) of the fit minus what the cells say, in rows from the top; nan where they
             agree on nothing. Over the common area, where georeferences led the search.
+        places: (R, R, 2) px of image0, (x, y) of the blocks' middles.
     """
 
     points: int
@@ -37,6 +38,7 @@ class HeldOut:
     rmse_px_image0: float
     ce90_px_image0: float
     blocks: FloatArray
+    places: FloatArray
 
     def report(self) -> dict[str, Any]:
         """Plain values for JSON; None for a block that says nothing."""
@@ -44,6 +46,7 @@ class HeldOut:
         return {
             "points": self.points, "rmse_px": self.rmse_px, "ce90_px": self.ce90_px,
             "rmse_px_image0": self.rmse_px_image0, "ce90_px_image0": self.ce90_px_image0, "blocks_px": rows,
+            "places_px": self.places.round(1).tolist(),
         }  # fmt: skip
 
 
@@ -79,7 +82,9 @@ class CheckPoints:
         raster = np.full((blocks, blocks, 2), np.nan)
         column, row = np.floor((at + 0.5) / size[::-1] * blocks).clip(0, blocks - 1).astype(int).T
         raster[row, column] = error1
-        return HeldOut(len(at), *_spread(error1), *_spread(error0), raster)
+        y, x = np.mgrid[:blocks, :blocks]
+        places = (np.stack([x, y], -1) + 0.5) / blocks * size[::-1] - 0.5
+        return HeldOut(len(at), *_spread(error1), *_spread(error0), raster, places)
 
 
 def _spread(errors: FloatArray) -> tuple[float, float]:

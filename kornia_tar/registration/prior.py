@@ -20,7 +20,7 @@ from kornia_tar.raster import Raster
 from kornia_tar.raster.georeference import Georeference, mean_distance
 from kornia_tar.raster.resample import smooth_transform
 from kornia_tar.raster.view import MaskedImage
-from kornia_tar.registration.acceptance import reasons
+from kornia_tar.registration.acceptance import Check
 from kornia_tar.registration.common_grid import CommonGrid
 from kornia_tar.registration.held_out import HeldOut
 from kornia_tar.registration.registrar import Registrar
@@ -132,10 +132,7 @@ def _near(registrar: Registrar, grid: CommonGrid, views: tuple[MaskedImage, Mask
     )
     if outcome.transform is None:
         return outcome
-    strays = _strays(outcome.transform, grid)
-    return _in_pixels(
-        replace(outcome, registered=outcome.registered and not strays, reasons=outcome.reasons + strays), grid
-    )
+    return _in_pixels(outcome.also(*_strays(outcome.transform, grid)), grid)
 
 
 def _told_scale(registrar: Registrar, grid: CommonGrid) -> Registrar:
@@ -151,27 +148,30 @@ def _told_scale(registrar: Registrar, grid: CommonGrid) -> Registrar:
     return Registrar(registrar.matcher, replace(registrar.config, search=replace(search, told_scale=scale)))
 
 
-def _strays(transform: Transform, grid: CommonGrid) -> tuple[str, ...]:
-    """Say where what remains is more than two georeferences differ by."""
+def _strays(transform: Transform, grid: CommonGrid) -> tuple[Check, ...]:
+    """Ask whether what remains is more than two georeferences differ by."""
     middle = np.array([[(grid.size[1] - 1) / 2, (grid.size[0] - 1) / 2]])
     shift = float(np.linalg.norm(transform(middle) - middle)) * grid.distance
     parts = decompose(transform.matrix, at=(float(middle[0, 0]), float(middle[0, 1])))
-    return reasons(
-        (
-            shift <= grid.radius,
+    return (
+        Check(
+            "shift_metres", "metres from where the georeferences say", shift, shift <= grid.radius,
             f"the images fit {shift:.0f} m from where the georeferences say, beyond the search radius of "
-            f"{grid.radius:.0f} m: give a larger one",
+            f"{grid.radius:.0f} m: give a larger one", most=grid.radius,
         ),
-        (
+        Check(
+            "turn_degrees", "degrees turned against the georeferences", abs(parts.rotation_degrees),
             abs(parts.rotation_degrees) <= MAX_TURN,
             f"the images are turned by {parts.rotation_degrees:.0f}° against their georeferences, at most "
-            f"{MAX_TURN:.0f}° is allowed",
+            f"{MAX_TURN:.0f}° is allowed", most=MAX_TURN,
         ),
-        (
+        Check(
+            "georeferenced_scale", "scale, times what the georeferences say", parts.scale,
             1 / MAX_STRETCH <= parts.scale <= MAX_STRETCH,
             f"the scale is {parts.scale:.2f} times what the georeferences say, at most {MAX_STRETCH} is allowed",
+            1 / MAX_STRETCH, MAX_STRETCH,
         ),
-    )
+    )  # fmt: skip
 
 
 def _in_pixels(outcome: Registration, grid: CommonGrid) -> Registration:
@@ -202,14 +202,12 @@ def _in_pixels(outcome: Registration, grid: CommonGrid) -> Registration:
 
 def _in_image_pixels(held: HeldOut, grid: CommonGrid) -> HeldOut:
     """Turn errors in the grid's pixels into the images' own; the blocks stay where they are, over the common area."""
-    rows, columns = held.blocks.shape[:2]
-    y, x = np.mgrid[:rows, :columns]
-    middles = (np.stack([x.ravel(), y.ravel()], 1) + 0.5) / (columns, rows) * grid.size[::-1] - 0.5
-    vectors = held.blocks.reshape(-1, 2)
+    middles, vectors = held.places.reshape(-1, 2), held.blocks.reshape(-1, 2)
     blocks = (grid.to_second(middles + np.nan_to_num(vectors)) - grid.to_second(middles)).reshape(held.blocks.shape)
     blocks[np.isnan(held.blocks)] = np.nan
     coarser = 1 / math.sqrt(grid.to_grid[0, 0] * grid.to_grid[1, 1])
     return HeldOut(
         held.points, held.rmse_px * grid.finer, held.ce90_px * grid.finer,
         held.rmse_px_image0 * coarser, held.ce90_px_image0 * coarser, blocks,
+        grid.to_first(middles).reshape(blocks.shape),
     )  # fmt: skip

@@ -38,7 +38,7 @@ from kornia_tar.geometry import (
 from kornia_tar.matching.matcher import TARMatcher
 from kornia_tar.raster.graphics import without_shared_graphics
 from kornia_tar.raster.view import Mask, MaskedImage, scale_at, stretch_at
-from kornia_tar.registration.acceptance import RIGHT, Witnesses, probability_right, reasons
+from kornia_tar.registration.acceptance import RIGHT, Check, Witnesses, failed, probability_right
 from kornia_tar.registration.alignment.evidence import tie_points
 from kornia_tar.registration.alignment.smooth import block_count
 from kornia_tar.registration.alignment.tiled import TileEncoder
@@ -170,8 +170,10 @@ class Registrar:
         if outcome.transform is None:
             return outcome
         apart = corner_error(outcome.transform.matrix, given, size) / max(1.0, start.scale)
-        strays = reasons((apart <= RIGHT, f"the cells lead {apart:.0f} px away from it, at most {RIGHT:g} are allowed"))
-        return replace(outcome, registered=outcome.registered and not strays, reasons=outcome.reasons + strays)
+        reason = f"the cells lead {apart:.0f} px away from it, at most {RIGHT:g} are allowed"
+        return outcome.also(
+            Check("apart", "px from the given transform to the cells'", apart, apart <= RIGHT, reason, most=RIGHT)
+        )
 
     def _views(
         self, image0: NDArray[Any], image1: NDArray[Any], mask0: Mask, mask1: Mask,
@@ -249,7 +251,8 @@ class Registrar:
             found.log_likelihood_gain, found.cells, error, *testimony, stretch=stretch_at(matrix, first.size)
         )
         probability = probability_right(witnesses, self.matcher.calibration.registration)
-        refused = rules.refusal(matrix, first.size, probability, witnesses)
+        checks = rules.checks(matrix, first.size, probability, witnesses)
+        refused = failed(checks)
         fit = self.matcher.calibration.tie_points.of(first.modality, second.modality)
         matches = replace(
             matches, confidence=fit.confidence(matches.confidence), std=fit.std(matches.stated_std * unit)
@@ -257,7 +260,7 @@ class Registrar:
         return Registration(
             not refused, refused, matrix, refined.model, matches, inliers,
             start.rotation, start.scale, rmse, std, disagreement, probability, witnesses, transform.field,
-            refined.check.summed_up(transform, first.size, swapped, block_count(first.size)),
+            refined.check.summed_up(transform, first.size, swapped, block_count(first.size)), checks,
         )  # fmt: skip
 
     def _refined(

@@ -17,7 +17,7 @@ from kornia_tar.geometry import (
     decompose,
 )
 from kornia_tar.raster.grid import Grid
-from kornia_tar.registration.acceptance import Witnesses
+from kornia_tar.registration.acceptance import Check, Witnesses, failed
 from kornia_tar.registration.config import RegistrationModel
 from kornia_tar.registration.held_out import HeldOut
 
@@ -54,6 +54,7 @@ class Registration:
     witnesses: Witnesses  # what that rests on
     field: DisplacementField | None = None  # px of image1, what the ground adds to the matrix: relief, map projections
     held_out: HeldOut | None = None  # errors at tie points that were not fitted
+    checks: tuple[Check, ...] = ()  # what acceptance asked; none where it came to no transform to ask about
     grids: tuple[Grid, Grid] | None = None  # of image0 and image1, where files were registered: what ``apply`` needs
 
     @property
@@ -71,6 +72,13 @@ class Registration:
         """Estimated error at the corners, px: :func:`estimated_error`, and what all cells share, as if independent."""
         return math.hypot(estimated_error(self.corner_std, self.disagreement), SHARED_ERROR)
 
+    def also(self, *checks: Check) -> Registration:
+        """Ask for more: refused, too, where one of these checks failed."""
+        more = failed(checks)
+        return replace(
+            self, registered=self.registered and not more, reasons=self.reasons + more, checks=self.checks + checks
+        )
+
     def confident(self, threshold: float) -> Registration:
         """Leave out tie points with a smaller confidence, in [0, 1]."""
         if not 0 <= threshold <= 1:
@@ -84,6 +92,7 @@ class Registration:
         return {
             "registered": self.registered,
             "reasons": list(self.reasons),
+            "checks": [check.report() for check in self.checks],
             "model": self.model,
             "matrix": self.matrix,
             "field": None if self.field is None else Transform(np.eye(3), self.field).to_dict()["field"],

@@ -44,9 +44,13 @@ def test_register_writes_everything_and_finds_the_truth(pair, tmp_path, capsys):
     optical, sar, truth = pair
     assert main(["register", str(optical), str(sar), "-o", str(tmp_path / "out")]) == 0
     assert sorted(p.name for p in (tmp_path / "out").iterdir()) == [
-        "matches.h5", "quicklook.png", "registered.png", "report.json", "tie_points.csv", "transform.json",
+        "matches.h5", "quicklook.png", "registered.png", "report.html", "report.json", "tie_points.csv",
+        "transform.json",
     ]  # fmt: skip
     report = json.loads((tmp_path / "out" / "report.json").read_text())
+    assert report["command"].startswith("kornia-tar register") and report["settings"]["model"] == "affine"
+    assert all(check["passed"] for check in report["checks"]) and len(report["checks"]) == 7
+    assert "✓" in (tmp_path / "out" / "report.html").read_text("utf-8")
     assert report["registered"] and corner_error(report["matrix"], truth, (512, 512)) < 2
     matches = read_matches(tmp_path / "out" / "matches.h5")
     assert matches["keypoints0"].shape == matches["keypoints1"].shape == (report["matches"], 2)

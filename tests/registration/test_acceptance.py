@@ -8,7 +8,7 @@ import pytest
 
 from kornia_tar import AcceptanceConfig
 from kornia_tar.network.calibration import Calibration, LogisticFit, RegistrationFits
-from kornia_tar.registration.acceptance import Witnesses, probability_right
+from kornia_tar.registration.acceptance import Witnesses, failed, probability_right
 
 GOOD = Witnesses(gain=0.5, cells=2000, error=0.8, agreement=0.92, excess_gain=0.5, trimmed_excess=0.5)
 POOR = Witnesses(gain=-0.1, cells=2000, error=9.0, agreement=0.2, excess_gain=0.05, trimmed_excess=0.03)
@@ -43,6 +43,16 @@ def test_the_refusal_says_number_and_need():
     assert "0.12" in reason and "at least 0.9" in reason and "20%" in reason and "9.0 px" in reason
     mirrored = np.diag([-1.0, 1, 1])
     assert any("mirrors" in reason for reason in rules.refusal(mirrored, (256, 256), 0.95, GOOD))
+
+
+def test_every_check_is_told_with_its_number_and_limit():
+    rules = AcceptanceConfig(min_probability=0.8)
+    told = {check.name: check for check in rules.checks(np.diag([5.0, 5, 1]), (256, 256), 0.7, GOOD)}
+    assert [name for name, check in told.items() if not check.passed] == ["probability", "scale"]
+    assert (told["probability"].value, told["probability"].least) == (0.7, 0.8)
+    assert (told["scale"].value, told["scale"].least, told["scale"].most) == (pytest.approx(5), 0.25, 4)
+    assert failed(told.values()) == rules.refusal(np.diag([5.0, 5, 1]), (256, 256), 0.7, GOOD)
+    assert "reason" not in told["scale"].report() and told["scale"].report()["passed"] is False
 
 
 @pytest.mark.parametrize("least", [-0.1, 1.1])

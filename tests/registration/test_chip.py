@@ -24,6 +24,7 @@ from kornia_tar.geometry import (
 from kornia_tar.raster.synthetic import demo_pair
 from kornia_tar.raster.view import MaskedImage
 from kornia_tar.registration.acceptance import Witnesses
+from kornia_tar.registration.held_out import HeldOut
 from kornia_tar.registration.result import Registration
 from kornia_tar.registration.search.chip import STEP, WINDOW, _windows
 from kornia_tar.registration.search.common_ground import CommonGround
@@ -95,14 +96,17 @@ def test_what_is_found_on_the_common_ground_counts_in_both_images():
     there = Transform(inward, field)(points)
     matches = PointMatches(points, there, np.ones(2), np.ones(2))
     found = Registration(
-        True, (), inward, "spline", matches, np.ones(2, bool), 0, 1.0, 0.5, 0.5, 0.5, 0.99, Witnesses.none(), field
-    )
+        True, (), inward, "spline", matches, np.ones(2, bool), 0, 1.0, 0.5, 0.5, 0.5, 0.99, Witnesses.none(), field,
+        HeldOut(1, 1, 1, 1, 1, np.ones((2, 2, 2)), there.reshape(2, 1, 2).repeat(2, 1)),
+    )  # fmt: skip
     outcome = ground.outward(found)
     np.testing.assert_allclose(outcome.matches.points1, transform_points(truth, points) + field(points), atol=1e-9)
     np.testing.assert_allclose(outcome.matches.points0, points)
     assert outcome.transform is not None
     np.testing.assert_allclose(outcome.transform(points), outcome.matches.points1, atol=0.03)  # resampled
     np.testing.assert_allclose(outcome.matrix, truth, atol=1e-9)
+    back = CommonGround(ground.second, ground.first, ground.to_second, ground.to_first, large.size).outward(found)
+    np.testing.assert_allclose(back.held_out.places[:, 0], outcome.matches.points1, atol=1e-9)
 
 
 @pytest.fixture(scope="module")

@@ -232,6 +232,7 @@ def test_few_check_points_make_no_figure_and_a_block_without_one_is_null(tmp_pat
     write_json(tmp_path / "held_out.json", report)
     rows = json.loads((tmp_path / "held_out.json").read_text())["blocks_px"]
     assert rows[0][0] == [1.0, 1.0] and rows[1][1] is None
+    assert report["places_px"][0][0] == [47.5, 47.5] and report["places_px"][0][3] == [335.5, 47.5]
 
 
 def test_tie_points_lean_towards_the_field():

@@ -167,7 +167,8 @@ def test_mirrored_gcps_in_degrees_that_are_off_are_undone(registrar, scene):
     second = raster(sar, GeoProfile("EPSG:4326", None, gcps=tuple(gcps)))
     found, search = register_georeferenced(registrar, first, second, grey0, sar)
     assert found.registered and search.kind == "georeference" and "within 500 m" in search.why
-    assert found.matrix[0, 0] < -0.9
+    assert found.matrix[0, 0] < -0.9 and all(check.passed for check in found.checks)
+    assert {"mirrored", "shift_metres"} <= {check.name for check in found.checks}, "asked of what remains"
     assert mean_error(found, lambda p: p * [-1, 1] + [SIDE - 1, 0]) < 2
     rest = np.linalg.norm(found.transform(found.matches.points0) - found.matches.points1, axis=1)
     assert np.median(rest[found.inliers]) < 3 and found.inliers.sum() > 50

@@ -8,12 +8,15 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+from jinja2 import Environment, FileSystemLoader, StrictUndefined
+
 from eval.benchmark.table import Table
 from eval.datasets import Dataset
 from eval.report import markdown, published
 from eval.report.page import pictures as page_pictures
 from eval.report.page import plots as page_plots
 from eval.report.page.pictures import Example
+from kornia_tar.outputs.drawing import data_uri
 
 BUDGET = 6_000_000  # bytes of the page; pictures are coded more coarsely until it fits
 _QUALITIES = (72, 55, 40, 25)
@@ -34,11 +37,10 @@ def build(tables: Sequence[Table], made: dict[str, Any], cache: Path, datasets: 
         The HTML, at most about ``BUDGET`` bytes of it.
 
     Raises:
-        ValueError: when Matplotlib or Jinja is not installed.
+        ValueError: when Matplotlib is not installed.
     """
     try:
         import matplotlib  # noqa: F401, its absence is to be told before the work
-        from jinja2 import Environment, FileSystemLoader, StrictUndefined
     except ImportError as error:
         raise ValueError(f"report.html needs {error.name}: pip install 'kornia-tar[eval]'") from error
 
@@ -187,7 +189,7 @@ def _row(table: Table, key: str) -> dict[str, Any] | None:
 def _example(example: Example, numbers: dict[str, int], quality: int) -> dict[str, Any]:
     def coded(picture: page_pictures.Picture) -> dict[str, Any]:
         height, width = picture.shape[:2]
-        return {"src": page_pictures.data_uri(picture, quality), "width": width, "height": height}
+        return {"src": data_uri(picture, quality), "width": width, "height": height}
 
     return {
         "example": example,

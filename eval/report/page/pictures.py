@@ -2,24 +2,22 @@
 
 from __future__ import annotations
 
-import base64
-import io
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import cv2
 import numpy as np
 from numpy.typing import NDArray
-from PIL import Image as Pillow
 
 from eval.benchmark import metrics
 from eval.benchmark.cache import Prediction, cache_path, read_predictions
 from eval.benchmark.protocol import REAL, make_pair
 from eval.benchmark.table import Table
 from eval.datasets import Dataset
+from kornia_tar.geometry import valid_mask, warp_image
 from kornia_tar.outputs.drawing import Picture, draw_matches, fit, paste, subsample, to_rgb
+from kornia_tar.outputs.drawing import checkerboard as in_fields
 
 GRADES = (3.0, 10.0)  # px: a match is right, near or wrong
 COLOURS = ((64, 190, 255), (255, 214, 64), (255, 92, 56))  # right, near, wrong; in the page's CSS too
@@ -115,13 +113,9 @@ def examples(table: Table, dataset: Dataset, cache: Path) -> list[Example]:
 
 def checkerboard(image0: Picture, image1: Picture, matrix: NDArray[np.float64]) -> Picture:
     """Lay fields of image1, resampled into the frame of image0 by a matrix image0 -> image1, over image0 in turn."""
-    height, width = image0.shape[:2]
-    inverse = cv2.INTER_LINEAR | cv2.WARP_INVERSE_MAP
-    warped = cv2.warpPerspective(image1, matrix, (width, height), flags=inverse)
-    inside = cv2.warpPerspective(np.ones(image1.shape[:2], np.float32), matrix, (width, height), flags=inverse) > 0.99
-    field = max(4, -(-max(height, width) // 8))
-    y, x = np.arange(height)[:, None] // field, np.arange(width) // field
-    return np.where((((x + y) % 2 == 1) & inside)[..., None], warped, image0).astype(np.uint8)
+    size = image0.shape[0], image0.shape[1]
+    shown = valid_mask(np.ones(image1.shape[:2], bool), matrix, size)
+    return in_fields(image0, warp_image(image1, matrix, size), shown, least=4)
 
 
 def lines(image0: Picture, image1: Picture, points0: Any, points1: Any, errors: NDArray[np.float64]) -> Picture:
@@ -134,13 +128,6 @@ def lines(image0: Picture, image1: Picture, points0: Any, points1: Any, errors: 
     colours = np.array(COLOURS)[np.searchsorted(GRADES, errors[chosen], side="right")]
     start, end = (np.asarray(points)[chosen] for points in (points0, points1))
     return draw_matches(canvas, on0, on1, start, end, colours, opacity=0.85)
-
-
-def data_uri(picture: Picture, quality: int) -> str:
-    """Encode a picture as WebP in a data URI."""
-    buffer = io.BytesIO()
-    Pillow.fromarray(picture).save(buffer, "webp", quality=quality, method=2)
-    return "data:image/webp;base64," + base64.b64encode(buffer.getvalue()).decode()
 
 
 def _answer(

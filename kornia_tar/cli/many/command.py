@@ -66,6 +66,7 @@ def _do(a: argparse.Namespace) -> int:
     base = PairJob(
         Path(), Path(), a.out, a.modality0, a.modality1, search_radius=a.search_radius,
         use_georeference=not a.no_georeference, threshold=a.threshold, resampling=a.resampling,
+        command=a.line,
     )  # fmt: skip
     jobs, known = read_jobs(a.pairs, base), read_summary(a.out)
     read = [a.pairs, *files_of(a.weights, a.bank)]

@@ -9,7 +9,7 @@ from typing import Any, NamedTuple
 
 from kornia_tar import Registrar, __version__
 from kornia_tar.cli.options import make_matcher, make_registrar
-from kornia_tar.cli.pair import PairJob
+from kornia_tar.cli.pair import NO_SETTINGS, PairJob
 from kornia_tar.network.checkpoint import resolve_weights
 from kornia_tar.outputs.summary import Row
 
@@ -40,7 +40,7 @@ class Setup(NamedTuple):
 
 def settings_of(digest: str, job: PairJob) -> str:
     """Say in a few letters all that a pair's result depends on beside the images."""
-    told = {key: value for key, value in asdict(job).items() if key not in ("image0", "image1", "out", "overwrite")}
+    told = {key: value for key, value in asdict(job).items() if key not in NO_SETTINGS}
     return hashlib.sha256(repr((digest, sorted(told.items()))).encode()).hexdigest()[:12]
 
 

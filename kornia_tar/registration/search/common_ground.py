@@ -56,8 +56,11 @@ class CommonGround:
             transform_points(invert(matrix), points)
             for matrix, points in ((self.to_first, m.points0), (self.to_second, m.points1))
         )
-        matches = replace(m, points0=points0, points1=points1)
-        return replace(outcome, matrix=transform.matrix, field=transform.field, matches=matches)
+        matches, held = replace(m, points0=points0, points1=points1), outcome.held_out
+        if held is not None:
+            places = transform_points(invert(self.to_first), held.places.reshape(-1, 2))
+            held = replace(held, places=places.reshape(held.places.shape))
+        return replace(outcome, matrix=transform.matrix, field=transform.field, matches=matches, held_out=held)
 
 
 def _shown(own: MaskedImage, other: MaskedImage, to_own: FloatArray) -> tuple[MaskedImage, FloatArray]:
