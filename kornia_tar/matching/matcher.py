@@ -12,6 +12,7 @@ from kornia.feature import LocalFeatureMatcher, laf_from_center_scale_ori
 from torch import Tensor, nn
 
 from kornia_tar.conventions import CELL, MIN_SIDE, MODALITIES
+from kornia_tar.matching.memory import check_memory
 from kornia_tar.network.calibration import Calibration
 from kornia_tar.network.checkpoint import load_checkpoint, resolve_weights
 from kornia_tar.network.msfl import standardise
@@ -26,6 +27,11 @@ class BatchImage(NamedTuple):
     image: Tensor  # (B, 1, H, W) grey
     mask: Tensor | None  # (B, 1, H, W), 1 = valid
     modality: Tensor | None  # (B, 2) one-hot; None: to be inferred
+
+    @property
+    def size(self) -> tuple[int, int]:
+        """(H, W)."""
+        return int(self.image.shape[2]), int(self.image.shape[3])
 
 
 class TARMatcher(LocalFeatureMatcher):
@@ -191,7 +197,8 @@ class TARMatcher(LocalFeatureMatcher):
 
         Raises:
             TypeError: a missing key or something else than a float tensor.
-            ValueError: a shape or size that does not fit, an unknown modality, NaN or Inf.
+            ValueError: a shape or size that does not fit, an unknown modality, NaN or Inf; or images so large that
+                the memory will not do.
         """
         first, second = self._side(data, 0), self._side(data, 1)
         if len(first.image) != len(second.image):
@@ -213,6 +220,9 @@ class TARMatcher(LocalFeatureMatcher):
 
     def _match(self, first: BatchImage, second: BatchImage) -> Matches:
         """All matches of a checked batch, their confidence and std calibrated."""
+        if not torch.compiler.is_compiling():
+            masked = first.mask is not None or second.mask is not None
+            check_memory(first.image.device, first.size, second.size, len(first.image), masked)
         modality0, modality1 = (self._known_modality(side) for side in (first, second))
         turns = 1 if self.training else self.turns
         found: Matches = self.net(
