@@ -21,7 +21,7 @@ from kornia_tar.raster.georeference import Georeference, mean_distance
 from kornia_tar.raster.resample import smooth_transform
 from kornia_tar.raster.view import MaskedImage
 from kornia_tar.registration.acceptance import reasons
-from kornia_tar.registration.common_grid import CommonGrid
+from kornia_tar.registration.georeferenced.common_grid import CommonGrid
 from kornia_tar.registration.held_out import HeldOut
 from kornia_tar.registration.registrar import Registrar
 from kornia_tar.registration.result import Registration
