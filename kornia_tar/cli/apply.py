@@ -58,7 +58,7 @@ def _do(a: argparse.Namespace) -> int:
     check_outputs(outputs, read, overwrite=a.overwrite)
     output_folder(outputs[0].parent)
     for image, output in zip(a.images, outputs, strict=True):
-        raster = read_image(image, nodata=a.nodata, colours=a.resampling != "nearest")
+        raster = read_image(image, nodata=a.nodata, colours=a.resampling != "nearest", windowed=True)
         try:
             way = _joined(transform, grid0, grid1.to(Grid.of(raster)))
         except ValueError as error:

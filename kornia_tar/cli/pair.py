@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -11,6 +12,7 @@ from kornia_tar import __version__
 from kornia_tar.cli.options import read_pair, stretched
 from kornia_tar.files import check_outputs, output_folder
 from kornia_tar.outputs.ground import ground_report
+from kornia_tar.outputs.journal import FolderJournal
 from kornia_tar.outputs.registered import Resampling
 from kornia_tar.outputs.results import NAMES, write_results
 from kornia_tar.raster import source_files
@@ -49,8 +51,18 @@ class PairOutcome(NamedTuple):
     seconds: float  # without reading and writing
 
 
-def register_pair(job: PairJob, registrar: Registrar, weights: str) -> PairOutcome:
+def register_pair(
+    job: PairJob, registrar: Registrar, weights: str, tell: Callable[[str], None] | None = None
+) -> PairOutcome:
     """Read two files, register them, and write all results into the job's folder.
+
+    What the tiles of large images say is kept in the folder until then: a run that is interrupted goes on there.
+
+    Args:
+        job: the files.
+        registrar: how.
+        weights: their name, for the report.
+        tell: is handed the progress of a run of many minutes, in lines.
 
     Raises:
         FileNotFoundError, ValueError, ImportError: a file that cannot be read or written, named.
@@ -58,7 +70,8 @@ def register_pair(job: PairJob, registrar: Registrar, weights: str) -> PairOutco
     first, second = read_pair(job.image0, job.image1, job.nodata0, job.nodata1)
     out = output_folder(job.out)
     (grey0, modality0), (grey1, modality1) = stretched(first, second, job.modality0, job.modality1)
-    started = time.perf_counter()
+    journal, started = FolderJournal(out, tell), time.perf_counter()
+    registrar = Registrar(registrar.matcher, registrar.config, journal)
     outcome, search = register_georeferenced(
         registrar, first, second, grey0, grey1, modality0, modality1,
         radius=job.search_radius, use=job.use_georeference,
@@ -70,4 +83,5 @@ def register_pair(job: PairJob, registrar: Registrar, weights: str) -> PairOutco
               "search": search._asdict(), "seconds": round(seconds, 2),
               "weights": weights, "kornia_tar": __version__}  # fmt: skip
     write_results(out, outcome, report, first, second, grey1, how=job.resampling)
+    journal.remove()
     return PairOutcome(outcome, search, ground, seconds)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import sys
 from pathlib import Path
 
 from kornia_tar.cli.command import AddCommand
@@ -41,5 +42,6 @@ def _do(a: argparse.Namespace) -> int:
     )  # fmt: skip
     job.check(files_of(a.weights, a.bank))
     matcher = make_matcher(a.weights, a.device, a.threads, a.bank)
-    found = register_pair(job, make_registrar(matcher, a.model, a.rotations, a.min_probability), a.weights)
+    registrar = make_registrar(matcher, a.model, a.rotations, a.min_probability)
+    found = register_pair(job, registrar, a.weights, lambda line: print(line, file=sys.stderr, flush=True))
     return tell(found.registration, a.out, found.seconds, found.ground, found.search)

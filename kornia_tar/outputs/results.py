@@ -12,13 +12,14 @@ import numpy as np
 from numpy.typing import NDArray
 
 from kornia_tar.files import write_json
-from kornia_tar.geometry import Transform, valid_mask, warp_image
+from kornia_tar.geometry import Transform
 from kornia_tar.outputs import points
 from kornia_tar.outputs.ground import claimed_transform, map_coordinates
 from kornia_tar.outputs.matches import write_matches
 from kornia_tar.outputs.quicklook import draw_quicklook
 from kornia_tar.outputs.registered import Resampling, write_registered
-from kornia_tar.raster import Raster, to_rgb8, write_image
+from kornia_tar.outputs.thumbnails import Thumbnails
+from kornia_tar.raster import Raster, write_image
 from kornia_tar.raster.grid import Grid
 from kornia_tar.registration.result import Registration
 
@@ -59,7 +60,6 @@ def write_results(
     aside = Path(tempfile.mkdtemp(prefix=".results-", dir=out))
     try:
         transform = outcome.transform or Transform(np.eye(3))
-        valid = valid_mask(second.mask, transform, first.size)
         if outcome.registered:
             write_registered(aside, transform, Grid.of(first), second, grey1, how)
         m = outcome.matches
@@ -72,10 +72,12 @@ def write_results(
         arrays |= map_coordinates(m, first, second)
         write_matches(aside / "matches.h5", arrays)
         points.write_points(aside, outcome, first, second)
+        small, claimed = Thumbnails.of(first, second, grey1), claimed_transform(first, second)
+        registered, valid = small.warped(transform)
         sheet = draw_quicklook(
-            to_rgb8(first), grey1, warp_image(grey1, transform, first.size), m.points0, m.points1, outcome.inliers,
+            small.image0, small.image1, registered, small.points(m.points0), small.points(m.points1), outcome.inliers,
             _caption(outcome, headline or f"{first.path.name} and {second.path.name}"), confidence=m.confidence,
-            valid=valid, before=_by_georeferences(first, second, grey1),
+            valid=valid, before=None if claimed is None else small.warped(claimed),
         )  # fmt: skip
         write_image(aside / "quicklook.png", sheet)
         if outcome.matrix is not None:
@@ -91,16 +93,6 @@ def write_results(
                 (out / name).unlink(missing_ok=True)
     finally:
         shutil.rmtree(aside, ignore_errors=True)
-
-
-def _by_georeferences(
-    first: Raster, second: Raster, grey1: NDArray[np.uint8]
-) -> tuple[NDArray[np.uint8], NDArray[np.bool_]] | None:
-    """image1 in image0's frame as the georeferences have it, and where it holds data; None without both."""
-    claimed = claimed_transform(first, second)
-    if claimed is None:
-        return None
-    return warp_image(grey1, claimed, first.size), valid_mask(second.mask, claimed, first.size)
 
 
 def _caption(outcome: Registration, headline: str) -> list[str]:

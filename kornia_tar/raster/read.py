@@ -11,11 +11,11 @@ import os
 import struct
 import warnings
 import zlib
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import cv2
 import numpy as np
@@ -26,6 +26,7 @@ from kornia_tar.conventions import MIN_SIDE
 from kornia_tar.files import one_line
 from kornia_tar.raster.image import MAX_PIXELS, NEEDS_GEO, Bands, GeoProfile, Raster
 from kornia_tar.raster.nodata import holds, is_fill
+from kornia_tar.raster.windows import Windowed, read_bands, read_valid, small_cache, strips
 
 MAX_SOURCES = 100_000  # files behind one VRT
 
@@ -45,6 +46,7 @@ def read_image(
     nodata: float | None = None,
     upright: bool = True,
     colours: bool = True,
+    windowed: bool = False,
 ) -> Raster:
     """Read PNG, JPEG, GIF, BMP and WebP by Pillow, and what else rasterio opens (GeoTIFF, VRT, ENVI …) by rasterio.
 
@@ -57,6 +59,8 @@ def read_image(
         colours: look up a colour table; False leaves the indices, as of labels, and ``bands.table`` beside them.
         upright: turn a picture as its EXIF says; False leaves its pixels as they are stored.
         nodata: a value that marks missing pixels, beside or in place of the one that the file declares.
+        windowed: leave the pixels of a large image that rasterio reads in the file, until a part of them is asked for:
+            ``pixels`` is a :class:`kornia_tar.raster.windows.Windowed` then.
 
     Returns:
         Pixels, mask, georeference, and what the file says of its bands.
@@ -71,22 +75,21 @@ def read_image(
     if not path.is_file():
         raise FileNotFoundError(f"{path}: no such file" if not path.exists() else f"{path}: is a folder, not an image")
     limit = max_pixels if max_pixels is not None else pixel_limit()
-    pixels, mask, profile, bands = _read(path, limit, upright)
-    if np.iscomplexobj(pixels):
-        pixels = np.abs(pixels)
+    pixels, mask, profile, bands = _read(path, limit, upright, windowed)
+    if pixels.dtype.kind == "c":
+        pixels = _each(pixels, np.abs)
     if nodata is not None and not holds(pixels.dtype, nodata):
         raise ValueError(f"{path}: holds {pixels.dtype}, which never is {nodata:g}: give the nodata value that it has")
     declared = None if profile is None else profile.nodata
-    for value in (nodata, declared):
-        if value is None:
-            continue
-        missing = is_fill(pixels, value)
-        mask = mask & ~(missing if pixels.ndim == 2 else missing.any(axis=-1))
+    fills = [value for value in (nodata, declared) if value is not None]
     if profile is not None and nodata is not None:
         profile = replace(profile, nodata=nodata)
-    if pixels.dtype.kind == "f":
-        finite = np.isfinite(pixels)
-        mask = mask & (finite if pixels.ndim == 2 else finite.all(axis=-1))
+    for rows in strips(pixels) if fills or pixels.dtype.kind == "f" else ():
+        part = pixels[rows].reshape(rows.stop - rows.start, mask.shape[1], -1)
+        for value in fills:
+            mask[rows] &= ~is_fill(part, value).any(axis=-1)
+        if part.dtype.kind == "f":
+            mask[rows] &= np.isfinite(part).all(axis=-1)
     if colours and bands is not None and bands.table is not None:
         pixels, shown = _looked_up(pixels, bands.table)  # nodata was an index
         mask, bands, profile = mask & shown, None, profile and replace(profile, nodata=None)
@@ -123,12 +126,19 @@ def source_files(path: str | os.PathLike[str]) -> list[Path]:
 _Read = tuple[NDArray[Any], NDArray[np.bool_], GeoProfile | None, Bands | None]
 
 
-def _read(path: Path, limit: int, upright: bool) -> _Read:
+def _each(pixels: NDArray[Any], change: Callable[[NDArray[Any]], NDArray[Any]]) -> NDArray[Any]:
+    """Change each pixel; of a windowed image when it is read."""
+    if isinstance(pixels, Windowed):
+        return cast(NDArray[Any], pixels.changed(change))
+    return change(pixels)
+
+
+def _read(path: Path, limit: int, upright: bool, windowed: bool) -> _Read:
     """Read a file by what its content calls for."""
     if _begins(path, _PICTURES) or importlib.util.find_spec("rasterio") is None:
         return *_read_pillow(path, limit, upright), None
     try:
-        return _read_rasterio(path, limit)
+        return _read_rasterio(path, limit, windowed)
     except NotARaster as error:
         if not _begins(path, _TIFFS):
             with suppress(ValueError):  # a picture of a kind that GDAL was built without
@@ -216,50 +226,70 @@ def _read_deep_png(path: Path) -> NDArray[Any]:
     return cv2.cvtColor(pixels, cv2.COLOR_BGR2RGB if pixels.shape[-1] == 3 else cv2.COLOR_BGRA2RGBA)
 
 
-def _read_rasterio(path: Path, limit: int) -> _Read:
+def _read_rasterio(path: Path, limit: int, windowed: bool) -> _Read:
     import rasterio
     from rasterio.enums import ColorInterp
 
     try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore", rasterio.errors.NotGeoreferencedWarning)
-            with rasterio.open(path) as file:
-                if not file.count:
-                    raise ValueError(f"{path}: holds no image itself, but {len(file.subdatasets)}: extract one of them")
-                _check_size(path, file.width, file.height, limit)
-                kinds = zip(file.indexes, file.colorinterp, strict=True)
-                bands = [i for i, kind in kinds if kind != ColorInterp.alpha] or [1]
-                pixels = np.moveaxis(file.read(bands), 0, -1)
-                mask = (file.read_masks(bands) > 0).all(axis=0)
-                if _is_opacity(pixels, file.colorinterp):
-                    mask, bands, pixels = mask & (pixels[..., -1] > 0), bands[:-1], pixels[..., :-1]
-                told = _told(file, bands)
-                if file.colorinterp[0] == ColorInterp.palette and len(bands) == 1 and pixels.dtype.kind == "u":
-                    with suppress(ValueError):  # it says so, and has none
-                        told = replace(told, table=file.colormap(1))
-                nodata = file.nodata if file.nodata is not None and holds(file.dtypes[0], file.nodata) else None
-                if nodata is not None and pixels.dtype.kind == "f" and math.isfinite(nodata):  # a tag may be beyond it
-                    nodata = float(np.clip(nodata, *(getattr(np.finfo(pixels.dtype), end) for end in ("min", "max"))))
-                gcps, gcps_crs = file.gcps
-                gcps = gcps if gcps_crs else []  # of no use, and nothing that could be written
-                profile = GeoProfile(file.crs, file.transform, nodata, rpcs=file.rpcs)
-                if profile.kind != "transform" and (gcps or file.rpcs is not None):
-                    crs = gcps_crs if gcps else file.crs
-                    profile = replace(profile, crs=crs, transform=None, gcps=tuple(gcps))
+        with rasterio.Env(**small_cache(windowed)), _opened(path) as file:
+            if not file.count:
+                raise ValueError(f"{path}: holds no image itself, but {len(file.subdatasets)}: extract one of them")
+            _check_size(path, file.width, file.height, limit)
+            kinds = zip(file.indexes, file.colorinterp, strict=True)
+            bands = [i for i, kind in kinds if kind != ColorInterp.alpha] or [1]
+            pixels = read_bands(file, bands, _opened, windowed)
+            mask = read_valid(file, bands, next(strips(pixels)).stop)
+            if _is_opacity(pixels, file.colorinterp):
+                for rows in strips(pixels):
+                    mask[rows] &= pixels[rows][..., -1] > 0
+                bands, pixels = bands[:-1], _each(pixels, lambda part: part[..., :-1])
+            told = _told(file, bands)
+            if file.colorinterp[0] == ColorInterp.palette and len(bands) == 1 and pixels.dtype.kind == "u":
+                with suppress(ValueError):  # it says so, and has none
+                    told = replace(told, table=file.colormap(1))
+            nodata = file.nodata if file.nodata is not None and holds(file.dtypes[0], file.nodata) else None
+            if nodata is not None and pixels.dtype.kind == "f" and math.isfinite(nodata):  # a tag may be beyond it
+                nodata = float(np.clip(nodata, *(getattr(np.finfo(pixels.dtype), end) for end in ("min", "max"))))
+            gcps, gcps_crs = file.gcps
+            gcps = gcps if gcps_crs else []  # of no use, and nothing that could be written
+            profile = GeoProfile(file.crs, file.transform, nodata, rpcs=file.rpcs)
+            if profile.kind != "transform" and (gcps or file.rpcs is not None):
+                crs = gcps_crs if gcps else file.crs
+                profile = replace(profile, crs=crs, transform=None, gcps=tuple(gcps))
     except rasterio.errors.RasterioError as error:
         raise NotARaster(one_line(error)) from error
     plain = profile.kind is None and profile.crs is None and profile.nodata is None
-    return pixels[..., 0] if pixels.shape[-1] == 1 else pixels, mask, None if plain else profile, told
+    pixels = _each(pixels, lambda part: part[..., 0]) if pixels.shape[-1] == 1 else pixels
+    return pixels, mask, None if plain else profile, told
+
+
+@contextmanager
+def _opened(path: Path) -> Iterator[Any]:
+    """Open a file by rasterio, which is silent where it has no georeference."""
+    import rasterio
+
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", rasterio.errors.NotGeoreferencedWarning)
+        with rasterio.open(path) as file:
+            yield file
 
 
 def _is_opacity(pixels: NDArray[Any], colours: Sequence[Any]) -> bool:
     """Whether the last of two or four bands is an alpha that nobody called so: all or nothing, over one colour."""
     if len(colours) not in (2, 4) or colours[-1].name != "undefined" or pixels.dtype != np.uint8:
         return False
-    clear = pixels[..., -1] == 0
-    if not clear.any() or not (pixels[..., -1][~clear] == 255).all() or clear.all():
-        return False
-    return bool((pixels[clear] == pixels[clear][0]).all())
+    colour, seen = None, False
+    for rows in strips(pixels):
+        part = pixels[rows]
+        clear = part[..., -1] == 0
+        if not (part[..., -1][~clear] == 255).all():
+            return False
+        seen = seen or not clear.all()
+        if clear.any():
+            colour = part[clear][0] if colour is None else colour
+            if not (part[clear] == colour).all():
+                return False
+    return seen and colour is not None
 
 
 def _told(file: Any, bands: list[int]) -> Bands:
@@ -273,8 +303,9 @@ def _looked_up(
     indices: NDArray[Any], table: Mapping[int, tuple[int, int, int, int]]
 ) -> tuple[NDArray[np.uint8], NDArray[np.bool_]]:
     """The colours (H, W, 3) that indices stand for, and where they are not transparent; black without an entry."""
-    colours = np.zeros((max(int(indices.max()), *table) + 1, 4), np.uint8)
+    most = max(int(indices[rows].max()) for rows in strips(indices))
+    colours = np.zeros((max(most, *table) + 1, 4), np.uint8)
     for index, colour in table.items():
         colours[index] = colour
-    found = colours[indices]
-    return found[..., :3], found[..., 3] > 0
+    shown = np.concatenate([colours[indices[rows], 3] > 0 for rows in strips(indices)])
+    return _each(indices, lambda part: colours[part, :3]), shown
