@@ -65,7 +65,7 @@ class MaskedImage:
             if not np.isfinite(pixels[valid]).all():
                 raise ValueError(f"{name} holds NaN or Inf: mask them")
             pixels = pixels.astype(np.float32, copy=False)
-        return cls(np.where(valid, pixels, pixels.dtype.type(0)), valid, modality)
+        return cls(pixels if valid.all() else np.where(valid, pixels, pixels.dtype.type(0)), valid, modality)
 
     @property
     def size(self) -> tuple[int, int]:

@@ -44,7 +44,9 @@ class TileAnswer(NamedTuple):
         """Return plain arrays; inverse of :meth:`from_arrays`."""
         found: dict[str, NDArray[Any]] = {"own": np.array(self.own), "step": np.array(self.in1.step)}
         for name, maps in (("in1", self.in1), ("in0", self.in0)):
-            found |= {f"{name}_{part}": getattr(maps, part).numpy() for part in ("points", "corner", "probability")}
+            found |= {
+                f"{name}_{part}": getattr(maps, part).detach().numpy() for part in ("points", "corner", "probability")
+            }
         return found
 
     @classmethod
