@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import Any, cast
+from typing import cast
 
 import numpy as np
 
@@ -76,9 +76,13 @@ class Turned:
 
 def turn(image: Image, degrees: int) -> tuple[Image, metrics.Array]:
     """Turn an image counter-clockwise as the registrar does, and return it with the matrix back to upright pixels."""
-    view = MaskedImage(cast(Any, image), np.ones(image.shape[:2], bool), None)
-    turned, back = view.turned(degrees)
-    return cast(Image, turned.image), back
+    valid = np.ones(image.shape[:2], bool)
+    bands = [image] if image.ndim == 2 else list(np.moveaxis(image, -1, 0))
+    turned = [MaskedImage(band, valid, None).turned(degrees) for band in bands]
+    pixels = [view.image for view, _ in turned]
+    if pixels[0].dtype != np.uint8:  # a diagonal resamples, to floats in [0, 1]
+        pixels = [np.rint(255 * band).astype(np.uint8) for band in pixels]
+    return pixels[0] if image.ndim == 2 else np.stack(pixels, axis=-1), turned[0][1]
 
 
 def split(name: str) -> tuple[str, int]:

@@ -107,7 +107,7 @@ def add_georeference(parser: argparse.ArgumentParser) -> None:
 
 def read_pair(image0: Path, image1: Path, nodata0: float | None, nodata1: float | None) -> tuple[Raster, Raster]:
     """Read both images; a value that looks like an undeclared nodata value is named in one line on stderr."""
-    pair = read_image(image0, nodata=nodata0), read_image(image1, nodata=nodata1)
+    pair = read_image(image0, nodata=nodata0, windowed=True), read_image(image1, nodata=nodata1, windowed=True)
     for k, raster in enumerate(pair):
         if told := undeclared_fill(raster, f"--nodata{k}"):
             print(f"warning: {told}", file=sys.stderr)

@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from kornia_tar.registration.prior import Search
+from kornia_tar.registration.georeferenced.prior import Search
 from kornia_tar.registration.result import Registration
 
 NOT_REGISTERED = 2

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -11,6 +12,7 @@ from kornia_tar.cli.command import Step
 from kornia_tar.cli.options import read_pair
 from kornia_tar.files import check_outputs, output_folder
 from kornia_tar.outputs.ground import ground_report
+from kornia_tar.outputs.journal import FolderJournal
 from kornia_tar.outputs.registered import Resampling
 from kornia_tar.outputs.results import NAMES, write_results
 from kornia_tar.raster import source_files
@@ -54,9 +56,19 @@ class PairOutcome(NamedTuple):
 
 
 def register_pair(
-    job: PairJob, registrar: Registrar, weights: str, step: Step = lambda text: None
+    job: PairJob, registrar: Registrar, weights: str, step: Step = lambda text: None,
+    tell: Callable[[str], None] | None = None,
 ) -> PairOutcome:  # fmt: skip
-    """Read two files, register them, and write all results into the job's folder; say which ``step`` of three begins.
+    """Read two files, register them, and write all results into the job's folder.
+
+    What the tiles of large images say is kept in the folder until then: a run that is interrupted goes on there.
+
+    Args:
+        job: the files.
+        registrar: how.
+        weights: their name, for the report.
+        step: is told which step of three begins.
+        tell: is handed the progress of a run of many minutes, in lines.
 
     Raises:
         FileNotFoundError, ValueError, ImportError: a file that cannot be read or written, named.
@@ -65,9 +77,11 @@ def register_pair(
     first, second = read_pair(job.image0, job.image1, job.nodata0, job.nodata1)
     out = output_folder(job.out)
     step("registering")
+    journal = FolderJournal(out, tell)
     outcome, search, grey1, seconds = register_rasters(
-        registrar, first, second, job.modality0, job.modality1, job.search_radius, job.use_georeference, job.threshold
-    )
+        Registrar(registrar.matcher, registrar.config, journal), first, second, job.modality0, job.modality1,
+        job.search_radius, job.use_georeference, job.threshold,
+    )  # fmt: skip
     step("writing")
     ground = ground_report(outcome, first, second)
     settings = {k: v for k, v in asdict(job).items() if k not in NO_SETTINGS} | registrar_settings(registrar)
@@ -75,4 +89,5 @@ def register_pair(
               "search": search._asdict(), "seconds": round(seconds, 2),
               "weights": weights, "kornia_tar": __version__, "settings": settings, "command": job.command}  # fmt: skip
     write_results(out, outcome, report, first, second, grey1, how=job.resampling)
+    journal.remove()
     return PairOutcome(outcome, search, ground, seconds)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import sys
 from pathlib import Path
 
 from kornia_tar.cli.command import AddCommand, steps
@@ -45,5 +46,7 @@ def _do(a: argparse.Namespace) -> int:
     step = steps(4, a.progress)
     step("loading the weights")
     matcher = make_matcher(a.weights, a.device, a.threads, a.bank)
-    found = register_pair(job, make_registrar(matcher, a.model, a.rotations, a.min_probability), a.weights, step)
+    registrar = make_registrar(matcher, a.model, a.rotations, a.min_probability)
+    tell_line = lambda line: print(line, file=sys.stderr, flush=True)  # noqa: E731
+    found = register_pair(job, registrar, a.weights, step, tell_line)
     return tell(found.registration, a.out, found.seconds, found.ground, found.search)

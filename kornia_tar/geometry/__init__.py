@@ -21,10 +21,11 @@ from kornia_tar.geometry.matrix import (
 )
 from kornia_tar.geometry.spline import SplineRaster
 from kornia_tar.geometry.transform import DisplacementField, Transform
-from kornia_tar.geometry.warp import valid_mask, warp_image
+from kornia_tar.geometry.warp import blocks, source_window, valid_mask, warp_block, warp_image
 
 __all__ = [
     "MINIMAL_POINTS", "Decomposition", "DisplacementField", "Fit", "FloatArray", "PointMatches", "SplineRaster",
-    "Transform", "TransformModel", "compose", "corner_error", "decompose", "fit_least_squares", "fit_transform",
-    "image_corners", "invert", "spread", "transform_points", "valid_mask", "warp_image",
+    "Transform", "TransformModel", "blocks", "compose", "corner_error", "decompose", "fit_least_squares",
+    "fit_transform", "image_corners", "invert", "source_window", "spread", "transform_points", "valid_mask",
+    "warp_block", "warp_image",
 ]  # fmt: skip

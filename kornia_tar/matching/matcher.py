@@ -13,6 +13,7 @@ from torch import Tensor, nn
 from kornia_tar.conventions import CELL
 from kornia_tar.matching.features import given_features, to_tensors
 from kornia_tar.matching.inputs import BatchImage, float_type, read_image
+from kornia_tar.matching.memory import check_memory
 from kornia_tar.network.calibration import Calibration
 from kornia_tar.network.checkpoint import load_checkpoint, resolve_weights
 from kornia_tar.network.frames import Frame, Matches
@@ -174,7 +175,7 @@ class TARMatcher(LocalFeatureMatcher):
         """
         return self._encoded(read_image({"image": image, "mask": mask, "modality": modality}, "", self._like))
 
-    def match(self, first: Frame, second: Frame) -> dict[str, Tensor]:
+    def match(self, first: BatchImage | Frame, second: BatchImage | Frame) -> dict[str, Tensor]:
         """Match images that :meth:`encode` has encoded; the result is that of :meth:`forward`.
 
         The second look resamples both images and encodes them anew; what is saved is the first look's encoding of one
@@ -235,7 +236,8 @@ class TARMatcher(LocalFeatureMatcher):
 
         Raises:
             TypeError: a missing key or something else than a float tensor.
-            ValueError: a shape or size that does not fit, an unknown modality, NaN or Inf, an image and its features.
+            ValueError: a shape or size that does not fit, an unknown modality, NaN or Inf, an image and its features;
+                or images so large that the memory will not do.
         """
         dtype = float_type(data)
         found = self.match(self._take(data, "0"), self._take(data, "1"))
@@ -246,18 +248,25 @@ class TARMatcher(LocalFeatureMatcher):
         """A parameter, for its device and float type."""
         return self.net.tafe.query.weight
 
-    def _take(self, data: Mapping[str, Any], side: str) -> Frame:
-        """Take an image and what is told of it, or its features, from the contract's dictionary, encoded."""
-        return given_features(data, side, self._like) or self._encoded(read_image(data, side, self._like))
+    def _take(self, data: Mapping[str, Any], side: str) -> BatchImage | Frame:
+        """Take an image and what is told of it, or its features, from the contract's dictionary."""
+        return given_features(data, side, self._like) or read_image(data, side, self._like)
 
-    def _encoded(self, given: BatchImage) -> Frame:
+    def _encoded(self, given: BatchImage | Frame) -> Frame:
+        if isinstance(given, Frame):
+            return given
         image, mask, modality = given
         if modality is None:
             modality = self.net.msfl.infer_modality(standardise(image, mask))
         return Frame(image, modality, mask, self.net.encode(image, modality, mask))
 
-    def _match(self, first: Frame, second: Frame) -> Matches:
+    def _match(self, given0: BatchImage | Frame, given1: BatchImage | Frame) -> Matches:
         """All matches of a batch, their confidence and std calibrated."""
+        if not torch.compiler.is_compiling():
+            height0, width0, height1, width1 = (*given0.image.shape[2:], *given1.image.shape[2:])
+            masked = given0.mask is not None or given1.mask is not None
+            check_memory(given0.image.device, (height0, width0), (height1, width1), len(given0.image), masked)
+        first, second = self._encoded(given0), self._encoded(given1)
         turns = 1 if self.training else self.turns
         found: Matches = self.net.match_frames(first, second, looks=self.looks, turns=turns)
         if self.looks != self._trained_looks:
@@ -268,7 +277,7 @@ class TARMatcher(LocalFeatureMatcher):
         confidence = torch.where(same, alike.confidence(found.confidence), cross.confidence(found.confidence))
         return found._replace(confidence=confidence, std=torch.where(same, alike.std(found.std), cross.std(found.std)))
 
-    def _keep(self, matches: Matches, first: Frame, second: Frame) -> Tensor:
+    def _keep(self, matches: Matches, first: BatchImage | Frame, second: BatchImage | Frame) -> Tensor:
         """Indices of matches that are confident enough, on valid pixels of both images and within the budget."""
         keep = matches.confidence >= self.threshold
         for points, frame in ((matches.points0, first), (matches.points1, second)):

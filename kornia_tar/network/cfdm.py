@@ -189,6 +189,11 @@ class CFDM(nn.Module):
         return fine.permute(0, 2, 3, 1).reshape(B * H * W, C)[index.flatten()].view(*index.shape, C)
 
 
+def scores_at_once(device: torch.device) -> int:
+    """Return how many scores between cells are held at a time."""
+    return SCORES_AT_ONCE.get(device.type, SCORES_AT_ONCE["cuda"])
+
+
 def log_sums(scores: Tensor) -> tuple[Tensor, Tensor]:
     """Sum the exponentials of scores (B, N, M) over rows and over columns, as logarithms: (B, N, 1), (B, 1, M)."""
     top = scores.detach().amax((1, 2), keepdim=True)
@@ -221,8 +226,7 @@ def nearest_cells(coarse: Coarse, threshold: float, at_once: int | None = None) 
         at_once: scores to hold; by default what suits the device. Where all fit, they are computed once, else twice.
     """
     size, count, other = (*coarse.tokens0.shape[:2], coarse.tokens1.shape[1])
-    most = at_once or SCORES_AT_ONCE.get(coarse.tokens0.device.type, SCORES_AT_ONCE["cuda"])
-    step = max(1, most // max(1, size * other))
+    step = max(1, (at_once or scores_at_once(coarse.tokens0.device)) // max(1, size * other))
     blocks = [slice(start, start + step) for start in range(0, count, step)]
     if len(blocks) == 1:
         return mutual_nearest(dual_softmax(coarse.scores(), masked=coarse.masked), threshold)

@@ -47,6 +47,7 @@ def draw_quicklook(
     valid: NDArray[np.bool_] | None = None,
     before: tuple[NDArray[np.uint8], NDArray[np.bool_]] | None = None,
     windows: Sequence[tuple[Window, str]] = (),
+    exact: tuple[NDArray[np.uint8], NDArray[np.uint8], NDArray[np.bool_]] | None = None,
 ) -> NDArray[np.uint8]:
     """Draw before, after, checkerboard, match lines and windows at full resolution on one sheet.
 
@@ -67,6 +68,7 @@ def draw_quicklook(
         before: (H, W) or (H, W, 3) uint8, image1 in image0's frame by the files' georeferences, and (H, W) bool, where
             it holds data.
         windows: parts of the optical image's frame, and what to say of them.
+        exact: optical, registered and valid at full size, to cut the windows from, where the others are reduced.
 
     Returns:
         (rows, columns, 3) uint8 RGB; the width is fixed, the height follows the shape of the images.
@@ -100,7 +102,13 @@ def draw_quicklook(
     row = max(panel.shape[0] for _, panel in upper)
     below = head + _TITLE + row + GAP
     rows = [
-        (title, [np.repeat(np.repeat(part, w.magnify, 0), w.magnify, 1) for part in w.cut(image0, warped, shown)])
+        (
+            title,
+            [
+                np.repeat(np.repeat(part, w.magnify, 0), w.magnify, 1)
+                for part in w.cut(*(exact or (image0, warped, shown)))
+            ],
+        )
         for w, title in windows
     ]
     foot = below + _TITLE + lines.shape[0]

@@ -4,17 +4,18 @@ from __future__ import annotations
 
 from dataclasses import replace
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, cast
 
 import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-from kornia_tar.geometry import Transform, valid_mask, warp_image
+from kornia_tar.geometry import Transform, blocks, source_window, warp_block, warp_image
 from kornia_tar.geometry.warp import saturated
 from kornia_tar.raster import Raster, write_image
 from kornia_tar.raster.grid import Grid
-from kornia_tar.raster.resample import is_finer, low_passed
+from kornia_tar.raster.resample import BLOCK, MARGIN, averaged_window, block_side, is_finer, low_passed
+from kornia_tar.raster.windows import Windowed
 
 Resampling = Literal["nearest", "bilinear", "cubic"]
 FLAGS: dict[Resampling, int] = {
@@ -24,7 +25,7 @@ FLAGS: dict[Resampling, int] = {
 
 def resampled(
     raster: Raster, transform: Transform, size: tuple[int, int], how: Resampling = "bilinear"
-) -> tuple[NDArray[Any], NDArray[np.bool_], float | None]:
+) -> tuple[Windowed, NDArray[np.bool_], float | None]:
     """Resample a raster into a frame; where it is finer than that it is averaged over areas first, but for "nearest".
 
     Args:
@@ -34,48 +35,87 @@ def resampled(
         how: "nearest" for labels, whose values must not be mixed.
 
     Returns:
-        pixels (H, W) or (H, W, C) of the raster's dtype; (H, W) bool, where they rest on valid pixels alone; and the
-        value that the others have, None where that is 0 and says nothing.
+        pixels (H, W) or (H, W, C) of the raster's dtype, which are made where they are asked for; (H, W) bool, where
+        they rest on valid pixels alone; and the value that the others have, None where that is 0 and says nothing.
     """
     told = None if raster.profile is None else raster.profile.nodata
     # 0 is dark water in an 8-bit image: it fills, but is not declared to be nodata where the source did not say so.
     nodata = told if told is not None else np.nan if raster.pixels.dtype.kind == "f" else None
-    fill, pixels = 0 if nodata is None else nodata, raster.pixels
-    if how != "nearest" and is_finer(transform, size):
-        out, valid = _averaged(raster, transform, size, how)
-    else:
-        mask = raster.mask if pixels.ndim == 2 else raster.mask[..., None]
-        shown = np.where(mask, pixels, 0).astype(pixels.dtype)
-        out = warp_image(shown, transform, size, fill=fill, interpolation=FLAGS[how])
-        valid = valid_mask(_footprint(raster.mask, how), transform, size)
-    if nodata is not None and how != "nearest" and pixels.dtype.kind in "iu":
-        # What lies between a value and its opposite may become the very number that says "nothing".
-        out[out == nodata] = int(nodata) + (1 if nodata < np.iinfo(pixels.dtype).max else -1)
-    out[~valid] = fill
-    return out, valid, nodata
+    fill, averaged = 0 if nodata is None else nodata, how != "nearest" and is_finer(transform, size)
+    block = _averaged if averaged else _sampled
+    valid = np.zeros(size, bool)
+    for rows, columns in blocks(size, block_side(transform, size)):
+        valid[rows, columns] = block(raster, transform, size, rows, columns, how, fill, pixels=False)[1]
+
+    def read(rows: slice, columns: slice) -> NDArray[Any]:
+        out = np.empty((rows.stop - rows.start, columns.stop - columns.start, *raster.pixels.shape[2:]), dtype)
+        for down, across in blocks(out.shape[:2], block_side(transform, size)):
+            part = (
+                slice(down.start + rows.start, down.stop + rows.start),
+                slice(across.start + columns.start, across.stop + columns.start),
+            )
+            out[down, across] = block(raster, transform, size, *part, how, fill)[0]
+        if nodata is not None and how != "nearest" and dtype.kind in "iu":
+            # What lies between a value and its opposite may become the very number that says "nothing".
+            out[out == nodata] = int(nodata) + (1 if nodata < np.iinfo(dtype).max else -1)
+        out[~valid[rows, columns]] = fill
+        return out
+
+    dtype = raster.pixels.dtype
+    return Windowed((*size, *raster.pixels.shape[2:]), dtype, read, BLOCK), valid, nodata
 
 
-def _footprint(mask: NDArray[np.bool_], how: Resampling) -> NDArray[np.bool_]:
-    """Where a pixel and all that resampling reads around it, beyond its nearest four, are valid."""
-    if how != "cubic":
-        return mask
-    kernel = np.ones((3, 3), np.uint8)
-    return cv2.erode(mask.astype(np.uint8), kernel, borderType=cv2.BORDER_CONSTANT, borderValue=0) > 0
+def _sampled(
+    raster: Raster, transform: Transform, size: tuple[int, int], rows: slice, columns: slice, how: Resampling,
+    fill: float, pixels: bool = True,
+) -> tuple[NDArray[Any], NDArray[np.bool_]]:  # fmt: skip
+    """A block of a frame, and where it is valid; without ``pixels`` of no meaning but that."""
+    window = source_window(transform, rows, columns, raster.size, MARGIN)
+    if window is None:
+        return _nothing(raster, rows, columns, fill)
+    mask = raster.mask[window]
+    source, fill = (raster.pixels[window], fill) if pixels else (mask.astype(np.uint8), 0)
+    source = np.where(mask if source.ndim == 2 else mask[..., None], source, 0).astype(source.dtype)
+    corner = window[1].start, window[0].start
+    valid = _footprint(raster.mask, window, how)
+    return warp_block(source, valid, transform, rows, columns, corner, fill=fill, interpolation=FLAGS[how])
 
 
 def _averaged(
-    raster: Raster, transform: Transform, size: tuple[int, int], how: Resampling
-) -> tuple[NDArray[Any], NDArray[np.bool_]]:
-    pixels = raster.pixels
-    exact = (pixels.dtype.kind in "iu" and pixels.dtype.itemsize >= 4) or pixels.dtype == np.float64
+    raster: Raster, transform: Transform, size: tuple[int, int], rows: slice, columns: slice, how: Resampling,
+    fill: float, pixels: bool = True,
+) -> tuple[NDArray[Any], NDArray[np.bool_]]:  # fmt: skip
+    """The same of a finer raster, averaged over areas."""
+    window = averaged_window(transform, size, rows, columns, raster.size)
+    if window is None:
+        return _nothing(raster, rows, columns, fill)
+    mask, corner, dtype = raster.mask[window], (window[1].start, window[0].start), raster.pixels.dtype
+    exact = (dtype.kind in "iu" and dtype.itemsize >= 4) or dtype == np.float64
     work = np.float64 if exact else np.float32
-    out = np.empty((*size, *pixels.shape[2:]), pixels.dtype)
-    bands = [(out, pixels)] if pixels.ndim == 2 else [(out[..., k], pixels[..., k]) for k in range(pixels.shape[2])]
-    for target, band in bands:
-        mean, mask, way = low_passed(np.where(raster.mask, band, 0).astype(work), raster.mask, transform, size)
-        warped = warp_image(mean, way, size, interpolation=FLAGS[how])
-        target[...] = saturated(warped, pixels.dtype)
-    return out, valid_mask(_footprint(mask, how), way, size)  # of every band the same
+    source = raster.pixels[window] if pixels else np.zeros(mask.shape, dtype)
+    out = []
+    for band in (source if source.ndim == 3 else source[..., None]).transpose(2, 0, 1):
+        mean, kept, way = low_passed(np.where(mask, band, 0).astype(work), mask, transform, size, corner)
+        whole = slice(0, kept.shape[0]), slice(0, kept.shape[1])
+        warped, valid = warp_block(mean, _footprint(kept, whole, how), way, rows, columns, interpolation=FLAGS[how])
+        out.append(saturated(warped, dtype))
+    return (np.stack(out, -1) if source.ndim == 3 else out[0]), valid  # of every band the same
+
+
+def _nothing(raster: Raster, rows: slice, columns: slice, fill: float) -> tuple[NDArray[Any], NDArray[np.bool_]]:
+    shape = rows.stop - rows.start, columns.stop - columns.start
+    return np.full((*shape, *raster.pixels.shape[2:]), fill, raster.pixels.dtype), np.zeros(shape, bool)
+
+
+def _footprint(mask: NDArray[np.bool_], window: tuple[slice, slice], how: Resampling) -> NDArray[np.bool_]:
+    """Where a pixel of a window and all that resampling reads around it, beyond its nearest four, are valid."""
+    if how != "cubic":
+        return mask[window]
+    kernel = np.ones((3, 3), np.uint8)
+    outer = [slice(max(part.start - 1, 0), part.stop + 1) for part in window]
+    eroded = cv2.erode(mask[tuple(outer)].astype(np.uint8), kernel, borderType=cv2.BORDER_CONSTANT, borderValue=0) > 0
+    down, across = (part.start - wide.start for part, wide in zip(window, outer, strict=True))
+    return eroded[down:, across:][: window[0].stop - window[0].start, : window[1].stop - window[1].start]
 
 
 def write_registered(
@@ -92,10 +132,11 @@ def write_registered(
         grey1: (H1, W1), image1 as the matcher saw it: shown where PNG cannot hold the values themselves.
         how: it is resampled.
     """
-    registered, valid, nodata = resampled(second, transform, grid.size, how)
+    made, valid, nodata = resampled(second, transform, grid.size, how)
     if grid.profile is not None:
-        write_on_grid(folder / "registered.tif", registered, valid, nodata, grid, second, how)
+        write_on_grid(folder / "registered.tif", made, valid, nodata, grid, second, how)
         return
+    registered = np.asarray(made)
     bands = 1 if registered.ndim == 2 else registered.shape[2]
     if registered.dtype not in (np.uint8, np.uint16) or bands not in (1, 3, 4):  # what PNG cannot hold is shown
         registered = np.where(valid, warp_image(grey1, transform, grid.size), 0).astype(np.uint8)
@@ -103,12 +144,13 @@ def write_registered(
 
 
 def write_on_grid(
-    path: Path, pixels: NDArray[Any], valid: NDArray[np.bool_], nodata: float | None, grid: Grid, source: Raster,
+    path: Path, pixels: Windowed, valid: NDArray[np.bool_], nodata: float | None, grid: Grid, source: Raster,
     how: Resampling = "bilinear",
 ) -> None:  # fmt: skip
     """Write what :func:`resampled` gave as GeoTIFF, with a mask inside where no value says what shows nothing."""
     profile = None if grid.profile is None else replace(grid.profile, nodata=nodata)
     said = profile is not None and nodata is not None
     write_image(
-        path, pixels, profile, bands=source.bands, mask=None if said or valid.all() else valid, mix=how != "nearest"
-    )
+        path, cast(NDArray[Any], pixels), profile, bands=source.bands,
+        mask=None if said or valid.all() else valid, mix=how != "nearest",
+    )  # fmt: skip

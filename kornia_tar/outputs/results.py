@@ -21,6 +21,7 @@ from kornia_tar.outputs.matches import write_matches
 from kornia_tar.outputs.page import build_page
 from kornia_tar.outputs.quicklook import draw_quicklook
 from kornia_tar.outputs.registered import Resampling, write_registered
+from kornia_tar.outputs.thumbnails import Thumbnails
 from kornia_tar.outputs.windows import Window, find_windows
 from kornia_tar.raster import Raster, to_rgb8, write_image
 from kornia_tar.raster.grid import Grid
@@ -65,7 +66,6 @@ def write_results(
     aside = Path(tempfile.mkdtemp(prefix=ASIDE, dir=out))
     try:
         transform = outcome.transform or Transform(np.eye(3))
-        registered = _warped(second, grey1, transform, first.size)
         if outcome.registered:
             write_registered(aside, transform, Grid.of(first), second, grey1, how)
         m = outcome.matches
@@ -78,18 +78,29 @@ def write_results(
         arrays |= map_coordinates(m, first, second)
         write_matches(aside / "matches.h5", arrays)
         points.write_points(aside, outcome, first, second)
-        image0, claimed = to_rgb8(first), claimed_transform(first, second)
-        before = _warped(second, grey1, claimed or Transform(np.eye(3)), first.size)
-        windows, unit = find_windows(outcome, first.mask & registered[1]), metres_per_pixel(outcome, first, second)
+        small, claimed = Thumbnails.of(first, second, grey1), claimed_transform(first, second)
+        registered, before = small.warped(transform), small.warped(claimed or Transform(np.eye(3)))
+        exact = (small.image0, *registered) if small.step == 1 else _exact(first, second, grey1, transform)
+        windows, unit = find_windows(outcome, first.mask & exact[2]), metres_per_pixel(outcome, first, second)
         sheet = draw_quicklook(
-            image0, grey1, registered[0], m.points0, m.points1, outcome.inliers,
-            _caption(outcome, headline or f"{first.path.name} and {second.path.name}"), confidence=m.confidence,
-            valid=registered[1], before=before if claimed else None,
-            windows=[(window, _window_caption(window, unit)) for window in windows],
+            small.image0, small.image1, registered[0], small.points(m.points0), small.points(m.points1),
+            outcome.inliers, _caption(outcome, headline or f"{first.path.name} and {second.path.name}"),
+            confidence=m.confidence, valid=registered[1], before=before if claimed else None,
+            windows=[(window, _window_caption(window, unit)) for window in windows], exact=exact,
         )  # fmt: skip
         write_image(aside / "quicklook.png", sheet)
         page = build_page(
-            report, outcome, first, second, image0, registered, before, claimed is not None, windows, headline
+            report,
+            outcome,
+            first,
+            second,
+            small.image0,
+            registered,
+            before,
+            claimed is not None,
+            windows,
+            exact,
+            headline,
         )
         write_text(aside / PAGE, page)
         if outcome.matrix is not None:
@@ -139,11 +150,12 @@ def _is_report(path: Path) -> bool:
     return isinstance(content, dict) and {"kornia_tar", "registered"} <= content.keys()
 
 
-def _warped(
-    second: Raster, grey1: NDArray[np.uint8], transform: Transform, size: tuple[int, int]
-) -> tuple[NDArray[np.uint8], NDArray[np.bool_]]:  # fmt: skip
-    """image1 in image0's frame by a transform, and where it holds data."""
-    return warp_image(grey1, transform, size), valid_mask(second.mask, transform, size)
+def _exact(
+    first: Raster, second: Raster, grey1: NDArray[np.uint8], transform: Transform
+) -> tuple[NDArray[np.uint8], NDArray[np.uint8], NDArray[np.bool_]]:  # fmt: skip
+    """image0 to look at, image1 in its frame, and where that holds data, at full size: what windows are cut from."""
+    warped = warp_image(grey1, transform, first.size), valid_mask(second.mask, transform, first.size)
+    return to_rgb8(first), *warped
 
 
 def _window_caption(window: Window, unit: float | None) -> str:

@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from kornia_tar.geometry import FloatArray
-from kornia_tar.outputs.drawing import Picture, checkerboard
+from kornia_tar.outputs.drawing import Picture, checkerboard, to_rgb
 from kornia_tar.registration.result import Registration
 
 SHOWN = (240, 400)  # px of a window once it is magnified, at most
@@ -45,11 +45,11 @@ class Window(NamedTuple):
         """Cut out image0, the registered image1 and a checkerboard of both, not magnified.
 
         Args:
-            image0: (H, W, 3).
-            registered: (H, W, 3), image1 in image0's frame.
+            image0: (H, W) or (H, W, 3).
+            registered: likewise, image1 in image0's frame.
             shown: (H, W) bool, where that holds data.
         """
-        one, other = (part[self.rows, self.columns] for part in (image0, registered))
+        one, other = (to_rgb(part[self.rows, self.columns]) for part in (image0, registered))
         return one, other, checkerboard(one, other, shown[self.rows, self.columns])
 
 

@@ -17,6 +17,8 @@ nobody, and nothing is taken out.
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
 from cv2 import (
     BORDER_CONSTANT,
@@ -33,7 +35,7 @@ from cv2 import (
 )
 from numpy.typing import NDArray
 
-from kornia_tar.raster.view import MaskedImage, tiles
+from kornia_tar.raster.view import MaskedImage, shrunk, tiles
 
 Bools = NDArray[np.bool_]
 Floats = NDArray[np.float32]
@@ -213,9 +215,10 @@ def _frame(view: MaskedImage) -> Bools:
     """Rows and columns of one tone that an image begins or ends with, two or more on a side."""
     frame = np.zeros(view.size, bool)
     for turned, part in ((view.image, frame), (view.image.T, frame.T)):
-        same = np.ptp(turned, axis=1) <= BORDER / 255
+        border = BORDER if turned.dtype == np.uint8 else BORDER / 255
+        same, start = np.ptp(turned, axis=1) <= border, turned[:, 0].astype(np.float32)
         for rows in (np.arange(len(turned)), np.arange(len(turned))[::-1]):
-            like = same[rows] & (np.abs(turned[rows, 0] - turned[rows[0], 0]) <= BORDER / 255)
+            like = same[rows] & (np.abs(start[rows] - start[rows[0]]) <= border)
             wide = len(like) if like.all() else int(like.argmin())
             if wide >= 2:
                 part[rows[:wide]] = True
@@ -230,10 +233,12 @@ def _cleaned(view: MaskedImage, frame: Bools, graphics: Bools, seed: int) -> Mas
     valid = view.mask & ~frame
     image, left = _filled(view.image, valid & ~graphics, graphics, np.random.default_rng(seed))
     valid &= ~left
-    return MaskedImage(np.where(valid, image, 0).astype(np.float32), valid, view.modality) if valid.any() else view
+    return MaskedImage(np.where(valid, image, image.dtype.type(0)), valid, view.modality) if valid.any() else view
 
 
-def _filled(image: Floats, ground: Bools, drawn: Bools, rng: np.random.Generator) -> tuple[Floats, Bools]:
+def _filled(
+    image: NDArray[Any], ground: Bools, drawn: Bools, rng: np.random.Generator
+) -> tuple[NDArray[Any], Bools]:  # fmt: skip
     """Fill what is drawn with pixels picked from the ground near it, and say which found none.
 
     A smooth fill would leave the line to be seen on speckle, at the same place in both images.
@@ -256,15 +261,25 @@ def _at(view: MaskedImage, frame: Bools, size: tuple[int, int]) -> tuple[NDArray
     """An image of 8 bits at a smaller size, and where it shows something."""
     image, valid = view.image, view.mask & ~frame
     if view.size != size:
-        image = np.asarray(resize(image, size[::-1], interpolation=INTER_AREA), np.float32)
-        valid = _resized(valid, size)
-    shown = image[valid] if valid.any() else np.zeros(1, np.float32)
-    low, high = float(shown.min()), float(shown.max())
-    return np.rint(((image - low) * (255 / max(high - low, 1e-6))).clip(0, 255)).astype(np.uint8), valid
+        image, valid = shrunk(image, size[::-1]), _resized(valid, size)
+    if not valid.any():
+        return np.zeros(size, np.uint8), valid
+    low, high = (float(limit) for limit in (image.min(where=valid, initial=255), image.max(where=valid, initial=0)))
+    if image.dtype == np.uint8:
+        return _stretched(np.arange(256, dtype=np.float32), low, max(high, low + 1))[image], valid
+    return _stretched(image, low, max(high, low + 1e-6)), valid
+
+
+def _stretched(values: NDArray[np.generic], low: float, high: float) -> NDArray[np.uint8]:
+    return np.rint(((values - low) * (255 / (high - low))).clip(0, 255)).astype(np.uint8)  # type: ignore[operator]
 
 
 def _resized(mask: Bools, size: tuple[int, int]) -> Bools:
     """A mask at another size; a pixel that is covered in part counts."""
+    if not mask.any():
+        return np.zeros(size, bool)
+    if size[0] <= mask.shape[0]:
+        return shrunk(mask, size[::-1]) > 1e-3
     return np.asarray(resize(mask.astype(np.float32), size[::-1], interpolation=INTER_AREA) > 1e-3)
 
 

@@ -9,11 +9,11 @@ import importlib.util
 import math
 import os
 import warnings
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, nullcontext, suppress
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import cv2
 import numpy as np
@@ -25,6 +25,7 @@ from kornia_tar.files import one_line
 from kornia_tar.raster.gdal import ImageRefusedError, check_reads, file_graph, first_cause, open_raster
 from kornia_tar.raster.image import MAX_PIXELS, NEEDS_GEO, Bands, GeoProfile, Raster
 from kornia_tar.raster.nodata import holds, is_fill
+from kornia_tar.raster.windows import Windowed, read_bands, read_valid, small_cache, strips
 
 LEAST_BLOCK = 2**22  # pixels of a block that is read however low the limit is
 BYTES_PER_PIXEL = 16  # times the limit of pixels: so much memory may all bands take
@@ -49,6 +50,7 @@ def read_image(
     nodata: float | None = None,
     upright: bool = True,
     colours: bool = True,
+    windowed: bool = False,
 ) -> Raster:
     """Read PNG, JPEG, GIF, BMP and WebP by Pillow, and what else rasterio opens (GeoTIFF, VRT, ENVI …) by rasterio.
 
@@ -61,6 +63,8 @@ def read_image(
         colours: look up a colour table; False leaves the indices, as of labels, and ``bands.table`` beside them.
         upright: turn a picture as its EXIF says; False leaves its pixels as they are stored.
         nodata: a value that marks missing pixels, beside or in place of the one that the file declares.
+        windowed: leave the pixels of a large image that rasterio reads in the file, until a part of them is asked for:
+            ``pixels`` is a :class:`kornia_tar.raster.windows.Windowed` then.
 
     Returns:
         Pixels, mask, georeference, and what the file says of its bands.
@@ -76,7 +80,7 @@ def read_image(
         what = "a folder" if path.is_dir() else "no regular file"
         raise FileNotFoundError(f"{path}: is {what}, not an image" if path.exists() else f"{path}: no such file")
     limit = max_pixels if max_pixels is not None else pixel_limit()
-    return as_raster(path, *_read(path, limit, upright), nodata, colours)
+    return as_raster(path, *_read(path, limit, upright, windowed), nodata, colours)
 
 
 def read_dataset(dataset: Any, *, nodata: float | None = None) -> Raster:
@@ -89,7 +93,7 @@ def read_dataset(dataset: Any, *, nodata: float | None = None) -> Raster:
     if dataset.closed:
         raise ValueError(f"{path}: this data set is closed; open it again, or give its path")
     try:
-        return as_raster(path, *_read_rasterio(path, pixel_limit(), dataset), nodata)
+        return as_raster(path, *_read_rasterio(path, pixel_limit(), opened=dataset), nodata)
     except NotARaster as error:
         raise ValueError(f"{path}: cannot be read as an image ({error})") from error
 
@@ -99,21 +103,20 @@ def as_raster(
     nodata: float | None, colours: bool = True,
 ) -> Raster:  # fmt: skip
     """Make what was read a raster: magnitudes, a mask of all that is missing, colours looked up; see `read_image`."""
-    if np.iscomplexobj(pixels):
-        pixels = np.abs(pixels)
+    if pixels.dtype.kind == "c":
+        pixels = _each(pixels, np.abs)
     if nodata is not None and not holds(pixels.dtype, nodata):
         raise ValueError(f"{path}: holds {pixels.dtype}, which never is {nodata:g}: give the nodata value that it has")
     declared = None if profile is None else profile.nodata
-    for value in (nodata, declared):
-        if value is None:
-            continue
-        missing = is_fill(pixels, value)
-        mask = mask & ~(missing if pixels.ndim == 2 else missing.any(axis=-1))
+    fills = [value for value in (nodata, declared) if value is not None]
     if profile is not None and nodata is not None:
         profile = replace(profile, nodata=nodata)
-    if pixels.dtype.kind == "f":
-        finite = np.isfinite(pixels)
-        mask = mask & (finite if pixels.ndim == 2 else finite.all(axis=-1))
+    for rows in strips(pixels) if fills or pixels.dtype.kind == "f" else ():
+        part = pixels[rows].reshape(rows.stop - rows.start, mask.shape[1], -1)
+        for value in fills:
+            mask[rows] &= ~is_fill(part, value).any(axis=-1)
+        if part.dtype.kind == "f":
+            mask[rows] &= np.isfinite(part).all(axis=-1)
     if colours and bands is not None and bands.table is not None:
         pixels, shown = _looked_up(pixels, bands.table)  # nodata was an index
         mask, bands, profile = mask & shown, None, profile and replace(profile, nodata=None)
@@ -136,12 +139,19 @@ def source_files(path: str | os.PathLike[str]) -> list[Path]:
 _Read = tuple[NDArray[Any], NDArray[np.bool_], GeoProfile | None, Bands | None]
 
 
-def _read(path: Path, limit: int, upright: bool) -> _Read:
+def _each(pixels: NDArray[Any], change: Callable[[NDArray[Any]], NDArray[Any]]) -> NDArray[Any]:
+    """Change each pixel; of a windowed image when it is read."""
+    if isinstance(pixels, Windowed):
+        return cast(NDArray[Any], pixels.changed(change))
+    return change(pixels)
+
+
+def _read(path: Path, limit: int, upright: bool, windowed: bool) -> _Read:
     """Read a file by what its content calls for."""
     if _begins(path, _PICTURES) or importlib.util.find_spec("rasterio") is None:
         return *_read_pillow(path, limit, upright), None
     try:
-        return _read_rasterio(path, limit)
+        return _read_rasterio(path, limit, windowed)
     except NotARaster as error:
         if not _begins(path, _TIFFS):
             with suppress(ValueError):  # a picture of a kind that GDAL was built without
@@ -247,12 +257,16 @@ def _read_deep_png(path: Path) -> NDArray[Any]:
     return cv2.cvtColor(pixels, cv2.COLOR_BGR2RGB if pixels.shape[-1] == 3 else cv2.COLOR_BGRA2RGBA)
 
 
-def _read_rasterio(path: Path, limit: int, opened: Any = None) -> _Read:
+def _read_rasterio(path: Path, limit: int, windowed: bool = False, opened: Any = None) -> _Read:
     """Read a file, or a data set of it that is open and stays so."""
+    import rasterio
     from rasterio.enums import ColorInterp
 
     try:
-        with open_raster(path) if opened is None else nullcontext(opened) as file:
+        with (
+            rasterio.Env(**small_cache(windowed)),
+            open_raster(path) if opened is None else nullcontext(opened) as file,
+        ):
             if not file.count:
                 many = len(file.subdatasets)
                 raise ImageRefusedError(f"{path}: holds no image itself, but {many}: extract one of them")
@@ -262,10 +276,12 @@ def _read_rasterio(path: Path, limit: int, opened: Any = None) -> _Read:
                 check_reads(path)
             kinds = zip(file.indexes, file.colorinterp, strict=True)
             bands = [i for i, kind in kinds if kind != ColorInterp.alpha] or [1]
-            pixels = np.moveaxis(file.read(bands), 0, -1)
-            mask = (file.read_masks(bands) > 0).all(axis=0)
+            pixels = read_bands(file, bands, open_raster, windowed)
+            mask = read_valid(file, bands, next(strips(pixels)).stop)
             if _is_opacity(pixels, file.colorinterp):
-                mask, bands, pixels = mask & (pixels[..., -1] > 0), bands[:-1], pixels[..., :-1]
+                for rows in strips(pixels):
+                    mask[rows] &= pixels[rows][..., -1] > 0
+                bands, pixels = bands[:-1], _each(pixels, lambda part: part[..., :-1])
             told = _told(file, bands)
             if file.colorinterp[0] == ColorInterp.palette and len(bands) == 1 and pixels.dtype.kind == "u":
                 with suppress(ValueError):  # it says so, and has none
@@ -284,17 +300,26 @@ def _read_rasterio(path: Path, limit: int, opened: Any = None) -> _Read:
     except Exception as error:  # GDAL's own kinds, words that are no UTF-8, a transform without an inverse
         raise NotARaster(first_cause(error)) from error
     plain = profile.kind is None and profile.crs is None and profile.nodata is None
-    return pixels[..., 0] if pixels.shape[-1] == 1 else pixels, mask, None if plain else profile, told
+    pixels = _each(pixels, lambda part: part[..., 0]) if pixels.shape[-1] == 1 else pixels
+    return pixels, mask, None if plain else profile, told
 
 
 def _is_opacity(pixels: NDArray[Any], colours: Sequence[Any]) -> bool:
     """Whether the last of two or four bands is an alpha that nobody called so: all or nothing, over one colour."""
     if len(colours) not in (2, 4) or colours[-1].name != "undefined" or pixels.dtype != np.uint8:
         return False
-    clear = pixels[..., -1] == 0
-    if not clear.any() or not (pixels[..., -1][~clear] == 255).all() or clear.all():
-        return False
-    return bool((pixels[clear] == pixels[clear][0]).all())
+    colour, seen = None, False
+    for rows in strips(pixels):
+        part = pixels[rows]
+        clear = part[..., -1] == 0
+        if not (part[..., -1][~clear] == 255).all():
+            return False
+        seen = seen or not clear.all()
+        if clear.any():
+            colour = part[clear][0] if colour is None else colour
+            if not (part[clear] == colour).all():
+                return False
+    return seen and colour is not None
 
 
 def _told(file: Any, bands: list[int]) -> Bands:
@@ -308,8 +333,9 @@ def _looked_up(
     indices: NDArray[Any], table: Mapping[int, tuple[int, int, int, int]]
 ) -> tuple[NDArray[np.uint8], NDArray[np.bool_]]:
     """The colours (H, W, 3) that indices stand for, and where they are not transparent; black without an entry."""
-    colours = np.zeros((max(int(indices.max()), *table) + 1, 4), np.uint8)
+    most = max(int(indices[rows].max()) for rows in strips(indices))
+    colours = np.zeros((max(most, *table) + 1, 4), np.uint8)
     for index, colour in table.items():
         colours[index] = colour
-    found = colours[indices]
-    return found[..., :3], found[..., 3] > 0
+    shown = np.concatenate([colours[indices[rows], 3] > 0 for rows in strips(indices)])
+    return _each(indices, lambda part: colours[part, :3]), shown

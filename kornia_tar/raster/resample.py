@@ -9,13 +9,14 @@ import cv2
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from kornia_tar.geometry import DisplacementField, FloatArray, Transform, valid_mask, warp_image
+from kornia_tar.geometry import DisplacementField, FloatArray, Transform, blocks, source_window, warp_block
 from kornia_tar.geometry.transform import PointMap
-from kornia_tar.raster.view import MaskedImage
+from kornia_tar.raster.view import MaskedImage, as_floats
 
 NODES = 64  # of a map's field along the longer side: georeferences bend by metres over a whole image
 BLUR_FROM = 1.2  # source pixels for one of the target, from which sampling would alias
 MARGIN = 4  # px around the window that is read, beyond the filter's reach
+BLOCK = 1024  # px of a grid's side, or of the image's where it is finer, that are made at once
 
 
 def smooth_transform(points: PointMap, size: tuple[int, int], spacing: float = math.inf) -> Transform:
@@ -50,16 +51,48 @@ def resample(view: MaskedImage, points: PointMap, size: tuple[int, int]) -> Mask
         ValueError: a map that is not finite all over the grid, or degenerate.
     """
     way = smooth_transform(points, size)
-    x, y = np.meshgrid(np.linspace(0, size[1] - 1, 65), np.linspace(0, size[0] - 1, 65))
-    seen, scale = way(np.stack([x.ravel(), y.ravel()], 1)), _scale(way, size)
-    reach = MARGIN + 4 * np.maximum(scale, 1)
-    low = np.maximum(np.floor(seen.min(0) - reach), 0).astype(int)
-    high = np.minimum(np.ceil(seen.max(0) + reach) + 1, view.size[::-1]).astype(int)
-    if (high <= low).any():
-        return MaskedImage(np.zeros(size, np.float32), np.zeros(size, bool), view.modality)
-    part = view.cut(slice(low[1], high[1]), slice(low[0], high[0]))
-    image, mask, there = low_passed(part.image, part.mask, way, size, low)
-    return MaskedImage(warp_image(image, there, size), valid_mask(mask, there, size), view.modality)
+    image, mask = np.zeros(size, view.image.dtype), np.zeros(size, bool)
+    for rows, columns in blocks(size, block_side(way, size)):
+        window = averaged_window(way, size, rows, columns, view.size)
+        if window is None:
+            continue
+        part, valid, there = low_passed(
+            as_floats(view.image[window]), view.mask[window], way, size, (window[1].start, window[0].start)
+        )
+        found, mask[rows, columns] = warp_block(part, valid, there, rows, columns)
+        image[rows, columns] = np.rint(255 * found) if image.dtype == np.uint8 else found
+    return MaskedImage(image, mask, view.modality)
+
+
+def block_side(way: Transform, size: tuple[int, int]) -> int:
+    """Say how large blocks of a grid of ``size`` (H, W) are made at once, so that little of the image is read."""
+    return max(32, int(BLOCK / max(1.0, *_scale(way, size))))
+
+
+def averaged_window(
+    way: Transform, size: tuple[int, int], rows: slice, columns: slice, size1: tuple[int, int]
+) -> tuple[slice, slice] | None:  # fmt: skip
+    """Find the part of an image that :func:`low_passed` needs for a block of a grid; None where it shows nothing.
+
+    It begins where an area that is averaged begins, so that all blocks average the same areas.
+
+    Args:
+        way: pixels of the grid → pixels of the image.
+        size: (H, W) of the grid.
+        rows: of the block.
+        columns: likewise.
+        size1: (H, W) of the image.
+    """
+    scale = _scale(way, size)
+    window = source_window(way, rows, columns, size1, MARGIN + 4 * float(np.maximum(scale, 1).max()))
+    if window is None:
+        return None
+    steps = _steps(scale)[::-1]
+    down, across = (
+        slice(int(part.start // step * step), min(int(-(-part.stop // step) * step), length))
+        for part, step, length in zip(window, steps, size1, strict=True)
+    )
+    return down, across
 
 
 def low_passed(
@@ -79,7 +112,7 @@ def low_passed(
         the image, smaller where many pixels fall on one of the grid's, its mask, and the way to its pixels.
     """
     scale, length = _scale(way, size), np.array(image.shape[::-1])
-    steps = np.maximum(1, np.minimum((scale / 1.5).astype(int), length // 2))
+    steps = np.minimum(_steps(scale), np.maximum(1, length // 2))
     filtered, valid = _filtered(*_averaged(image, mask, steps), scale / steps)
     return filtered, valid, _in_units(way, np.asarray(corner) + (steps - 1) / 2, steps)
 
@@ -94,6 +127,11 @@ def _scale(way: Transform, size: tuple[int, int]) -> FloatArray:
     x, y = (size[1] - 1) / 2, (size[0] - 1) / 2
     ends = way(np.array([[x + 0.5, y], [x, y + 0.5], [x - 0.5, y], [x, y - 0.5]]))
     return np.asarray(np.linalg.norm(ends[:2] - ends[2:], axis=0))
+
+
+def _steps(scale: FloatArray) -> NDArray[np.int_]:
+    """(2,): pixels along x and y that are averaged, for so many on one of the grid."""
+    return np.maximum(1, (scale / 1.5).astype(int))
 
 
 def _averaged(

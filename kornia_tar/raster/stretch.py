@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
+from dataclasses import replace
 from typing import Any, TypeVar, cast, get_args
 
 import cv2
@@ -11,6 +13,7 @@ from numpy.typing import NDArray
 
 from kornia_tar.conventions import Modality
 from kornia_tar.raster.image import Raster
+from kornia_tar.raster.windows import strips
 
 Value = TypeVar("Value", np.uint8, np.float32)
 
@@ -37,7 +40,8 @@ def told_modality(raster: Raster, told: str) -> Modality | None:
     pixels, deep = raster.pixels, raster.pixels.dtype != np.uint8
     if pixels.ndim == 2 or pixels.shape[-1] < 3:
         return "sar" if deep else None
-    return None if not deep and (pixels[..., 1:] == pixels[..., :1]).all() else "optical"
+    alike = not deep and all((part[..., 1:] == part[..., :1]).all() for part in (pixels[r] for r in strips(pixels)))
+    return None if alike else "optical"
 
 
 def to_grey8(raster: Raster, modality: Modality | None) -> NDArray[np.uint8]:
@@ -57,23 +61,52 @@ def to_grey8(raster: Raster, modality: Modality | None) -> NDArray[np.uint8]:
         (H, W) uint8; 0 at invalid pixels, and everywhere for a constant image.
     """
     optical = modality is None or _checked(modality) == "optical"
-    pixels = raster.pixels
-    if pixels.ndim == 3:
-        colour = pixels.shape[-1] >= 3 and (optical or pixels.dtype == np.uint8)
-        pixels = to_grey(_as_float32(pixels[..., :3])) if colour else pixels[..., 0]
-    grey = _as_float32(np.where(raster.mask, pixels, np.nan))
-    if not optical and raster.pixels.dtype != np.uint8 and (sample := _sample(grey)).size and np.median(sample) >= 0:
-        positive = _sample(np.where(grey > 0, grey, np.nan))
-        if positive.size:
-            grey = np.log10(np.maximum(grey, np.percentile(positive, 0.1)))
-    return percentile_stretch(grey)
+    deep = raster.pixels.dtype != np.uint8
+
+    def grey(rows: slice) -> NDArray[np.float32]:
+        pixels = raster.pixels[rows]
+        if pixels.ndim == 3:
+            colour = pixels.shape[-1] >= 3 and (optical or not deep)
+            pixels = to_grey(_as_float32(pixels[..., :3])) if colour else pixels[..., 0]
+        return _as_float32(np.where(raster.mask[rows], pixels, np.nan))
+
+    return _stretched(grey, raster, decibels=not optical and deep)
 
 
-def to_rgb8(raster: Raster) -> NDArray[np.uint8]:
-    """(H, W, 3) uint8 to look at: the first three bands under one common 2-98 percentile stretch; grey thrice."""
-    pixels = raster.pixels if raster.pixels.ndim == 3 else raster.pixels[..., None]
-    bands = pixels[..., :3] if pixels.shape[-1] >= 3 else np.repeat(pixels[..., :1], 3, axis=-1)
-    return percentile_stretch(_as_float32(np.where(raster.mask[..., None], bands, np.nan)))
+def to_rgb8(raster: Raster, step: int = 1) -> NDArray[np.uint8]:
+    """(H, W, 3) uint8 to look at: the first three bands under one common 2-98 percentile stretch; grey thrice.
+
+    ``step``: so many valid pixels along either side are averaged to one, of a large image.
+    """
+    if step > 1:
+        return to_rgb8(_reduced(raster, step))
+    three = raster.pixels.ndim == 3 and raster.pixels.shape[-1] >= 3
+
+    def bands(rows: slice) -> NDArray[np.float32]:
+        pixels = raster.pixels[rows]
+        pixels = pixels[..., :3] if three else pixels.reshape(*pixels.shape[:2], -1)[..., :1]
+        return _as_float32(np.where(raster.mask[rows][..., None], pixels, np.nan))
+
+    found = _stretched(bands, raster)
+    return found if three else np.repeat(found, 3, axis=-1)
+
+
+def _reduced(raster: Raster, step: int) -> Raster:
+    """Means over ``step`` × ``step`` valid pixels of the first three bands."""
+    height, width = (length // step for length in raster.size)
+    parts, share = [], []
+    high = max(1, next(strips(raster.pixels)).stop // step) * step
+    for top in range(0, height * step, high):
+        rows = slice(top, min(top + high, height * step))
+        valid = raster.mask[rows, : width * step].astype(np.float32)
+        pixels = raster.pixels[rows, : width * step].astype(np.float32).reshape(*valid.shape, -1)[..., :3]
+        pixels = np.where(valid[..., None] > 0, pixels, 0)
+        size = width, valid.shape[0] // step
+        share.append(cv2.resize(valid, size, interpolation=cv2.INTER_AREA))
+        mean = cv2.resize(np.ascontiguousarray(pixels), size, interpolation=cv2.INTER_AREA)
+        parts.append(mean.reshape(*share[-1].shape, -1) / np.maximum(share[-1], 1e-3)[..., None])
+    pixels = np.concatenate(parts)
+    return replace(raster, pixels=pixels if pixels.shape[-1] > 1 else pixels[..., 0], mask=np.concatenate(share) >= 0.5)
 
 
 def to_grey(image: NDArray[Value]) -> NDArray[Value]:
@@ -126,6 +159,41 @@ def _as_float32(values: NDArray[Any]) -> NDArray[np.float32]:
         return values.astype(np.float32, copy=False)
 
 
+def _stretched(
+    values: Callable[[slice], NDArray[np.float32]], raster: Raster, decibels: bool = False
+) -> NDArray[np.uint8]:
+    """Stretch what is made of a raster strip by strip, as :func:`percentile_stretch` does.
+
+    Args:
+        values: makes rows (h, W) or (h, W, C), NaN where they are missing.
+        raster: of which.
+        decibels: whether values that are not decibels yet become such.
+    """
+    parts = list(strips(raster.pixels))
+    step = _step(raster.size)
+
+    def finite(every: int) -> NDArray[np.float32]:
+        """All values, or those of an even sample: the same one however the strips lie."""
+        found = [values(rows)[-rows.start % every :: every, ::every] for rows in parts]
+        return np.concatenate([one[np.isfinite(one)] for one in found])
+
+    sample, change = finite(step), lambda part: part
+    sample = sample if sample.size else finite(1)
+    if decibels and sample.size and np.median(sample) >= 0:
+        positive = sample[sample > 0]
+        positive = positive if positive.size else (every := finite(1))[every > 0]
+        if positive.size:
+            floor = np.percentile(positive, 0.1)
+            change = lambda part: np.log10(np.maximum(part, floor))  # noqa: E731
+            sample = change(sample)
+    low, high = (float(v) for v in np.percentile(sample, PERCENTILES)) if sample.size else (0.0, 0.0)
+    if sample.size and not high > low:  # almost all pixels are equal: let the few others be seen
+        every = change(finite(1))
+        low, high = float(every.min()), float(every.max())
+    stretch = (lambda part: _scaled(part, low, high)) if high > low else (lambda part: np.zeros(part.shape, np.uint8))
+    return np.concatenate([stretch(change(values(rows))) for rows in parts])
+
+
 def _scaled(values: NDArray[np.floating[Any]], low: float, high: float) -> NDArray[np.uint8]:
     with np.errstate(over="ignore", invalid="ignore"):  # of a value far off, which is cut at 0 or 255
         scaled = (values - low) * (255 / (high - low)) + 0.5
@@ -143,9 +211,14 @@ def _percentiles_of_uint8(image: NDArray[np.uint8]) -> tuple[float, float]:
     return float(low), float(high)
 
 
+def _step(size: tuple[int, ...]) -> int:
+    """Every how many pixels of a row, and rows, percentiles are taken from: a few million are enough."""
+    return max(1, math.isqrt(size[0] * size[1] // 4_000_000))
+
+
 def _sample(values: NDArray[np.float32]) -> NDArray[np.float32]:
     """The finite values, thinned to a few million: percentiles need no more."""
-    step = max(1, math.isqrt(values.shape[0] * values.shape[1] // 4_000_000))
+    step = _step(values.shape[:2])
     thinned = values[::step, ::step]
     finite = thinned[np.isfinite(thinned)]
     return finite if finite.size else values[np.isfinite(values)]

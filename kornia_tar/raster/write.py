@@ -14,9 +14,12 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from kornia_tar.files import one_line, replacing
+from kornia_tar.geometry import blocks
 from kornia_tar.raster.image import NEEDS_GEO, TIFF_SUFFIXES, Bands, GeoProfile
+from kornia_tar.raster.windows import Windowed, small_cache
 
 RGB = ("red", "green", "blue")
+BLOCK = 1024  # px, of what is written at once: whole tiles of the file
 
 
 def write_image(
@@ -27,7 +30,8 @@ def write_image(
 
     Args:
         path: ends in .png, .tif or .tiff.
-        pixels: (H, W) or (H, W, C); the dtype is kept.
+        pixels: (H, W) or (H, W, C); the dtype is kept. Made window by window, as
+            :class:`kornia_tar.raster.windows.Windowed` does, for a GeoTIFF.
         profile: georeference and nodata value; GeoTIFF only.
         bands: what to say of the bands; GeoTIFF only.
         mix: whether overviews may be averages; False for labels; GeoTIFF only.
@@ -66,12 +70,14 @@ def _write_geotiff(
     import rasterio
     from rasterio._err import CPLE_BaseError
     from rasterio.shutil import copy
+    from rasterio.windows import Window
 
-    bands = pixels[..., None] if pixels.ndim == 2 else pixels
+    height, width, count = (*pixels.shape, 1)[:3]
     georeference = {} if profile is None else {k: v for k, v in vars(profile).items() if v is not None and v != ()}
     # Without being told GDAL takes three or four bands of 8 bits for red, green, blue and alpha.
     kinds = {} if told is None else {"photometric": _photometric(told), "alpha": "no"}
-    with replacing(path) as temporary, warnings.catch_warnings(), rasterio.Env(GDAL_TIFF_INTERNAL_MASK=True):
+    options = {**small_cache(isinstance(pixels, Windowed)), "GDAL_TIFF_INTERNAL_MASK": True}
+    with replacing(path) as temporary, warnings.catch_warnings(), rasterio.Env(**options):
         warnings.simplefilter("ignore", rasterio.errors.NotGeoreferencedWarning)
         plain = temporary.with_suffix(".plain.tmp")
         try:
@@ -79,10 +85,10 @@ def _write_geotiff(
                 plain,
                 "w",
                 driver="GTiff",
-                height=bands.shape[0],
-                width=bands.shape[1],
-                count=bands.shape[2],
-                dtype=bands.dtype,
+                height=height,
+                width=width,
+                count=count,
+                dtype=pixels.dtype,
                 compress="deflate",
                 tiled=True,
                 bigtiff="if_safer",
@@ -91,7 +97,9 @@ def _write_geotiff(
             ) as file:
                 if told is not None:
                     _tell(file, told)
-                file.write(np.moveaxis(bands, -1, 0))
+                for rows, columns in blocks((height, width), BLOCK):
+                    part = pixels[rows, columns].reshape(rows.stop - rows.start, -1, count)
+                    file.write(np.moveaxis(part, -1, 0), window=Window.from_slices(rows, columns))
                 if mask is not None:
                     file.write_mask(mask)
             overviews = "average" if mix and (told is None or told.table is None) else "nearest"

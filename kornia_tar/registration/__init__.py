@@ -3,8 +3,8 @@
 from kornia_tar.registration.acceptance import AcceptanceConfig, TransformLimits, VerificationConfig
 from kornia_tar.registration.config import AlignmentConfig, RegistrarConfig, RegistrationModel, SearchConfig
 from kornia_tar.registration.files import register_files
+from kornia_tar.registration.georeferenced.prior import Search, register_georeferenced
 from kornia_tar.registration.guided import GuidedMatcher
-from kornia_tar.registration.prior import Search, register_georeferenced
 from kornia_tar.registration.registrar import Registrar
 from kornia_tar.registration.result import Registration
 

@@ -20,7 +20,7 @@ from kornia_tar.raster.grid import Grid
 from kornia_tar.raster.sources import ImageSource, read_source
 from kornia_tar.registration.acceptance import AcceptanceConfig
 from kornia_tar.registration.config import RegistrarConfig, RegistrationModel, SearchConfig
-from kornia_tar.registration.prior import Search, register_georeferenced
+from kornia_tar.registration.georeferenced.prior import Search, register_georeferenced
 from kornia_tar.registration.registrar import Registrar
 from kornia_tar.registration.result import Registration
 

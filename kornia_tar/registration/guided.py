@@ -7,9 +7,7 @@ scene from many sides, strong relief) take :class:`kornia_tar.TARMatcher`.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import torch
@@ -18,8 +16,7 @@ from torch import Tensor
 
 from kornia_tar.conventions import MODALITIES
 from kornia_tar.geometry import PointMatches
-from kornia_tar.matching.features import given_features
-from kornia_tar.matching.inputs import BatchImage, read_image
+from kornia_tar.matching.inputs import BatchImage
 from kornia_tar.matching.matcher import TARMatcher
 from kornia_tar.network.frames import Frame, Matches
 from kornia_tar.network.net import TARConfig
@@ -60,17 +57,13 @@ class GuidedMatcher(TARMatcher):
         super().__init__(pretrained, config, threshold=threshold, max_keypoints=max_keypoints)
         self.registrar = registrar
 
-    def _take(self, data: Mapping[str, Any], side: str) -> BatchImage | Frame:  # type: ignore[override]
-        """As TARMatcher's, but no image is encoded: the registrar does so at several sizes."""
-        return given_features(data, side, self._like) or read_image(data, side, self._like)
-
     @torch.no_grad()
-    def _match(self, first: BatchImage | Frame, second: BatchImage | Frame) -> Matches:
+    def _match(self, given0: BatchImage | Frame, given1: BatchImage | Frame) -> Matches:
         """The tie points of all pairs that register."""
-        parts = [self._register(_one(first, b), _one(second, b)) for b in range(len(first.image))]
+        parts = [self._register(_one(given0, b), _one(given1, b)) for b in range(len(given0.image))]
         batch = torch.cat([torch.full((len(p.confidence),), b) for b, p in enumerate(parts)])
         joined = (torch.cat([getattr(p, field) for p in parts]) for field in Matches._fields[:4])
-        return Matches(*(t.to(first.image.device) for t in (*joined, batch)))
+        return Matches(*(t.to(given0.image.device) for t in (*joined, batch)))
 
     def _register(self, first: BatchImage, second: BatchImage) -> Matches:
         """The tie points of one pair; none where it is refused."""

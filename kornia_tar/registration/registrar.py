@@ -40,6 +40,7 @@ from kornia_tar.raster.graphics import without_shared_graphics
 from kornia_tar.raster.view import Mask, MaskedImage, scale_at, stretch_at
 from kornia_tar.registration.acceptance import RIGHT, Check, Witnesses, failed, probability_right
 from kornia_tar.registration.alignment.evidence import tie_points
+from kornia_tar.registration.alignment.journal import Journal
 from kornia_tar.registration.alignment.smooth import block_count
 from kornia_tar.registration.alignment.tiled import TileEncoder
 from kornia_tar.registration.config import RegistrarConfig
@@ -69,6 +70,8 @@ class Registrar:
     Args:
         matcher: whose device and dtype are used.
         config: how, and what to trust.
+        journal: keeps what the tiles of large images said, so that a run that was interrupted goes on where it was, and
+            is told the progress; None for neither.
 
     Example:
         >>> registrar = Registrar(TARMatcher(pretrained=None))
@@ -78,13 +81,17 @@ class Registrar:
         False
     """
 
-    def __init__(self, matcher: TARMatcher, config: RegistrarConfig = RegistrarConfig()) -> None:
+    def __init__(
+        self, matcher: TARMatcher, config: RegistrarConfig = RegistrarConfig(), journal: Journal | None = None
+    ) -> None:
         self.matcher = matcher
         self.config = config
+        self.journal = journal
 
     @property
     def _encoder(self) -> TileEncoder:
-        return TileEncoder(self.matcher, self.config.alignment.tile, self.config.alignment.max_cells)
+        alignment = self.config.alignment
+        return TileEncoder(self.matcher, alignment.tile, alignment.max_cells, self.journal)
 
     @torch.no_grad()
     def __call__(

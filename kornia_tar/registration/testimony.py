@@ -16,12 +16,14 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from kornia_tar.conventions import MIN_SIDE
-from kornia_tar.geometry import FloatArray, Transform, compose, invert
+from kornia_tar.geometry import FloatArray, Transform, blocks, compose, invert
 from kornia_tar.raster.view import MaskedImage
 from kornia_tar.registration.alignment.agreement import block_agreement, trimmed_gain
 from kornia_tar.registration.alignment.evidence import DisplacementMaps
 from kornia_tar.registration.alignment.fit import align
 from kornia_tar.registration.alignment.tiled import TileEncoder
+
+BLOCK = 1024  # px, of the ground that is looked at at once for where both images show it
 
 
 class Testimony(NamedTuple):
@@ -80,10 +82,14 @@ def _common_ground(
     first: MaskedImage, second: MaskedImage, transform: Transform
 ) -> tuple[MaskedImage, FloatArray]:  # fmt: skip
     """The box of image0 that image1 shows, too, and the matrix from image0's pixels to the box's."""
-    shown = first.mask & second.warped(transform, first.size).mask
+    seen_at = np.zeros(first.size[0], bool), np.zeros(first.size[1], bool)
+    for part in blocks(first.size, BLOCK):
+        shown = first.mask[part] & second.shown(transform, first.size, part)
+        for axis in (0, 1):
+            seen_at[axis][part[axis]] |= shown.any(axis=1 - axis)
     cuts = []
-    for axis in (1, 0):
-        seen, length = np.flatnonzero(shown.any(axis=axis)), shown.shape[1 - axis]
+    for line in seen_at:
+        seen, length = np.flatnonzero(line), len(line)
         low, high = (int(seen[0]), int(seen[-1]) + 1) if len(seen) else (0, length)
         low = max(0, min(low, length - MIN_SIDE))
         cuts.append(slice(low, max(high, low + MIN_SIDE)))

@@ -43,7 +43,7 @@ def test_a_refusal_leaves_nothing_of_an_earlier_run(tmp_path):
     fill(tmp_path)
     refuse(tmp_path)
     assert names(tmp_path) == {
-        "matches.h5", "tie_points.csv", "quicklook.png", "transform.json", "report.json",
+        "matches.h5", "tie_points.csv", "quicklook.png", "transform.json", "report.json", "report.html",
         "notes.txt", "registered.tif.aux.xml",
     }  # fmt: skip
     assert '"registered": false' in (tmp_path / "report.json").read_text()
@@ -76,7 +76,7 @@ def test_what_a_killed_run_left_is_removed(tmp_path):
     foreign = {f".results-theirs/{name}" for name in names(tmp_path / ".results-theirs")}
     refuse(tmp_path)
     assert names(tmp_path) - foreign == {
-        "matches.h5", "tie_points.csv", "quicklook.png", "transform.json", "report.json",
+        "matches.h5", "tie_points.csv", "quicklook.png", "transform.json", "report.json", "report.html",
         "notes.txt", "registered.tif.aux.xml",
     }  # fmt: skip
     assert foreign <= names(tmp_path)

@@ -14,7 +14,7 @@ from kornia_tar.raster import GeoProfile, Raster
 from kornia_tar.raster.georeference import Georeference, reproject
 from kornia_tar.raster.synthetic import draw_scene
 from kornia_tar.raster.view import MaskedImage
-from kornia_tar.registration.common_grid import CommonGrid
+from kornia_tar.registration.georeferenced.common_grid import CommonGrid
 
 rasterio = pytest.importorskip("rasterio", reason="georeferences need rasterio")
 from rasterio import Affine  # noqa: E402

@@ -38,6 +38,7 @@ def build_page(
     before: tuple[NDArray[np.uint8], NDArray[np.bool_]],
     by_georeferences: bool,
     windows: Sequence[Window],
+    exact: tuple[Picture, NDArray[np.uint8], NDArray[np.bool_]] | None = None,
     headline: str | None = None,
 ) -> str:
     """Build the page.
@@ -47,11 +48,13 @@ def build_page(
         outcome: what the registrar says.
         first: image0, as read.
         second: image1.
-        image0: (H, W, 3), to look at.
-        registered: (H, W), image1 in image0's frame by the transform, and (H, W), where it holds data.
+        image0: (h, w, 3), to look at; at full size or reduced, as the next two are.
+        registered: (h, w), image1 in image0's frame by the transform, and (h, w), where it holds data.
         before: the same before anything was registered.
         by_georeferences: whether ``before`` is what the georeferences say, and not pixel on pixel.
         windows: parts of image0's frame to show at full resolution, the best first.
+        exact: image0, registered and where it holds data at full size, to cut the windows from, where the others are
+            reduced.
         headline: told beside the names of the files.
 
     Returns:
@@ -59,7 +62,7 @@ def build_page(
     """
     environment = Environment(
         loader=FileSystemLoader(_FOLDER), autoescape=True, undefined=StrictUndefined, trim_blocks=True,
-        lstrip_blocks=True,
+        lstrip_blocks=True, keep_trailing_newline=True,
     )  # fmt: skip
     template = environment.get_template("page.html.j2")
     css, js = ((_FOLDER / name).read_text(encoding="utf-8") for name in ("page.css", "page.js"))
@@ -80,15 +83,18 @@ def build_page(
         "js": js,
         "js_hash": base64.b64encode(hashlib.sha256(js.encode()).digest()).decode(),
     }
-    overviews, windowed = _overviews(image0, registered, before), _windows(windows, first, image0, registered, unit)
+    overviews, windowed = (
+        _overviews(image0, registered, before),
+        _windows(windows, first, exact or (image0, *registered), unit),
+    )
     under = _reduced(to_rgb(to_grey(image0)), _MAP_SIDE)
     page = ""
-    for quality, exact in _QUALITIES:
+    for quality, exact_quality in _QUALITIES:
         page = template.render(
             told,
             overviews={name: _coded(picture, quality) for name, picture in overviews.items()},
             map=_coded(under, min(quality, 60)),
-            windows=[w | {"images": [_coded(image, exact) for image in w["images"]]} for w in windowed],
+            windows=[w | {"images": [_coded(image, exact_quality) for image in w["images"]]} for w in windowed],
         )
         if len(page.encode()) <= BUDGET:
             break
@@ -124,11 +130,11 @@ def _shrunk(mask: NDArray[np.bool_], size: tuple[int, ...]) -> NDArray[np.bool_]
 
 
 def _windows(
-    windows: Sequence[Window], first: Raster, image0: Picture, registered: tuple[NDArray[np.uint8], NDArray[np.bool_]],
+    windows: Sequence[Window], first: Raster, exact: tuple[Picture, NDArray[np.uint8], NDArray[np.bool_]],
     unit: float | None,
 ) -> list[dict[str, Any]]:  # fmt: skip
     """What is said and shown of each window."""
-    georeference, warped = georeference_of(first), to_rgb(registered[0])
+    georeference = georeference_of(first)
     return [
         {
             "window": window,
@@ -137,7 +143,7 @@ def _windows(
             "lonlat": None if georeference is None else georeference.to_lonlat([window.middle])[0].tolist(),
             "height": (window.rows.stop - window.rows.start) * window.magnify,
             "width": (window.columns.stop - window.columns.start) * window.magnify,
-            "images": window.cut(image0, warped, registered[1]),
+            "images": window.cut(*exact),
         }
         for number, window in enumerate(windows)
     ]

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import replace
+from functools import cached_property
 from itertools import pairwise
 
 import numpy as np
@@ -15,10 +16,12 @@ from kornia_tar.conventions import CELL, MIN_SIDE, MODALITIES
 from kornia_tar.geometry import FloatArray, Transform
 from kornia_tar.matching.matcher import TARMatcher
 from kornia_tar.network.net import Frame, ImageFeatures, Matches
-from kornia_tar.raster.view import MaskedImage, tiles
+from kornia_tar.raster.view import MaskedImage, as_floats, tiles
 from kornia_tar.registration.alignment.evidence import DisplacementMaps, join
+from kornia_tar.registration.alignment.journal import Journal, TileAnswer, network_name, tile_name
 
 KNOWN_PIXELS = 2**22  # of an image, up to which its features are kept from look to look
+MANY_TILES = 16  # of an image, from which on its tiles' answers go into the journal
 
 
 class FeatureCache(dict[tuple[int, int], ImageFeatures]):
@@ -32,11 +35,13 @@ class TileEncoder:
         matcher: whose network, device and dtype are used.
         tile: longest side of what :meth:`displacement_maps` shows the network at once, px; it bounds the memory.
         max_cells: of both images together, that speak; more are drawn from evenly.
+        journal: keeps what tiles said, of images of many; None for nothing.
     """
 
-    def __init__(self, matcher: TARMatcher, tile: int, max_cells: int) -> None:
+    def __init__(self, matcher: TARMatcher, tile: int, max_cells: int, journal: Journal | None = None) -> None:
         self._matcher = matcher
         self._tile, self._max_cells = tile, max_cells
+        self._journal = journal
 
     def with_modality(self, view: MaskedImage, side: int) -> MaskedImage:
         """Return the image with its modality set; infer it, from at most ``side`` px, where it was not given."""
@@ -89,28 +94,43 @@ class TileEncoder:
             what image0's cells say, and image1's; None where fewer than ``least`` show both, of small images half of
             all.
         """
-        warped = second.warped(transform, first.size)
-        parts: list[tuple[DisplacementMaps, DisplacementMaps]] = []
+        parts: list[TileAnswer] = []
         cuts, generator = _shown_tiles(first, self._tile), torch.Generator().manual_seed(0)
         quota = -(-self._max_cells // (2 * len(cuts)))
         down, across = (_territories([cut[axis] for cut in cuts]) for axis in (0, 1))
-        for rows, columns in cuts:
-            tile0, tile1 = first.cut(rows, columns), warped.cut(rows, columns)
+        journal = self._journal if len(cuts) >= MANY_TILES else None
+        for number, (rows, columns) in enumerate(cuts):
+            if journal is not None:
+                journal.progress(number, len(cuts))
+            tile0, tile1 = first.cut(rows, columns), second.warped(transform, first.size, (rows, columns))
             if not (tile0.mask & tile1.mask).any():
                 continue
-            corner = rows.start, columns.start
+            corner, territory = (rows.start, columns.start), (across[columns.start], down[rows.start])
+            name, answer = "", None
+            if journal is not None:
+                name = tile_name(self._network, tile0, tile1, corner, territory, quota, number)
+                answer = TileAnswer.from_arrays(journal.load(name) or {})
+            if answer is not None:
+                torch.randperm(answer.own, generator=generator)  # as if it had been asked now
+                parts.append(answer)
+                continue
             features0 = known[corner] if corner in known else self.encode(tile0)
             if first.image.size <= KNOWN_PIXELS:
                 known[corner] = features0
             pair = DisplacementMaps.between(self._matcher.net, features0, self.encode(tile1))
             by = torch.tensor([columns.start, rows.start], dtype=torch.float32)
-            own = _within(pair[0].points.cpu() + by, across[columns.start], down[rows.start])
+            own = _within(pair[0].points.cpu() + by, *territory)
             some = own[torch.randperm(len(own), generator=generator)[:quota]].sort().values
-            parts.append((pair[0].rows(some).moved(by), pair[1].rows(some).moved(by)))
-        if sum(len(in1.points) for in1, _ in parts) < min(least, first.image.size / CELL**2 / 2):
+            parts.append(TileAnswer(len(own), pair[0].rows(some).moved(by), pair[1].rows(some).moved(by)))
+            if journal is not None:
+                journal.save(name, parts[-1].to_arrays())
+        if sum(len(part.in1.points) for part in parts) < min(least, first.image.size / CELL**2 / 2):
             return None
-        in1, in0 = (join(side) for side in zip(*parts, strict=True))
-        return in1, in0
+        return join([part.in1 for part in parts]), join([part.in0 for part in parts])
+
+    @cached_property
+    def _network(self) -> str:
+        return network_name(self._matcher.net)
 
     def compare(self, features0: ImageFeatures, features1: ImageFeatures) -> tuple[DisplacementMaps, DisplacementMaps]:
         """Map what each cell of two whole images in one frame says of its place, on the CPU."""
@@ -132,7 +152,7 @@ class TileEncoder:
     def _tensors(self, view: MaskedImage) -> tuple[Tensor, Tensor | None]:
         """Image and mask as the matcher takes them."""
         weight = next(self._matcher.parameters())
-        image = torch.from_numpy(view.image)[None, None].to(weight.device, weight.dtype)
+        image = torch.from_numpy(as_floats(view.image))[None, None].to(weight.device, weight.dtype)
         return image, None if view.mask.all() else torch.from_numpy(view.mask)[None].to(weight.device)
 
 

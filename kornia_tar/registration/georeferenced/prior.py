@@ -21,7 +21,7 @@ from kornia_tar.raster.georeference import Georeference, mean_distance
 from kornia_tar.raster.resample import smooth_transform
 from kornia_tar.raster.view import MaskedImage
 from kornia_tar.registration.acceptance import Check
-from kornia_tar.registration.common_grid import CommonGrid
+from kornia_tar.registration.georeferenced.common_grid import CommonGrid
 from kornia_tar.registration.held_out import HeldOut
 from kornia_tar.registration.registrar import Registrar
 from kornia_tar.registration.result import Registration
@@ -127,7 +127,7 @@ def _near(registrar: Registrar, grid: CommonGrid, views: tuple[MaskedImage, Mask
             near=grid.radius / grid.distance,
         ),
     )
-    outcome = Registrar(registrar.matcher, config)(
+    outcome = Registrar(registrar.matcher, config, registrar.journal)(
         view0.image, view1.image, view0.mask, view1.mask, view0.modality, view1.modality
     )
     if outcome.transform is None:
@@ -145,7 +145,8 @@ def _told_scale(registrar: Registrar, grid: CommonGrid) -> Registrar:
     scale = mean_distance(grid.first.ground_distance()) / mean_distance(grid.second.ground_distance())
     if not 1 / most <= scale <= most:
         return registrar
-    return Registrar(registrar.matcher, replace(registrar.config, search=replace(search, told_scale=scale)))
+    config = replace(registrar.config, search=replace(search, told_scale=scale))
+    return Registrar(registrar.matcher, config, registrar.journal)
 
 
 def _strays(transform: Transform, grid: CommonGrid) -> tuple[Check, ...]:
