@@ -164,10 +164,8 @@ def test_two_killed_workers_leave_a_complete_summary(folder, monkeypatch, place)
                 killed.append(min(new))
                 os.kill(killed[-1], signal.SIGKILL)
 
-    thread = threading.Thread(target=kill)
-    thread.start()
+    threading.Thread(target=kill, daemon=True).start()
     assert main(command(folder, *place)) == 2
-    thread.join()
     assert len(killed) == 2
     found = rows(folder)
     assert len(found) == 7 and {row["name"] for row in found if row["status"] == "failed"} == {"bad"}
