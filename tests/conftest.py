@@ -9,10 +9,13 @@ imports torchvision, so that this stays a matter of the tests.
 import os
 import sys
 
+if "PYTEST_XDIST_WORKER" in os.environ:
+    os.environ.setdefault("OMP_NUM_THREADS", "1")  # each worker has a core, and so have the commands that it runs
+
 import torch
 
 if "PYTEST_XDIST_WORKER" in os.environ:
-    torch.set_num_threads(1)  # each worker has a core
+    torch.set_num_threads(1)
 
 _declared = []  # the library must live as long as its operators
 

@@ -105,6 +105,7 @@ def test_a_wrong_option_is_told_once_whatever_the_workers(folder, capsys, more):
     assert error.count("\n") == 1 and "Traceback" not in error and not (folder / "out").exists()
 
 
+@pytest.mark.slow
 def test_a_pair_that_fails_now_leaves_no_results_of_an_earlier_run(folder):
     assert main(command(folder)) == 2
     third = folder / "out" / "third"

@@ -46,6 +46,7 @@ def test_an_error_of_the_users_ends_all(make_job):
         jobs.run_jobs([make_job("identity", ("real",)), make_job("sift")], at_once=2)
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(os.name != "posix", reason="sends POSIX signals")
 def test_a_killed_run_loses_nothing_and_counts_nothing_twice(tmp_path):
     names = [f"fake__{k}" for k in range(140)]

@@ -59,6 +59,7 @@ def reported(folder: Path) -> list[dict]:
     return content["true"] + content["mismatched"]
 
 
+@pytest.mark.slow
 @needs_weights
 def test_an_interrupted_command_goes_on_where_it_stopped(command, tmp_path, monkeypatch, capsys):
     class Interrupted(tqdm.tqdm):
