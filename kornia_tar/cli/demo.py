@@ -10,20 +10,13 @@ import numpy as np
 
 from kornia_tar import __version__
 from kornia_tar.cli.command import AddCommand
-from kornia_tar.cli.options import (
-    add_matcher,
-    add_overwrite,
-    add_registrar,
-    files_of,
-    make_matcher,
-    make_registrar,
-)
+from kornia_tar.cli.options import add_matcher, add_overwrite, add_registrar, files_of
 from kornia_tar.cli.outcome import tell
 from kornia_tar.files import check_outputs, output_folder
 from kornia_tar.geometry import corner_error
 from kornia_tar.outputs.results import NAMES, write_results
 from kornia_tar.raster import Raster, write_image
-from kornia_tar.registration.files import registrar_settings
+from kornia_tar.registration.files import make_matcher, make_registrar, registrar_settings
 
 
 def add(command: AddCommand) -> None:

@@ -8,11 +8,12 @@ from pathlib import Path
 
 from kornia_tar import __version__
 from kornia_tar.cli.command import AddCommand, steps
-from kornia_tar.cli.options import add_overwrite, add_pair, add_progress, inputs_of, make_matcher, read_pair, stretched
+from kornia_tar.cli.options import add_overwrite, add_pair, add_progress, inputs_of, read_pair
 from kornia_tar.files import check_outputs, output_folder, write_json
 from kornia_tar.matching.landcover import compare_landcover, read_landcover
 from kornia_tar.outputs.landcover_sheet import LEAST, Side, draw_landcover
 from kornia_tar.raster import to_rgb8, write_image
+from kornia_tar.registration.files import make_matcher, stretched
 
 
 def add(command: AddCommand) -> None:

@@ -9,18 +9,11 @@ from typing import Any
 import torch
 
 from kornia_tar.cli.command import AddCommand
-from kornia_tar.cli.options import (
-    add_overwrite,
-    add_pair,
-    add_threshold,
-    inputs_of,
-    make_matcher,
-    read_pair,
-    stretched,
-)
+from kornia_tar.cli.options import add_overwrite, add_pair, add_threshold, inputs_of, read_pair
 from kornia_tar.files import check_outputs, output_folder
 from kornia_tar.network.turns import TURNS
 from kornia_tar.outputs.matches import write_matches
+from kornia_tar.registration.files import make_matcher, stretched
 
 
 def add(command: AddCommand) -> None:

@@ -1,4 +1,4 @@
-"""Options that several subcommands share, and what is made of them."""
+"""Options that several subcommands share."""
 
 from __future__ import annotations
 
@@ -12,9 +12,6 @@ from kornia_tar.outputs.registered import Resampling
 from kornia_tar.raster import Raster, read_image, source_files
 from kornia_tar.registration.acceptance import RIGHT, AcceptanceConfig
 from kornia_tar.registration.config import RegistrationModel
-from kornia_tar.registration.files import make_matcher as make_matcher  # what is made of them
-from kornia_tar.registration.files import make_registrar as make_registrar
-from kornia_tar.registration.files import stretched as stretched
 from kornia_tar.registration.files import undeclared_fill
 
 MODALITY_CHOICES = (*MODALITIES, "auto")
@@ -26,7 +23,7 @@ def add_weights(parser: argparse.ArgumentParser) -> None:
 
 
 def add_matcher(parser: argparse.ArgumentParser) -> None:
-    """Which matcher, and where it runs; see :func:`make_matcher`."""
+    """Which matcher, and where it runs; see :func:`kornia_tar.registration.files.make_matcher`."""
     add_weights(parser)
     parser.add_argument("--device", default="auto", help="auto, cpu, cuda, cuda:1, mps (default: auto)")
     parser.add_argument("--threads", type=int, help="CPU threads (default: torch's choice)")
@@ -36,7 +33,7 @@ def add_matcher(parser: argparse.ArgumentParser) -> None:
 
 
 def add_pair(parser: argparse.ArgumentParser) -> None:
-    """Two images, and the matcher for them; see :func:`stretched`."""
+    """Two images, and the matcher for them; see :func:`kornia_tar.registration.files.stretched`."""
     parser.add_argument("image0", type=Path, help="reference image, usually optical")
     parser.add_argument("image1", type=Path, help="image to bring onto it, usually SAR")
     for k, default in enumerate(("optical", "sar")):
@@ -58,7 +55,7 @@ def add_threshold(parser: argparse.ArgumentParser, default: float) -> None:
 
 
 def add_registrar(parser: argparse.ArgumentParser) -> None:
-    """How to register; see :func:`make_registrar`."""
+    """How to register; see :func:`kornia_tar.registration.files.make_registrar`."""
     add_threshold(parser, 0.0)
     parser.add_argument("--model", choices=get_args(RegistrationModel), default="affine",
                         help="transform to fit; spline: an affine one and a smooth field, for relief; auto: the "

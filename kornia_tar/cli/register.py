@@ -15,11 +15,10 @@ from kornia_tar.cli.options import (
     add_registrar,
     add_resampling,
     files_of,
-    make_matcher,
-    make_registrar,
 )
 from kornia_tar.cli.outcome import tell
 from kornia_tar.cli.pair import PairJob, register_pair
+from kornia_tar.registration.files import make_matcher, make_registrar
 
 
 def add(command: AddCommand) -> None:

@@ -121,7 +121,7 @@ def applied(
     check_outputs(outputs, [path, *(file for image in images for file in source_files(image))], overwrite=overwrite)
     output_folder(outputs[0].parent)
     for image, output in zip(images, outputs, strict=True):
-        raster = read_image(image, nodata=nodata, colours=how != "nearest")
+        raster = read_image(image, nodata=nodata, colours=how != "nearest", windowed=True)
         try:
             way = _joined(transform, grid0, grid1.to(Grid.of(raster)))
         except ValueError as error:

@@ -90,18 +90,9 @@ def write_results(
         )  # fmt: skip
         write_image(aside / "quicklook.png", sheet)
         page = build_page(
-            report,
-            outcome,
-            first,
-            second,
-            small.image0,
-            registered,
-            before,
-            claimed is not None,
-            windows,
-            exact,
+            report, outcome, first, second, small.image0, registered, before, claimed is not None, windows, exact,
             headline,
-        )
+        )  # fmt: skip
         write_text(aside / PAGE, page)
         if outcome.matrix is not None:
             write_transform(aside / "transform.json", outcome, (Grid.of(first), Grid.of(second)))

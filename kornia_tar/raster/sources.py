@@ -34,7 +34,7 @@ def read_source(source: ImageSource, name: str, *, nodata: float | None = None) 
         ImportError: an array, and rioxarray is absent.
     """
     if isinstance(source, str | os.PathLike):
-        return read_image(source, nodata=nodata)
+        return read_image(source, nodata=nodata, windowed=True)
     if (rasterio := sys.modules.get("rasterio")) is not None:  # whoever has a data set has imported it
         from rasterio.vrt import WarpedVRT
 

@@ -10,8 +10,9 @@ import pytest
 
 from kornia_tar.cli.main import main
 from kornia_tar.geometry import Transform
+from kornia_tar.outputs import apply
 from kornia_tar.outputs.registered import resampled
-from kornia_tar.raster import GeoProfile, Raster, read_image, write_image
+from kornia_tar.raster import GeoProfile, Raster, read_image, windows, write_image
 from kornia_tar.raster.grid import Grid
 
 pytest.importorskip("rasterio")
@@ -62,6 +63,20 @@ def test_another_resolution_of_the_product_lands_on_the_ground(told, tmp_path, m
     assert found.pixels.dtype == np.uint16 and found.mask.mean() > 0.9
     off = np.abs(found.pixels.astype(float) - expected)[found.mask]
     assert np.percentile(off, 99) < 0.02 * np.ptp(expected)
+
+
+def test_a_large_file_is_read_by_windows_and_lands_as_a_whole_one_does(told, tmp_path, monkeypatch):
+    grid = Affine(12, 0, 5e5 - 500, 0, -12, 4.6e6 + 400)
+    write_image(tmp_path / "b8.tif", ground(grid, (166, 200), ERROR), GeoProfile(UTM, grid))
+    command = ["apply", str(told), str(tmp_path / "b8.tif"), "-o"]
+    assert main([*command, str(tmp_path / "whole.tif")]) == 0
+    seen = []
+    monkeypatch.setattr(windows, "LARGE", 1000)
+    monkeypatch.setattr(apply, "resampled", lambda raster, *rest: seen.append(raster) or resampled(raster, *rest))
+    assert main([*command, str(tmp_path / "parts.tif")]) == 0
+    assert [type(raster.pixels) for raster in seen] == [windows.Windowed]
+    whole, parts = read_image(tmp_path / "whole.tif"), read_image(tmp_path / "parts.tif")
+    assert np.array_equal(whole.pixels, parts.pixels) and np.array_equal(whole.mask, parts.mask)
 
 
 def test_a_file_without_georeference_is_a_picture_of_the_same_extent(told, tmp_path):

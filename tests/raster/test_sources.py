@@ -7,7 +7,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from kornia_tar.raster import GeoProfile, Raster, write_image
+from kornia_tar.raster import GeoProfile, Raster, windows, write_image
 from kornia_tar.raster.sources import read_source
 
 rasterio = pytest.importorskip("rasterio", reason="open data sets need rasterio")
@@ -120,3 +120,11 @@ def test_an_array_without_rioxarray_names_the_extra(monkeypatch):
     monkeypatch.setitem(__import__("sys").modules, "rioxarray", None)
     with pytest.raises(ImportError, match=r'image0: an xarray array needs rioxarray: pip install "kornia-tar\[xarray'):
         read_source(xarray.DataArray(np.zeros((40, 40)), dims=("y", "x")), "image0")
+
+
+def test_a_path_to_a_large_file_is_read_by_windows(tmp_path, monkeypatch):
+    write_image(tmp_path / "a.tif", np.arange(40 * 50, dtype=np.uint16).reshape(40, 50))
+    whole = read_source(tmp_path / "a.tif", "image0")
+    monkeypatch.setattr(windows, "LARGE", 1000)
+    found = read_source(tmp_path / "a.tif", "image0")
+    assert isinstance(found.pixels, windows.Windowed) and np.array_equal(found.pixels, whole.pixels)

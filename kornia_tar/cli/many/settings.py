@@ -8,10 +8,10 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from kornia_tar import Registrar, __version__
-from kornia_tar.cli.options import make_matcher, make_registrar
 from kornia_tar.cli.pair import NO_SETTINGS, PairJob
 from kornia_tar.network.checkpoint import resolve_weights
 from kornia_tar.outputs.summary import Row
+from kornia_tar.registration.files import make_matcher, make_registrar
 
 
 class Setup(NamedTuple):
