@@ -17,9 +17,12 @@ from torch import Tensor
 
 from kornia_tar import TARMatcher
 from kornia_tar.network.cfdm import CFDMConfig
+from kornia_tar.network.checkpoint import save_checkpoint
 from kornia_tar.network.msfl import MSFLConfig
 from kornia_tar.network.net import TARConfig, TARNet
 from kornia_tar.network.tafe import TAFEConfig
+from kornia_tar.raster import GeoProfile, write_image
+from kornia_tar.raster.synthetic import draw_scene
 
 SMALL = TARConfig(
     MSFLConfig(widths=(8, 16, 32, 32), blocks=(1, 1, 1, 1)),
@@ -129,3 +132,26 @@ def check_contract(out: dict, data: dict) -> None:
     assert ((out["confidence"] >= 0) & (out["confidence"] <= 1)).all()
     assert (out["std"] > 0).all()
     assert all(value.isfinite().all() for value in out.values())
+
+
+def untrained_weights(folder: Path) -> Path:
+    """Write a checkpoint of random weights, without calibration."""
+    torch.manual_seed(0)
+    path = folder / "untrained.safetensors"
+    save_checkpoint(path, TARNet(), {})
+    return path
+
+
+def georeferenced_pair(folder: Path, side: int, missing: int) -> tuple[Path, Path]:
+    """Write optical ``o.tif`` and SAR ``s.tif``, ``side`` px of 10 m, drawn 12 and 8 px apart.
+
+    The SAR file's georeference is 30 m too far east; its first ``missing`` rows and columns hold an undeclared -9999.
+    """
+    from rasterio.transform import from_origin
+
+    utm, scene = "EPSG:32632", draw_scene(3, 256)
+    write_image(folder / "o.tif", scene.optical[:side, :side], GeoProfile(utm, from_origin(5e5, 4.6e6, 10, 10)))
+    decibels = scene.sar[8 : 8 + side, 12 : 12 + side].astype(np.float32) / 8 - 33
+    decibels[:missing, :missing] = -9999
+    write_image(folder / "s.tif", decibels, GeoProfile(utm, from_origin(5e5 + 120 + 30, 4.6e6 - 80, 10, 10)))
+    return folder / "o.tif", folder / "s.tif"

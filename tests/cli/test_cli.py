@@ -10,7 +10,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from helpers import lively_net, needs_weights
+from helpers import lively_net, needs_weights, untrained_weights
 from PIL import Image
 
 from kornia_tar.cli.main import main
@@ -33,10 +33,7 @@ def pair(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Path, np.ndarr
 
 @pytest.fixture(scope="module")
 def untrained(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    torch.manual_seed(0)
-    path = tmp_path_factory.mktemp("weights") / "untrained.safetensors"
-    save_checkpoint(path, TARNet(), {})
-    return path
+    return untrained_weights(tmp_path_factory.mktemp("weights"))
 
 
 @needs_weights

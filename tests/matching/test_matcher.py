@@ -2,10 +2,7 @@
 
 from __future__ import annotations
 
-import re
-
 import kornia.feature as KF
-import numpy as np
 import pytest
 import torch
 import torch.nn.functional as F
@@ -19,7 +16,6 @@ from helpers import (
     picture,
     small_matcher,
 )
-from safetensors.torch import load_file, save_file
 
 from kornia_tar import TARMatcher
 from kornia_tar.raster.synthetic import draw_scene
@@ -289,47 +285,6 @@ def test_new_matcher_is_in_eval_mode_and_input_is_not_changed(matcher):
 
 
 @torch.no_grad()
-@pytest.mark.parametrize("masked", [False, True])
-@pytest.mark.parametrize("size", [(64, 64), (70, 52)])
-def test_features_match_as_their_images_do(matcher, size, masked, tmp_path):
-    images = [picture(1, *size), picture(2, 64, 96)]
-    mask = torch.ones(1, *size)
-    mask[..., :20] = 0
-    told = {"modality0": "sar"} | ({"mask0": mask} if masked else {})
-    whole = matcher({"image0": images[0], "image1": images[1], **told})
-    first = matcher.extract_features(images[0], mask if masked else None, "sar")
-    save_file(first, tmp_path / "first.safetensors")
-    for features in (first, load_file(tmp_path / "first.safetensors")):
-        assert_same_matches(paired(matcher({"features0": features, "image1": images[1]})), paired(whole))
-    frames = matcher.encode(images[0], mask if masked else None, "sar"), matcher.encode(images[1])
-    assert_same_matches(paired(matcher.match(*frames)), paired(whole))
-    back = matcher({"image0": images[1], "features1": first})
-    back["keypoints0"], back["keypoints1"] = back["keypoints1"], back["keypoints0"]
-    assert_same_matches(paired(back), paired(whole))
-
-
-@torch.no_grad()
-def test_wrong_features_are_named(matcher):
-    image = picture(2, 64, 64)
-    features = matcher.extract_features(image)
-    with pytest.raises(ValueError, match="features0 and image0, modality0 are given"):
-        matcher({"features0": features, "image0": image, "modality0": "sar", "image1": image})
-    with pytest.raises(TypeError, match="features1 has no image, modality, landcover"):
-        matcher({"image0": image, "features1": {key: features[key] for key in ("coarse", "fine")}})
-    with pytest.raises(TypeError, match="features1 must be what extract_features returned, got Tensor"):
-        matcher({"image0": image, "features1": image})
-    with pytest.raises(ValueError, match=r"features0: coarse do not fit an image of shape \(1, 1, 64, 64\)"):
-        matcher({"features0": features | {"coarse": features["coarse"][..., :-1]}, "image1": image})
-
-
-@pytest.mark.parametrize("missing", ["image0", "image1"])
-def test_a_missing_image_is_said_to_be_missing(matcher, missing):
-    data = {key: value for key, value in pair(64, 64).items() if key != missing}
-    with pytest.raises(TypeError, match=f"{missing} is missing: .* the data hold image"):
-        matcher(data)
-
-
-@torch.no_grad()
 @pytest.mark.parametrize("key", ["image0", "image1"])
 def test_double_in_is_double_out(matcher, key):
     data = pair()
@@ -350,40 +305,6 @@ def test_training_mode_leaves_the_statistics_of_the_weights():
     matcher(pair())
     after = dict(matcher.named_buffers())
     assert any("running_mean" in name and not torch.equal(after[name], before[name]) for name in before)
-
-
-def bad(key: str, value: object) -> dict:
-    data = {"image0": picture(1, 64, 64, 2), "image1": picture(2, 64, 64, 2)}
-    return {**data, key: value}
-
-
-@pytest.mark.parametrize(
-    ("data", "error", "words"),
-    [
-        (bad("image0", None), TypeError, "image0"),
-        (bad("image1", np.zeros((1, 1, 64, 64), np.float32)), TypeError, "image1.*ndarray"),
-        (bad("image0", torch.zeros(2, 1, 64, 64, dtype=torch.uint8)), TypeError, "image0.*uint8.*255"),
-        (bad("image1", torch.zeros(64, 64)), ValueError, r"image1.*\(64, 64\).*\(B, 1\|3, H, W\)"),
-        (bad("image0", torch.zeros(2, 2, 64, 64)), ValueError, r"image0.*\(2, 2, 64, 64\)"),
-        (bad("image0", torch.zeros(0, 1, 64, 64)), ValueError, r"image0.*\(0, 1, 64, 64\)"),
-        (bad("image1", torch.zeros(2, 1, 31, 64)), ValueError, "image1.*64×31.*32×32"),
-        (bad("image0", torch.full((2, 1, 64, 64), torch.nan)), ValueError, "image0.*NaN.*mask0"),
-        (bad("image1", torch.full((2, 1, 64, 64), torch.inf)), ValueError, "image1.*Inf.*mask1"),
-        (bad("image1", torch.zeros(3, 1, 64, 64)), ValueError, "image0.*2.*image1.*3"),
-        (bad("mask0", torch.ones(2, 64, 63)), ValueError, r"mask0.*\(2, 64, 63\).*\(2, 64, 64\)"),
-        (bad("mask1", torch.ones(2, 3, 64, 64)), ValueError, r"mask1.*\(2, 3, 64, 64\).*\(2, 1, 64, 64\)"),
-        (bad("mask1", [1]), TypeError, "mask1.*list"),
-        (bad("modality0", "radar"), ValueError, "modality0.*radar.*optical.*sar"),
-        (bad("modality1", ["sar"]), ValueError, "modality1.*2"),
-        (bad("modality1", ["sar", "x"]), ValueError, "modality1.*x"),
-        (bad("modality1", 3), (TypeError, ValueError), "modality1.*3"),
-    ],
-)
-def test_wrong_input_is_named_in_one_line(matcher, data, error, words):
-    with pytest.raises(error) as caught:
-        matcher(data)
-    assert re.search(words, str(caught.value)), caught.value
-    assert "\n" not in str(caught.value)
 
 
 @pytest.mark.parametrize(
@@ -422,14 +343,3 @@ def test_fused_matcher_matches_as_before():
     assert_same_matches(paired(before), paired(matcher(data)), 1e-2)
     matcher.fuse()  # a second time is harmless
     assert not any("norm" in name and "running" in name for name, _ in matcher.named_buffers())
-
-
-@torch.no_grad()
-def test_features_and_land_cover_can_be_looked_at(matcher):
-    image = picture(5, 64, 96, 2, 3)
-    features = matcher.extract_features(image)
-    assert features["coarse"].shape == (2, 32, 8, 12)
-    assert features["fine"].shape == (2, 8, 32, 48)
-    cover = matcher.landcover(image, "optical")
-    assert cover.shape == (2, 4, 8, 12)
-    torch.testing.assert_close(cover.sum(1), torch.ones(2, 8, 12))

@@ -7,19 +7,14 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-import torch
-from helpers import needs_weights
+from helpers import georeferenced_pair, needs_weights, untrained_weights
 
 from kornia_tar import Registration, register_files
 from kornia_tar.cli.main import main
-from kornia_tar.network.checkpoint import save_checkpoint
-from kornia_tar.network.net import TARNet
 from kornia_tar.outputs.apply import apply_transform, read_transform, write_transform
-from kornia_tar.raster import GeoProfile, read_image, write_image
-from kornia_tar.raster.synthetic import draw_scene
+from kornia_tar.raster import read_image
 
 rasterio = pytest.importorskip("rasterio", reason="georeferences need rasterio")
-from rasterio.transform import from_origin  # noqa: E402
 
 UTM, SIDE = "EPSG:32632", 192
 
@@ -27,20 +22,12 @@ UTM, SIDE = "EPSG:32632", 192
 @pytest.fixture(scope="module")
 def files(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Path]:
     """Optical and SAR 12 and 8 px apart; SAR's georeference is 30 m too far east, its fill value undeclared."""
-    folder, scene = tmp_path_factory.mktemp("geo"), draw_scene(3, 256)
-    write_image(folder / "o.tif", scene.optical[:SIDE, :SIDE], GeoProfile(UTM, from_origin(5e5, 4.6e6, 10, 10)))
-    decibels = scene.sar[8 : 8 + SIDE, 12 : 12 + SIDE].astype(np.float32) / 8 - 33
-    decibels[:30, :30] = -9999
-    write_image(folder / "s.tif", decibels, GeoProfile(UTM, from_origin(5e5 + 120 + 30, 4.6e6 - 80, 10, 10)))
-    return folder / "o.tif", folder / "s.tif"
+    return georeferenced_pair(tmp_path_factory.mktemp("geo"), SIDE, 30)
 
 
 @pytest.fixture(scope="module")
 def untrained(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    torch.manual_seed(0)
-    path = tmp_path_factory.mktemp("weights") / "untrained.safetensors"
-    save_checkpoint(path, TARNet(), {})
-    return path
+    return untrained_weights(tmp_path_factory.mktemp("weights"))
 
 
 @needs_weights
