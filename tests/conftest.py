@@ -9,13 +9,21 @@ imports torchvision, so that this stays a matter of the tests.
 import os
 import sys
 
-if "PYTEST_XDIST_WORKER" in os.environ:
-    os.environ.setdefault("OMP_NUM_THREADS", "1")  # each worker has a core, and so have the commands that it runs
+PARALLEL = "PYTEST_XDIST_WORKER" in os.environ
+if PARALLEL:  # each worker has a core, and so have the commands that it runs
+    os.environ.setdefault("OMP_NUM_THREADS", "1")
+    os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
 
+import pytest
 import torch
 
-if "PYTEST_XDIST_WORKER" in os.environ:
-    torch.set_num_threads(1)
+
+@pytest.fixture(autouse=True)
+def _one_thread():
+    """Commands set the threads of their process, which is a test worker here: the next test starts with one again."""
+    if PARALLEL:
+        torch.set_num_threads(1)
+
 
 _declared = []  # the library must live as long as its operators
 
