@@ -9,8 +9,7 @@ imports torchvision, so that this stays a matter of the tests.
 import os
 import sys
 
-PARALLEL = "PYTEST_XDIST_WORKER" in os.environ
-if PARALLEL:  # each worker has a core, and so have the commands that it runs
+if "PYTEST_XDIST_WORKER" in os.environ:  # each worker has a core, and so have the commands that it runs
     os.environ.setdefault("OMP_NUM_THREADS", "1")
     os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
 
@@ -21,7 +20,7 @@ import torch
 @pytest.fixture(autouse=True)
 def _one_thread():
     """Commands set the threads of their process, which is a test worker here: the next test starts with one again."""
-    if PARALLEL:
+    if "PYTEST_XDIST_WORKER" in os.environ:
         torch.set_num_threads(1)
 
 
