@@ -17,6 +17,7 @@ from kornia_tar.network.frames import Frame, ImageFeatures, Matches
 from kornia_tar.network.layers import Down, RepConv
 from kornia_tar.network.msfl import MSFL, Features, MSFLConfig, standardise
 from kornia_tar.network.poses import SCALES, TURNS, match_posed
+from kornia_tar.network.pyramid import match_pyramid, sizes
 from kornia_tar.network.second_look import (
     CellMatches,
     DisplacementPosterior,
@@ -154,6 +155,16 @@ class TARNet(nn.Module):
             )
         if turns not in TURNS or scales not in SCALES:
             raise ValueError(f"turns is {turns}, scales is {scales}: need one of {TURNS}, and one of {SCALES}")
+        factors = sizes(first.image.shape, second.image.shape)
+        if looks > 1 and len(factors) > 1:
+            first, second = first.with_modality(self.msfl), second.with_modality(self.msfl)
+            return match_pyramid(self, first, second, factors, looks, turns, scales)
+        return self.match_whole(first, second, threshold, looks, turns, scales)
+
+    def match_whole(
+        self, first: Frame, second: Frame, threshold: float, looks: int, turns: int, scales: int
+    ) -> Matches:
+        """Match encoded images at the size that they have, each cell of one with all of the other."""
         matches = self.match(first.features, second.features, threshold)
         if looks == turns == scales == 1:
             return matches
