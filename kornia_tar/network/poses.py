@@ -185,8 +185,8 @@ def look_posed(net: Looks, still: Frame, moving: Frame, pose: Pose, threshold: f
     assert turned is not None
     found = net.match(features, net.encode(turned, moving.modality, turned_mask), threshold)
     x, y = turn_back(found.points1[:, 0], found.points1[:, 1], pose.quarters, *image.shape[2:])
-    points1 = _grow(torch.stack([x, y], dim=-1), image, moving.image)
-    return found._replace(points0=_grow(found.points0, still_image, still.image), points1=points1)
+    points1 = grow(torch.stack([x, y], dim=-1), image, moving.image)
+    return found._replace(points0=grow(found.points0, still_image, still.image), points1=points1)
 
 
 def shrink(image: Tensor, mask: Tensor | None, factor: float) -> tuple[Tensor, Tensor | None]:
@@ -194,17 +194,19 @@ def shrink(image: Tensor, mask: Tensor | None, factor: float) -> tuple[Tensor, T
     if factor == 1:
         return image, mask
     size = [round(factor * side) for side in image.shape[2:]]
+
+    def smaller(values: Tensor) -> Tensor:  # in float32: half precision has no such kernel on a CPU
+        return F.interpolate(values.float(), size, mode="bilinear", antialias=True)
+
     if mask is None:
-        return F.interpolate(image, size, mode="bilinear", antialias=True), None
-    valid = mask.to(image.dtype)
-    share = F.interpolate(valid, size, mode="bilinear", antialias=True)
-    sums = F.interpolate(torch.where(valid > 0, image, 0.0), size, mode="bilinear", antialias=True)
+        return smaller(image).to(image.dtype), None
+    share, sums = smaller(mask), smaller(torch.where(mask > 0, image, 0.0))
     inside = share >= 0.5
-    return torch.where(inside, sums / share.clamp_min(0.5), 0.0), inside.to(mask.dtype)
+    return torch.where(inside, sums / share.clamp_min(0.5), 0.0).to(image.dtype), inside.to(mask.dtype)
 
 
-def _grow(points: Tensor, small: Tensor, image: Tensor) -> Tensor:
-    """Carry points (N, 2) of a shrunk image back; pixel centres are at integers."""
+def grow(points: Tensor, small: Tensor, image: Tensor) -> Tensor:
+    """Carry points (N, 2) px of a shrunk image to a larger one; pixel centres are at integers."""
     if small.shape == image.shape:
         return points
     ratio = points.new_tensor([image.shape[3] / small.shape[3], image.shape[2] / small.shape[2]])
