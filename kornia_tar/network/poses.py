@@ -34,6 +34,9 @@ SEEDS = 48  # most confident matches that propose similarities, two by two
 WORTH_A_LOOK = 14.0  # support above which the second look is asked before other poses are tried
 SURE_SUPPORT = 40.0  # support above which no other pose is tried where there is no second look to ask
 SURE_LOOK = 0.25  # mean confidence of the second look above which no other pose is tried
+CONFIRMED = (
+    0.15  # mean confidence that a shrunk pose must state: chance reached 0.13, and true ones state 0.27 and more
+)
 ASKED = 2, 1  # turns, and shrunk poses, at most, that the second look is asked about, those worth it at once aside
 
 
@@ -89,7 +92,7 @@ def match_posed(
     sides = [side for frame in (first, second) for side in frame.image.shape[2:]]
     if scales > 1 and min(sides) * SHRINK >= LEAST_SIDE:
         shrunk = [Pose(k, *factors) for factors in ((SHRINK, 1.0), (1.0, SHRINK)) for k in quarters]
-        search.over(shrunk, ASKED[1])
+        search.over(shrunk, ASKED[1], least=CONFIRMED)
     return search.result
 
 
@@ -111,8 +114,17 @@ class _Search:
         """Matches of the best pose of each pair."""
         return self._answers.best
 
-    def over(self, poses: Sequence[Pose], most: int, known: Mapping[Pose, Matches] | None = None) -> None:
-        """Look at each pair in these poses until one is confirmed; ask the second look about ``most`` of them."""
+    def over(
+        self, poses: Sequence[Pose], most: int, known: Mapping[Pose, Matches] | None = None, least: float = -1.0
+    ) -> None:
+        """Look at each pair in these poses until one is confirmed; ask the second look about ``most`` of them.
+
+        Args:
+            poses: in this order.
+            most: as said, those of much support aside.
+            known: first looks that were taken before.
+            least: mean confidence that the second look must state for an answer to count.
+        """
         done = self._done
         seen: list[Matches] = []
         support = self._most.new_full((len(poses), len(done)), -1.0)
@@ -125,13 +137,13 @@ class _Search:
                 self._keep(seen[-1], support[k])
             else:
                 asked[k] = ~done & (support[k] >= WORTH_A_LOOK)
-                self._answers.ask(seen[-1], asked[k])
+                self._answers.ask(seen[-1], asked[k], least)
             done = self._done
         for _ in range(most if self._looks > 1 else 0):
             best = support.masked_fill(asked, -1.0).argmax(0)
             wanted = ~self._done & (asked.sum(0) < most)
             asked |= wanted & (torch.arange(len(poses), device=wanted.device)[:, None] == best)
-            self._answers.ask(choose(seen, best), wanted)
+            self._answers.ask(choose(seen, best), wanted, least)
 
     def _keep(self, matches: Matches, support: Tensor) -> None:
         """Without a second look the pose of most support is the answer."""
@@ -162,8 +174,8 @@ class _Answers:
         self.stated = torch.full((len(first.image),), -1.0, device=first.image.device)  # of the best, mean confidence
         self.best = no_matches(first.image)
 
-    def ask(self, start: Matches, wanted: Tensor) -> None:
-        """Look on from these matches of each pair that is ``wanted`` (B,)."""
+    def ask(self, start: Matches, wanted: Tensor, least: float = -1.0) -> None:
+        """Look on from these matches of each pair that is ``wanted`` (B,); an answer below ``least`` does not count."""
         pairs, size = wanted.nonzero().flatten(), len(wanted)
         if not len(pairs):
             return
@@ -171,9 +183,10 @@ class _Answers:
             self._first.rows(pairs), self._second.rows(pairs), start.rows(pairs, size), self._looks
         )
         stated = mean_confidence(found, len(pairs))
-        better = torch.zeros_like(wanted, dtype=torch.long).index_put((pairs,), (stated > self.stated[pairs]).long())
+        wins = (stated > self.stated[pairs]) & (stated >= least)
+        better = torch.zeros_like(wanted, dtype=torch.long).index_put((pairs,), wins.long())
         self.best = choose((self.best, found._replace(batch=pairs[found.batch])), better)
-        self.stated = self.stated.index_put((pairs,), torch.maximum(stated, self.stated[pairs]))
+        self.stated = self.stated.index_put((pairs,), torch.where(wins, stated, self.stated[pairs]))
 
 
 def look_posed(net: Looks, still: Frame, moving: Frame, pose: Pose, threshold: float = 0.0) -> Matches:

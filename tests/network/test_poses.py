@@ -11,7 +11,9 @@ from torch import Tensor
 
 from kornia_tar import TARMatcher
 from kornia_tar.conventions import turn_back
+from kornia_tar.network import poses
 from kornia_tar.network.frames import Frame, ImageFeatures, Matches
+from kornia_tar.network.net import with_second_look
 from kornia_tar.network.poses import WORTH_A_LOOK, choose, mean_confidence, shrink, turn_support, turns_second
 from kornia_tar.raster.synthetic import draw_scene
 
@@ -214,6 +216,17 @@ def test_pairs_of_another_scale_are_found_whichever_place_they_have(shipped):
         assert (scaled_errors(shipped(data), matrix) < 7).sum() < 20
     finally:
         shipped.scales = 3
+
+
+@torch.no_grad()
+def test_an_answer_that_must_be_confirmed_and_is_not_does_not_count(monkeypatch):
+    monkeypatch.setattr(poses, "SURE_LOOK", 2.0)  # nothing is ever sure
+    net, image = with_second_look(lively_net()).eval(), picture(0, 64, 64)
+    four = net(image, image.flip(3), looks=2, turns=4)
+    monkeypatch.setattr(poses, "CONFIRMED", 1.1)
+    torch.testing.assert_close(net(image, image.flip(3), looks=2, turns=4, scales=3), four, rtol=0, atol=0)
+    monkeypatch.setattr(poses, "CONFIRMED", -1.0)
+    assert len(net(image, image.flip(3), looks=2, turns=4, scales=3).confidence) > 0
 
 
 def test_a_shrunk_image_keeps_what_its_mask_shows():
