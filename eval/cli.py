@@ -6,11 +6,11 @@ import argparse
 import sys
 from collections.abc import Sequence
 
-from eval.commands import acceptance, calibration, failures, forms, refit, rejection, run, score, speed, warps
+from eval.commands import acceptance, average, calibration, failures, forms, refit, rejection, run, score, speed, warps
 from eval.studies import commands as studies
 
 # As --help lists them.
-_COMMANDS = (warps, run, score, rejection, calibration, acceptance, refit, forms, failures, speed, studies)
+_COMMANDS = (warps, run, score, rejection, calibration, acceptance, average, refit, forms, failures, speed, studies)
 _EXAMPLES = """examples, from the checkout's root, with DATA for ../shared/data:
   python -m eval warps --data DATA/val-000.tar --level tar,hard --seed 0
   python -m eval run --matchers tar,tar_registrar,sift,aliked,aliked@4 --data DATA/val-000.tar --out eval/results
