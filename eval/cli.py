@@ -6,11 +6,11 @@ import argparse
 import sys
 from collections.abc import Sequence
 
-from eval.commands import acceptance, calibration, failures, forms, rejection, run, score, speed, warps
+from eval.commands import acceptance, average, calibration, failures, forms, refit, rejection, run, score, speed, warps
 from eval.studies import commands as studies
 
 # As --help lists them.
-_COMMANDS = (warps, run, score, rejection, calibration, acceptance, forms, failures, speed, studies)
+_COMMANDS = (warps, run, score, rejection, calibration, acceptance, average, refit, forms, failures, speed, studies)
 _EXAMPLES = """examples, from the checkout's root, with DATA for ../shared/data:
   python -m eval warps --data DATA/val-000.tar --level tar,hard --seed 0
   python -m eval run --matchers tar,tar_registrar,sift,aliked,aliked@4 --data DATA/val-000.tar --out eval/results
@@ -21,6 +21,7 @@ _EXAMPLES = """examples, from the checkout's root, with DATA for ../shared/data:
   python -m eval rejection --data DATA/val-000.tar --level tar --mismatched 500 --out eval/results
   python -m eval calibration --data DATA/val-000.tar --level tar --out eval/results
   python -m eval acceptance --pairs DATA/val-000.tar:tar:60:60 DATA/bench/srif-opt-ir:real:20:20 --out eval/results
+  python -m eval refit runs/a/checkpoint.safetensors --data DATA --store runs/a/fitted.safetensors --out runs/a
   python -m eval forms --data DATA/scenes --out eval/results
   python -m eval failures --data DATA/val-000.tar --level hard --matcher tar_registrar --count 4 --out runs
   python -m eval speed --size 512 --threads 2

@@ -71,7 +71,9 @@ def load_matcher(conf: Mapping[str, Any]) -> TARMatcher:
             conf["weights"], registrar=RegistrarConfig(search=SearchConfig(rotations=conf["rotations"])), **options
         )
         if conf["guided"]
-        else TARMatcher(conf["weights"], looks=looks, turns=1, **options)  # match() turns, where that is asked for
+        else TARMatcher(
+            conf["weights"], looks=looks, turns=1, scales=1, **options
+        )  # match() turns, where it is asked to
     )
     text = conf["text"]
     if isinstance(text, Mapping):

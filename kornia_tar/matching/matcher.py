@@ -19,7 +19,7 @@ from kornia_tar.network.checkpoint import load_checkpoint, resolve_weights
 from kornia_tar.network.frames import Frame, Matches
 from kornia_tar.network.msfl import standardise
 from kornia_tar.network.net import TARConfig, TARNet
-from kornia_tar.network.turns import TURNS
+from kornia_tar.network.poses import SCALES, TURNS
 from kornia_tar.text import TextBank, TextPrior, choose_bank
 
 
@@ -45,6 +45,8 @@ class TARMatcher(LocalFeatureMatcher):
         turns: 4: pairs that do not match as they are, are matched at quarter turns of one image too, so that they may
             be turned by any angle; 1: as they are alone, which is quicker where they do not match, and follows ±45°. In
             training mode always 1.
+        scales: 3: pairs that no turn matches are matched with either image at 0.6 of its size too, so that their scales
+            may differ by a factor of 2; 1: as they are alone, which follows 1.4. In training mode always 1.
 
     The module is in eval mode after construction.
 
@@ -64,6 +66,7 @@ class TARMatcher(LocalFeatureMatcher):
         max_keypoints: int | None = None,
         looks: int | None = None,
         turns: int = 4,
+        scales: int = 3,
     ) -> None:
         nn.Module.__init__(self)  # LocalFeatureMatcher's own wants a detector and a descriptor matcher
         if not 0 <= threshold <= 1:
@@ -89,8 +92,10 @@ class TARMatcher(LocalFeatureMatcher):
             raise ValueError(f"looks is {looks}, but these weights have no second look: looks must be 1")
         if turns not in TURNS:
             raise ValueError(f"turns must be 1 or 4, got {turns}")
+        if scales not in SCALES:
+            raise ValueError(f"scales must be 1 or 3, got {scales}")
         self.looks = looks or self._trained_looks
-        self.turns = turns
+        self.turns, self.scales = turns, scales
         self.calibration = Calibration.from_metadata(self.info.get("calibration"))
         self.eval()
 
@@ -267,8 +272,8 @@ class TARMatcher(LocalFeatureMatcher):
             masked = given0.mask is not None or given1.mask is not None
             check_memory(given0.image.device, (height0, width0), (height1, width1), len(given0.image), masked)
         first, second = self._encoded(given0), self._encoded(given1)
-        turns = 1 if self.training else self.turns
-        found: Matches = self.net.match_frames(first, second, looks=self.looks, turns=turns)
+        turns, scales = (1, 1) if self.training else (self.turns, self.scales)
+        found: Matches = self.net.match_frames(first, second, looks=self.looks, turns=turns, scales=scales)
         if self.looks != self._trained_looks:
             return found
         assert first.modality is not None and second.modality is not None

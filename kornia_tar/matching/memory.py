@@ -1,7 +1,8 @@
 """How much memory it takes to match two images at once, how much there is, and one line where that is not enough.
 
-Every cell of one image is compared with every cell of the other, some rows of them at a time, so that the memory grows
-with the pixels. Without a look beforehand a pair that is too large works for minutes and then dies in the allocator.
+Every cell of one image is compared with every cell of the other, some rows of them at a time, and large images are
+matched small first (``network/pyramid.py``), so that the memory grows with the pixels. Without a look beforehand a pair
+that is too large works for minutes and then dies in the allocator.
 """
 
 from __future__ import annotations

@@ -16,6 +16,8 @@ from kornia_tar.network.fine import Offset
 from kornia_tar.network.frames import Frame, ImageFeatures, Matches
 from kornia_tar.network.layers import Down, RepConv
 from kornia_tar.network.msfl import MSFL, Features, MSFLConfig, standardise
+from kornia_tar.network.poses import SCALES, TURNS, match_posed
+from kornia_tar.network.pyramid import match_pyramid, sizes
 from kornia_tar.network.second_look import (
     CellMatches,
     DisplacementPosterior,
@@ -26,7 +28,6 @@ from kornia_tar.network.second_look import (
     match_cells,
 )
 from kornia_tar.network.tafe import TAFE, TAFEConfig
-from kornia_tar.network.turns import TURNS, match_turned
 
 SURE_TRUST = 20.0  # matches' worth of trust in a field that is given: as around the cells of true pairs
 
@@ -124,6 +125,7 @@ class TARNet(nn.Module):
         threshold: float = 0.0,
         looks: int = 1,
         turns: int = 1,
+        scales: int = 1,
     ) -> Matches:
         """Match two images; see :meth:`encode` for the arguments, :class:`Matches` for the result.
 
@@ -136,29 +138,40 @@ class TARNet(nn.Module):
             mask1: likewise.
             threshold: least coarse probability of a match of the first look, in [0, 1]; of one look alone.
             looks: 1, or how many times to match in all, see ``second_look.py``.
-            turns: 1, or 4 for pairs turned against each other by any angle, see ``turns.py``.
+            turns: 1, or 4 for pairs turned against each other by any angle, see ``poses.py``.
+            scales: 1, or 3 for pairs of a relative scale up to 2, likewise.
         """
         a, b = self.encode(image0, modality0, mask0), self.encode(image1, modality1, mask1)
         first, second = Frame(image0, modality0, mask0, a), Frame(image1, modality1, mask1, b)
-        return self.match_frames(first, second, threshold, looks, turns)
+        return self.match_frames(first, second, threshold, looks, turns, scales)
 
     def match_frames(
-        self, first: Frame, second: Frame, threshold: float = 0.0, looks: int = 1, turns: int = 1
+        self, first: Frame, second: Frame, threshold: float = 0.0, looks: int = 1, turns: int = 1, scales: int = 1
     ) -> Matches:
         """Match images that are encoded already; see :meth:`forward`."""
         if looks < 1 or (looks > 1 and threshold > 0):
             raise ValueError(
                 f"looks is {looks} and threshold {threshold}: need at least 1, and a threshold with 1 alone"
             )
-        if turns not in TURNS:
-            raise ValueError(f"turns is {turns}: need one of {TURNS}")
+        if turns not in TURNS or scales not in SCALES:
+            raise ValueError(f"turns is {turns}, scales is {scales}: need one of {TURNS}, and one of {SCALES}")
+        factors = sizes(first.image.shape, second.image.shape)
+        if looks > 1 and len(factors) > 1:
+            first, second = first.with_modality(self.msfl), second.with_modality(self.msfl)
+            return match_pyramid(self, first, second, factors, looks, turns, scales)
+        return self.match_whole(first, second, threshold, looks, turns, scales)
+
+    def match_whole(
+        self, first: Frame, second: Frame, threshold: float, looks: int, turns: int, scales: int
+    ) -> Matches:
+        """Match encoded images at the size that they have, each cell of one with all of the other."""
         matches = self.match(first.features, second.features, threshold)
-        if looks == 1 and turns == 1:
+        if looks == turns == scales == 1:
             return matches
         first, second = first.with_modality(self.msfl), second.with_modality(self.msfl)
-        if turns == 1:
+        if turns == scales == 1:
             return self.look_on(first, second, matches, looks)
-        return match_turned(self, first, second, matches, threshold, looks)
+        return match_posed(self, first, second, matches, threshold, looks, turns, scales)
 
     def look_on(self, first: Frame, second: Frame, matches: Matches, looks: int) -> Matches:
         """Refine the first look's matches by all looks that follow it."""

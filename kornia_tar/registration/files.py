@@ -152,14 +152,14 @@ def undeclared_fill(raster: Raster, option: str) -> str | None:
 
 def make_matcher(
     weights: str | Path, device: str, threads: int | None, bank: str | Path | None, threshold: float = 0.1,
-    turns: int = 4,
+    turns: int = 4, scales: int = 3,
 ) -> TARMatcher:  # fmt: skip
     """Build the matcher that options name, see :func:`register_files`; fused, on its device."""
     if threads is not None:
         if threads < 1:
             raise ValueError(f"threads must be at least 1, got {threads}")
         torch.set_num_threads(threads)
-    matcher = TARMatcher(weights, threshold=threshold, turns=turns)
+    matcher = TARMatcher(weights, threshold=threshold, turns=turns, scales=scales)
     if bank is not None:
         matcher.set_text_prior("bank", path=Path(bank))
     return matcher.to(choose_device(device)).fuse()

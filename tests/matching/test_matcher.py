@@ -231,8 +231,9 @@ def test_half_precision_is_close_to_float32(dtype):
 
 @torch.no_grad()
 @pytest.mark.parametrize("backend", ["eager", pytest.param("inductor", marks=pytest.mark.slow)])
-def test_compiled_gives_what_eager_gives(matcher, backend):
+def test_compiled_gives_what_eager_gives(backend):
     torch._dynamo.reset()
+    matcher = small_matcher(turns=1, scales=1)  # other poses compile the same parts again, at other sizes
     data = pair(48, 48, 48, 48) | {"modality0": "optical", "modality1": "sar"}
     compiled = torch.compile(matcher, backend=backend)
     assert_same_matches(paired(matcher(data)), paired(compiled(data)))

@@ -36,9 +36,8 @@ class TAR:
         package = Path(kornia_tar.__file__).parent
         weights = [checkpoint] if checkpoint else sorted((package / "weights").glob("*.safetensors"))
         label = checkpoint.name if checkpoint else "shipped"
-        self.settings = (
-            f"{label} {digest(*weights)}, turns {self.net.turns}, code {digest(*sorted(package.rglob('*.py')))}"
-        )
+        code = digest(*sorted(package.rglob("*.py")))
+        self.settings = f"{label} {digest(*weights)}, turns {self.net.turns}, scales {self.net.scales}, code {code}"
 
     @torch.inference_mode()
     def match(self, image0: Image, image1: Image, **hints: str) -> Matches:

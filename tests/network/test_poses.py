@@ -1,17 +1,20 @@
-"""Quarter turns of the first look: which image turns, what supports a turn, and that turned pairs are found."""
+"""Poses of the first look: which image turns, what supports a pose, and that turned and scaled pairs are found."""
 
 from __future__ import annotations
 
 import numpy as np
 import pytest
 import torch
+import torch.nn.functional as F
 from helpers import assert_same_matches, lively_net, needs_weights, paired, picture
 from torch import Tensor
 
 from kornia_tar import TARMatcher
 from kornia_tar.conventions import turn_back
+from kornia_tar.network import poses
 from kornia_tar.network.frames import Frame, ImageFeatures, Matches
-from kornia_tar.network.turns import WORTH_A_LOOK, choose, mean_confidence, turn_support, turns_second
+from kornia_tar.network.net import with_second_look
+from kornia_tar.network.poses import WORTH_A_LOOK, choose, mean_confidence, shrink, turn_support, turns_second
 from kornia_tar.raster.synthetic import draw_scene
 
 OPTICAL, SAR = torch.tensor([[1.0, 0.0]]), torch.tensor([[0.0, 1.0]])
@@ -122,10 +125,10 @@ def test_an_upright_pair_costs_and_says_the_same(shipped):
     encoded: list[int] = []
     hook = shipped.net.msfl.register_forward_hook(lambda *_: encoded.append(1))
     values = data["image0"], data["image1"], OPTICAL, SAR
-    one, four = (shipped.net(*values, looks=2, turns=turns) for turns in (1, 4))
+    one, all_poses = (shipped.net(*values, looks=2, turns=turns, scales=scales) for turns, scales in ((1, 1), (4, 3)))
     hook.remove()
     assert len(encoded) == 8
-    torch.testing.assert_close(one, four, rtol=0, atol=0)
+    torch.testing.assert_close(one, all_poses, rtol=0, atol=0)
 
 
 @torch.no_grad()
@@ -155,7 +158,7 @@ def test_swap_batch_and_masks_hold_where_pairs_turn(shipped):
 @torch.no_grad()
 @needs_weights
 @pytest.mark.parametrize("other", ["noise", "scene"])
-def test_four_turns_do_not_make_chance_look_like_evidence(shipped, other):
+def test_many_poses_do_not_make_chance_look_like_evidence(shipped, other):
     white = torch.rand(2, 1, 1, 128, 128, generator=torch.Generator().manual_seed(0))
     data = {"image0": white[0] if other == "noise" else scene_pair(0)["image0"], "image1": white[1]}
     found = shipped(data | {"modality0": "optical", "modality1": "sar"})["confidence"]
@@ -179,7 +182,77 @@ def test_gradients_reach_both_images_of_a_turned_pair(shipped):
         assert data[key].grad.isfinite().all() and data[key].grad.abs().sum() > 0
 
 
-def test_other_turns_are_refused():
+def scaled_pair(factor: float, quarters: int = 0) -> tuple[dict[str, object], Tensor]:
+    """A pair whose SAR image is ``factor`` times as large, and the (2, 3) matrix from image0 to image1."""
+    data = scene_pair(0)
+    small = data["image1"]
+    size = [round(factor * side) for side in small.shape[2:]]
+    image1 = F.interpolate(small, size, mode="bilinear", antialias=True)
+    height, width = image1.shape[2:]
+    turned = image1.rot90(quarters, (2, 3))
+    x = torch.tensor([[0.0, 0.0], [1.0, 0.0], [0.0, 1.0]])
+    ratio = torch.tensor([width / small.shape[3], height / small.shape[2]])
+    y = (x - torch.tensor([9.0, 5.0]) + 0.5) * ratio - 0.5
+    y = torch.stack(turn_back(*y.unbind(-1), -quarters % 4, *turned.shape[2:]), -1)
+    matrix = torch.stack([y[1] - y[0], y[2] - y[0], y[0]], -1)
+    return {**data, "image1": turned}, matrix
+
+
+def scaled_errors(out: dict[str, Tensor], matrix: Tensor) -> Tensor:
+    return (out["keypoints0"] @ matrix[:, :2].T + matrix[:, 2] - out["keypoints1"]).norm(dim=1)
+
+
+@torch.no_grad()
+@needs_weights
+def test_pairs_of_another_scale_are_found_whichever_place_they_have(shipped):
+    data, matrix = scaled_pair(2.4, 1)
+    found = shipped(data)
+    assert (scaled_errors(found, matrix) < 7).sum() > 1000
+    swapped = shipped({key[:-1] + str(1 - int(key[-1])): value for key, value in data.items()})
+    swapped["keypoints0"], swapped["keypoints1"] = swapped["keypoints1"], swapped["keypoints0"]
+    assert_same_matches(paired(found), paired(swapped), 1e-2)
+    shipped.scales = 1
+    try:
+        assert (scaled_errors(shipped(data), matrix) < 7).sum() < 20
+    finally:
+        shipped.scales = 3
+
+
+@torch.no_grad()
+def test_an_answer_that_must_be_confirmed_and_is_not_does_not_count(monkeypatch):
+    monkeypatch.setattr(poses, "SURE_LOOK", 2.0)  # nothing is ever sure
+    net, image = with_second_look(lively_net()).eval(), picture(0, 64, 64)
+    four = net(image, image.flip(3), looks=2, turns=4)
+    monkeypatch.setattr(poses, "CONFIRMED", 1.1)
+    torch.testing.assert_close(net(image, image.flip(3), looks=2, turns=4, scales=3), four, rtol=0, atol=0)
+    monkeypatch.setattr(poses, "CONFIRMED", -1.0)
+    assert len(net(image, image.flip(3), looks=2, turns=4, scales=3).confidence) > 0
+
+
+def test_a_shrunk_image_keeps_what_its_mask_shows():
+    image, mask = picture(0, 60, 80), torch.ones(1, 1, 60, 80)
+    mask[..., :30] = 0
+    small, valid = shrink(torch.where(mask > 0, image, 99.0), mask, 0.5)
+    assert small.shape == (1, 1, 30, 40) and valid[..., 16:].all() and not valid[..., :14].any()
+    assert (small[..., :14] == 0).all() and small.max() <= image.max()
+    whole, none = shrink(image, None, 0.5)
+    assert none is None
+    torch.testing.assert_close(small[..., 17:], whole[..., 17:])
+    assert shrink(image, mask, 1.0) == (image, mask)
+
+
+def test_tiny_images_are_not_shrunk():
+    image = picture(0, 48, 48)
+    net, seen = lively_net(), []
+    hook = net.msfl.register_forward_pre_hook(lambda _, given: seen.append(min(given[0].shape[2:])))
+    net(image, image.flip(3), turns=1, scales=3)
+    hook.remove()
+    assert min(seen) == 48
+
+
+def test_other_turns_and_scales_are_refused():
     image = picture(0, 64, 64)
     with pytest.raises(ValueError, match="turns is 8"):
         lively_net()(image, image, turns=8)
+    with pytest.raises(ValueError, match="scales is 2"):
+        lively_net()(image, image, scales=2)
