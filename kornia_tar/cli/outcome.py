@@ -30,14 +30,16 @@ def tell(
         search: which search led to it, if there was a choice.
     """
     count = f"{int(outcome.inliers.sum())} inliers of {len(outcome.matches)} matches, {seconds:.1f} s"
+    ground = ground or {}
+    searched = _searched(search, ground)
     if not outcome.registered:
-        tried = "" if search is None or search.radius is None else f" — {search.why}; --search-radius widens it"
+        tried = f" — {searched}" if searched else ""
+        tried += "; --search-radius widens it" if search is not None and search.radius is not None else ""
         print(
             f"not registered: {'; '.join(outcome.reasons)}{tried} ({count}); see {out / 'report.html'}",
             file=sys.stderr,
         )
         return NOT_REGISTERED
-    ground = ground or {}
     error, shift = ground.get("error_estimate_metres"), ground.get("shift_metres")
     told = [
         f"probability {outcome.probability:.2f}, estimated error {outcome.error_estimate:.2f} px"
@@ -45,7 +47,13 @@ def tell(
     ]
     if shift is not None:
         told.append(f"image1's georeference is off by {shift['east']:.0f} m east, {shift['north']:.0f} m north")
-    if search is not None and search.radius is not None:
-        told.append(search.why)
+    if searched:
+        told.append(searched)
     print(f"registered: {', '.join([*told, count])}; see {out / 'report.html'}")
     return 0
+
+
+def _searched(search: Search | None, ground: Mapping[str, Any]) -> str:
+    """Which search it was, in words; empty where no file says where it lies, for then there was no choice."""
+    georeferenced = any(ground.get(key) is not None for key in ("gsd0_metres", "gsd1_metres"))
+    return search.why if search is not None and georeferenced else ""

@@ -67,7 +67,8 @@ def test_the_report_says_which_search_it_was(files, untrained, tmp_path, capsys)
     common = ["register", *map(str, files), "-o", str(tmp_path), "--nodata1=-9999", *untrained, "--overwrite"]
     assert main([*common, "--no-georeference"]) == 2
     assert json.loads((tmp_path / "report.json").read_text())["search"]["kind"] == "full"
-    capsys.readouterr()
+    error = capsys.readouterr().err
+    assert "georeferences were left aside" in error and "--search-radius" not in error
     assert main(common) == 2
     error = capsys.readouterr().err
     assert "refused within 500 m of where the georeferences say, and without them" in error and error.count("\n") == 1
