@@ -329,6 +329,18 @@ def with_second_look(net: TARNet, seed: int = 0, config: SecondLookConfig | None
     return wider.eval()
 
 
+def with_landcover(net: TARNet, config: LandCoverConfig | None, seed: int = 0) -> TARNet:
+    """Return the network in eval mode with an untrained land-cover head, or None, its other tensors unchanged."""
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed)
+        changed = TARNet(replace(net.config, landcover=config))
+    kept = {name: tensor for name, tensor in net.state_dict().items() if not name.startswith("landcover.")}
+    changed.tafe.tokens = net.tafe.tokens.clone()  # the text may have been exchanged for another number of names
+    lacking, _ = changed.load_state_dict(kept, strict=False)
+    assert all(name.startswith("landcover.") for name in lacking)
+    return changed.eval()
+
+
 def modality_weights(names: list[str]) -> Tensor:
     """One-hot rows for modality names: (B, 2)."""
     return F.one_hot(torch.tensor([MODALITIES.index(name) for name in names]), len(MODALITIES)).float()
