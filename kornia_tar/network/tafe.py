@@ -23,6 +23,8 @@ from torch import Tensor, nn
 
 from kornia_tar.conventions import MODALITIES
 
+ALL = slice(None)
+
 
 @dataclass(frozen=True)
 class TAFEConfig:
@@ -161,22 +163,27 @@ class LandCoverHead(nn.Module):
             )
         self.words = features.detach().to(self.words)
 
-    def forward(self, x: Tensor, modality: Tensor, valid: Tensor | None = None) -> Tensor:
+    def forward(
+        self, x: Tensor, modality: Tensor, valid: Tensor | None = None, cells: tuple[slice, slice] = (ALL, ALL)
+    ) -> Tensor:
         """Return each word's probability; what they lack to one is "none of these".
 
         Args:
             x: (B, C, h, w) coarse features, before text is added.
             modality: (B, 2) weights over ("optical", "sar").
             valid: (B, h, w) bool, cells that show ground; None: all do.
+            cells: rows and columns of those to answer for; all see the ground around them.
 
         Returns:
-            (B, K, h, w) float32.
+            (B, K, h, w) float32, h and w of the chosen cells.
         """
-        scores = self.scores(x, modality, valid)
+        scores = self.scores(x, modality, valid, cells)
         none = self.none.expand(len(scores), 1, *scores.shape[2:])
         return torch.cat([scores, none], 1).float().softmax(1)[:, :-1]
 
-    def scores(self, x: Tensor, modality: Tensor, valid: Tensor | None = None) -> Tensor:
+    def scores(
+        self, x: Tensor, modality: Tensor, valid: Tensor | None = None, cells: tuple[slice, slice] = (ALL, ALL)
+    ) -> Tensor:
         """Scaled cosines to the words, (B, K, h, w); args as in :meth:`forward`."""
         near = F.relu(self.enter(x) + self.modality(modality.to(x.dtype))[:, :, None, None])
         shown = x.new_ones(len(x), 1, *x.shape[2:]) if valid is None else valid[:, None].to(x.dtype)
@@ -184,7 +191,8 @@ class LandCoverHead(nn.Module):
         for window in self.config.windows:
             mean = window_mean(near, shown, window)
             parts += [mean, (window_mean(near * near, shown, window) - mean * mean).clamp_min(1e-6).sqrt()]
-        vector = F.normalize(self.mix(torch.cat(parts, 1)).float(), dim=1)
+        seen = torch.cat([part[:, :, *cells] for part in parts], 1)
+        vector = F.normalize(self.mix(seen).float(), dim=1)
         words = F.normalize((self.words - self.common).float(), dim=1)
         return self.log_scale.exp() * torch.einsum("bdhw,kd->bkhw", vector, words)
 

@@ -115,7 +115,7 @@ def measure_words(folder: Path, matcher: TARMatcher, progress: Progress = list) 
         if not (folder / name).is_file():
             raise FileNotFoundError(f"{folder / name}: no such file; need {', '.join(FILES)}")
     rsscn7, _ = measure(folder / FILES[0], matcher, progress=progress)
-    names, classes, scores = read_classes(folder / FILES[1], matcher, progress)
+    classes, scores = read_classes(folder / FILES[1], matcher, progress)
     maps = read_maps(folder / FILES[2], matcher, progress)
     sen12 = [k for k, name in enumerate(maps[0].names) if name.startswith("sen12")]
     return Words(
@@ -126,10 +126,8 @@ def measure_words(folder: Path, matcher: TARMatcher, progress: Progress = list) 
     )  # fmt: skip
 
 
-def read_classes(
-    path: Path, matcher: TARMatcher, progress: Progress = list
-) -> tuple[list[str], list[str], NDArray[np.float64]]:
-    """Read WHU-RS19's held-out images: N names, N classes, and (N, K) mean probabilities of the words."""
+def read_classes(path: Path, matcher: TARMatcher, progress: Progress = list) -> tuple[list[str], NDArray[np.float64]]:
+    """Read WHU-RS19's held-out images: N classes, and (N, K) mean probabilities of the words."""
     with tarfile.open(path, "r:") as tar:
         members = {Path(member.name).name: member for member in tar if member.isfile()}
         names = sorted(name.removesuffix(".json") for name in members if name.endswith(".json"))
@@ -144,7 +142,7 @@ def read_classes(
         covers = [
             read_cover(path, tar, members[f"{name}.optical.webp"], "optical", matcher) for name in progress(names)
         ]
-    return names, classes, np.stack([cover.mean for cover in covers])
+    return classes, np.stack([cover.mean for cover in covers])
 
 
 def rank(scores: NDArray[np.float64], classes: Sequence[str], words: Sequence[str]) -> Ranks:
@@ -248,8 +246,9 @@ def write(folder: Path, title: str, answers: Words) -> Path:
                   f"{percent(flood.everything)} all, {percent(flood.dark)} dark"]]  # fmt: skip
     seen = "no land-cover head: TAFE's attention" if answers.seen is None else f"{len(answers.seen)} words seen"
     lines = [
-        f"## What the words are worth: {title}", "", f"{seen}. In percent; rule and sets: `eval/studies/text/words.py`.",
-        "", *grid(("what", "map", "chance or control"), rows), "",
+        f"## What the words are worth: {title}", "",
+        f"{seen}. In percent; rule and sets: `eval/studies/text/words.py`.", "",
+        *grid(("what", "map", "chance or control"), rows), "",
         f"Made by `{made['command']}`, commit {made['commit']}, {made['hardware']}, {made['date']}.",
     ]  # fmt: skip
     folder.mkdir(parents=True, exist_ok=True)
