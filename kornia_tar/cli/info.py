@@ -39,9 +39,8 @@ def _do(a: argparse.Namespace) -> int:
     text = matcher.info.get("text", {})
     print(f"  text: {text.get('encoder', 'none')}: {', '.join(text.get('names', [])) or 'no names'}")
     seen = matcher.seen_names
-    print(
-        "  land cover: " + ("no head, the map is TAFE's attention" if seen is None else f"trained on {', '.join(seen)}")
-    )
+    taught = "no head, the map is TAFE's attention" if seen is None else f"trained on {', '.join(seen) or 'no words'}"
+    print(f"  land cover: {taught}")
     fitted = matcher.info.get("calibration", {}).get("fitted", "none: confidence and std are the network's own")
     print(f"  calibration: {fitted}")
     accepted = matcher.info.get("calibration", {}).get("acceptance_fitted", "none: that of the shipped weights")

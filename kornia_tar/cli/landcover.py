@@ -86,8 +86,7 @@ def _do(a: argparse.Namespace) -> int:
     if taught is None:
         print("these weights have no land-cover head: the map is TAFE's attention, which is rough")
     elif unseen := [name for name in covers[0].names if name not in taught]:
-        print(f"training saw no {', no '.join(unseen)}: what the map says of {'it' if len(unseen) == 1 else 'them'} is a "
-              "guess from the words alone")  # fmt: skip
+        print(f"not seen in training, guessed from the words alone: {', '.join(unseen)}")
     print(
         f"{told[-1]}, if the images are aligned pixel to pixel"
         if same

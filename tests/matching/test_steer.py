@@ -99,7 +99,7 @@ def test_words_that_cannot_steer_are_told(options, error, told):
 def test_weights_without_a_head_cannot_be_steered():
     matcher = small_matcher()
     matcher.info["text"] = {"names": NAMES}
-    with pytest.raises(ValueError, match="no land-cover head.*--only words"):
+    with pytest.raises(ValueError, match=r"no land-cover head.*--only words"):
         matcher.steer(ignore=["river"])
     with pytest.raises(ValueError, match="no land-cover head"):
         GuidedMatcher(pretrained=None, ignore=["river"])
