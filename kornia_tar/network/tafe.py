@@ -14,6 +14,7 @@ the map.
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import NamedTuple
 
@@ -187,20 +188,27 @@ class LandCoverHead(nn.Module):
         """Scaled cosines to the words, (B, K, h, w); args as in :meth:`forward`."""
         near = F.relu(self.enter(x) + self.modality(modality.to(x.dtype))[:, :, None, None])
         shown = x.new_ones(len(x), 1, *x.shape[2:]) if valid is None else valid[:, None].to(x.dtype)
-        parts = [near]
+        parts = [near[:, :, *cells]]
         for window in self.config.windows:
-            mean = window_mean(near, shown, window)
-            parts += [mean, (window_mean(near * near, shown, window) - mean * mean).clamp_min(1e-6).sqrt()]
-        seen = torch.cat([part[:, :, *cells] for part in parts], 1)
+            mean, square = window_means((near, near * near), shown, window, cells)
+            parts += [mean, (square - mean * mean).clamp_min(1e-6).sqrt()]
+        seen = torch.cat(parts, 1)
         vector = F.normalize(self.mix(seen).float(), dim=1)
         words = F.normalize((self.words - self.common).float(), dim=1)
         return self.log_scale.exp() * torch.einsum("bdhw,kd->bkhw", vector, words)
 
 
-def window_mean(x: Tensor, shown: Tensor, side: int) -> Tensor:
-    """Average (B, C, h, w) over the cells of each one's window that are shown, (B, 1, h, w) of 0 and 1."""
-    half = side // 2
-    total, count = (  # along one axis after the other: far fewer additions
-        F.avg_pool2d(F.avg_pool2d(t, (side, 1), 1, (half, 0)), (1, side), 1, (0, half)) for t in (x * shown, shown)
-    )
-    return total / count.clamp_min(0.5 / side**2)
+def window_means(
+    maps: Sequence[Tensor], shown: Tensor, side: int, cells: tuple[slice, slice] = (ALL, ALL)
+) -> list[Tensor]:
+    """Average maps (B, C, h, w) over those cells of each one's window that are shown, (B, 1, h, w) of 0 and 1.
+
+    ``cells``: rows and columns of the cells whose windows are asked for. Sums are products with banded matrices, which
+    cost less than sliding.
+    """
+    kernels = []
+    for length, chosen in zip(shown.shape[2:], cells, strict=True):
+        place = torch.arange(length, device=shown.device)
+        kernels.append(((place[chosen, None] - place).abs() <= side // 2).to(shown.dtype))
+    sums = [torch.einsum("yh,bchw,xw->bcyx", kernels[0], t, kernels[1]) for t in (*(m * shown for m in maps), shown)]
+    return [total / sums[-1].clamp_min(0.5) for total in sums[:-1]]
