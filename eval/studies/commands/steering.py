@@ -6,18 +6,18 @@ import argparse
 from pathlib import Path
 
 from eval.benchmark import predict
-from eval.commands.options import AddParser, one_set, positive
+from eval.commands.options import AddParser, positive
 
 
 def add(add_parser: AddParser) -> None:
     """Add the subcommand."""
     parser = add_parser(
         "steering", help="does it help to ignore the flood?",
-        epilog="example: python -m eval study steering --data ../shared/data/val-000.tar "
-        "--masks ../shared/data/ombria-floods.tar --out runs/a",
+        epilog="example: python -m eval study steering --data ../shared/data --checkpoint w.safetensors --out runs/a",
     )  # fmt: skip
-    parser.add_argument("--data", required=True, help="a set with OMBRIA's after pairs of held-out events")
-    parser.add_argument("--masks", type=Path, required=True, help="a tar of <name>.flood.png")
+    parser.add_argument(
+        "--data", type=Path, required=True, help="folder of the shards with OMBRIA's pairs, and of ombria-floods.tar"
+    )
     parser.add_argument("--draws", type=positive, default=4, help="warps of each pair (%(default)s)")
     parser.add_argument("--limit", type=positive, help="only so many pairs")
     parser.add_argument("--threads", type=positive, default=1, help="CPU threads (%(default)s)")
@@ -29,13 +29,12 @@ def add(add_parser: AddParser) -> None:
 def _do(args: argparse.Namespace) -> None:
     from tqdm import tqdm
 
-    from eval.studies.text import steering
+    from eval.studies.text import steering, words
     from kornia_tar import TARMatcher
 
     predict.set_threads(args.threads)
-    dataset, matcher = one_set(args.data), TARMatcher(args.checkpoint or "optical-sar").fuse()
-    with tqdm(unit="pair") as bar:
-        found = steering.measure(
-            matcher, steering.read_flooded(dataset, args.masks, args.draws, args.limit), bar.update
-        )
-    print(steering.write(args.out, f"{dataset.name}, tar warps", found).read_text())
+    matcher = TARMatcher(args.checkpoint or "optical-sar").fuse()
+    pairs = words.read_flooded(args.data, args.limit)
+    with tqdm(total=args.draws * len(pairs), unit="pair") as bar:
+        found = steering.measure(matcher, steering.warp_flooded(pairs, args.draws), bar.update)
+    print(steering.write(args.out, "OMBRIA's test images after the flood, tar warps", found).read_text())

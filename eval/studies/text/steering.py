@@ -1,8 +1,10 @@
 """Does it help to ignore the flood? OMBRIA's *after* pairs, whose water lies elsewhere than it used to.
 
-The pairs are those of events that no training saw (``event_held_out``), under ``tar`` warps, several for each pair, for
-there are few. One forward of ``TARMatcher`` as shipped; the matches' precision at 3 px and the share of pairs whose
-mean corner error stays below 5 px after the shared estimator (SR@5). Rows:
+The pairs are OMBRIA's own test images, under ``tar`` warps, several for each pair, for there are few. The training of
+the map left them out (``event_held_out``); that of the matching did not, at 0.3 of the usual draws: our data hold no
+*after* pair that it has not seen. So the matches are better than on new floods, in every row. One forward of
+``TARMatcher`` as shipped; the matches' precision at 3 px and the share of pairs whose mean corner error stays below
+5 px after the shared estimator (SR@5). Rows:
 
 - *off*: as shipped.
 - *ignore flood*: ``TARMatcher(ignore=["flood"])``.
@@ -16,7 +18,7 @@ Differences to *off* are over the same pairs; their standard error takes the war
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -29,15 +31,15 @@ from numpy.typing import NDArray
 from eval.benchmark.metrics import score_pair
 from eval.benchmark.protocol import SIZE, Pair, draw_warps, make_pair
 from eval.benchmark.provenance import provenance
-from eval.datasets import Dataset
+from eval.datasets import Sample
 from eval.peers import to_tensor
 from eval.report.markdown import grid
+from eval.studies.text.words import FloodedPair
 from kornia_tar.files import write_json, write_text
 from kornia_tar.matching.landcover import read_landcover
 from kornia_tar.matching.matcher import TARMatcher
 from kornia_tar.raster import to_grey
 from kornia_tar.text import GROUPS
-from kornia_tar.training.lessons import event_held_out, read_floods
 
 WORD = "flood"
 ROWS = ("off", "ignore flood", "names shuffled", "true mask", "map as mask", "mask of equal area")
@@ -61,21 +63,15 @@ class Steered:
     figures: dict[str, NDArray[np.float64]]
 
 
-def read_flooded(dataset: Dataset, masks: Path, draws: int, limit: int | None = None) -> Iterator[Flooded]:
-    """Read the held-out events' *after* pairs under ``draws`` warps each.
-
-    Raises:
-        ValueError: the set has none whose flood was drawn.
-    """
-    names = sorted(name for name in dataset.names if event_held_out(name) and name.endswith("after"))
-    drawn = read_floods(masks, names)
-    if not drawn:
-        raise ValueError(f"{dataset.name}: has no pair of a held-out flood that {masks.name} has a mask of")
+def warp_flooded(pairs: Sequence[FloodedPair], draws: int) -> Iterator[Flooded]:
+    """Move each pair's SAR image by ``draws`` warps."""
     for seed in range(draws):
-        for name, warp in draw_warps(sorted(drawn)[:limit], "tar", seed).items():
-            wet = drawn[name].numpy()
-            moved = cv2.warpPerspective(wet.astype(np.uint8), warp, (SIZE, SIZE), flags=cv2.INTER_NEAREST)
-            yield Flooded(name, make_pair(dataset.read(name), warp), (~wet, moved == 0))
+        warps = draw_warps([pair.name for pair in pairs], "tar", seed)
+        for pair in pairs:
+            warp = warps[pair.name]
+            moved = cv2.warpPerspective(pair.drawn.astype(np.uint8), warp, (SIZE, SIZE), flags=cv2.INTER_NEAREST)
+            asked = make_pair(Sample(pair.name, pair.optical, pair.sar), warp)
+            yield Flooded(pair.name, asked, (~pair.drawn, moved == 0))
 
 
 @torch.inference_mode()

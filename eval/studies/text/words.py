@@ -11,8 +11,9 @@ Four questions, each on images that no training of the map saw with their answer
   images of two places; of SEN1-2's validation pairs (five kinds of scenes), and of all of val-000 (70 % of which are
   one Sentinel tile, so that two places are often alike).
 - **Floods.** Intersection over union, over all pixels, of what the flood's words take more than half of the probability
-  for and what Copernicus EMS drew, on OMBRIA's *after* images of the events of 2021. Beside it what the share of drawn
-  pixels alone gives ("all flooded"), and the darker side of Otsu's threshold on the smoothed image.
+  for and what Copernicus EMS drew, on OMBRIA's own *after* test images, which lie in the shards of training pairs and
+  are left out by the training of the map (not by that of the features). Beside it what the share of drawn pixels alone
+  gives ("all flooded"), and the darker side of Otsu's threshold on the smoothed image.
 """
 
 from __future__ import annotations
@@ -23,17 +24,20 @@ import tarfile
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
+from typing import NamedTuple
 
 import cv2
 import numpy as np
 from numpy.typing import NDArray
 
+from eval.benchmark.pairs import subsample
 from eval.benchmark.provenance import provenance
 from eval.datasets.webdataset import load_image
 from eval.report.markdown import grid
 from eval.studies.landcover import MODALITIES, Row, Sameness, compare, measure, read_cover
 from eval.studies.landcover import Scenes as Maps
 from kornia_tar.files import write_json, write_text
+from kornia_tar.matching.landcover import read_landcover
 from kornia_tar.matching.matcher import TARMatcher
 from kornia_tar.raster import percentile_stretch, to_grey
 from kornia_tar.text import GROUPS
@@ -122,7 +126,7 @@ def measure_words(folder: Path, matcher: TARMatcher, progress: Progress = list) 
         matcher.seen_names, rsscn7,
         rank(scores, classes, matcher.text_names), ask_unseen(scores, classes, matcher),
         compare([_some(part, sen12) for part in maps]), compare(maps),
-        measure_floods(folder / FILES[2], folder / FILES[3], matcher),
+        measure_floods(read_flooded(folder), matcher),
     )  # fmt: skip
 
 
@@ -193,30 +197,63 @@ def read_maps(path: Path, matcher: TARMatcher, progress: Progress = list) -> lis
     return parts
 
 
-def measure_floods(pairs: Path, masks: Path, matcher: TARMatcher) -> dict[str, Flood]:
+class FloodedPair(NamedTuple):
+    """A pair of a held-out flood: (S, S) or (S, S, 3) uint8, and where it was drawn, (S, S) bool."""
+
+    name: str
+    optical: NDArray[np.uint8]
+    sar: NDArray[np.uint8]
+    drawn: NDArray[np.bool_]
+
+
+def read_flooded(folder: Path, limit: int | None = None) -> list[FloodedPair]:
+    """Read the *after* pairs of held-out floods from a folder's shards, sorted by name; ``limit`` spread evenly.
+
+    Raises:
+        FileNotFoundError: no masks in the folder.
+        ValueError: no such pair.
+    """
+    masks, found = folder / FILES[3], dict[str, dict[str, bytes]]()
+    if not masks.is_file():
+        raise FileNotFoundError(f"{masks}: no such file; it holds the masks of the floods")
+    for shard in sorted([*folder.glob("train-*.tar"), *folder.glob("val-*.tar")]):
+        with tarfile.open(shard, "r:") as tar:
+            for member in tar:
+                name, _, kind = Path(member.name).name.partition(".")
+                if event_held_out(name) and name.endswith("after") and kind in ("optical.webp", "sar.webp"):
+                    file = tar.extractfile(member)
+                    assert file is not None
+                    found.setdefault(name, {})[kind] = file.read()
+    drawn = read_floods(masks, sorted(found))
+    if not drawn:
+        raise ValueError(f"{folder}: the shards hold no pair after a held-out flood that {masks.name} has a mask of")
+    return [
+        FloodedPair(
+            name,
+            load_image(io.BytesIO(found[name]["optical.webp"]), ("RGB", "L")),
+            load_image(io.BytesIO(found[name]["sar.webp"]), ("L",)),
+            drawn[name].numpy(),
+        )
+        for name in subsample(list(drawn), limit)
+    ]
+
+
+def measure_floods(pairs: Sequence[FloodedPair], matcher: TARMatcher) -> dict[str, Flood]:
     """Hold the map's flooded pixels against what was drawn, by modality; {} for a text without the flood's words."""
     water = [k for k, name in enumerate(matcher.text_names) if name in GROUPS["flood"]]
     found: dict[str, Flood] = {}
-    with tarfile.open(pairs, "r:") as tar:
-        members = {Path(member.name).name: member for member in tar if member.isfile()}
-        names = {name.partition(".")[0] for name in members}
-        drawn = read_floods(masks, sorted(n for n in names if event_held_out(n) and n.endswith("after")))
-        if not water or not drawn:
-            return {}
-        for modality in MODALITIES:
-            counts = np.zeros((3, 2))
-            for name, mask in sorted(drawn.items()):
-                member, truth = members[f"{name}.{modality}.webp"], mask.numpy()
-                share = read_cover(pairs, tar, member, modality, matcher).probabilities[water].sum(axis=0)
-                said = cv2.resize(share, truth.shape[::-1], interpolation=cv2.INTER_LINEAR) > 0.5
-                file = tar.extractfile(member)
-                assert file is not None
-                image = to_grey(load_image(io.BytesIO(file.read()), ("RGB", "L")))
-                smooth = cv2.GaussianBlur(percentile_stretch(image), (0, 0), 2)
-                level, _ = cv2.threshold(smooth, 0, 255, cv2.THRESH_BINARY + cv2.THRESH_OTSU)
-                for row, answer in enumerate((said, np.ones_like(truth), smooth <= level)):
-                    counts[row] += (answer & truth).sum(), (answer | truth).sum()
-            found[modality] = Flood(len(drawn), *(float(both / max(1, either)) for both, either in counts))
+    for modality in MODALITIES if water else ():
+        counts = np.zeros((3, 2))
+        for pair in pairs:
+            image, truth = to_grey(pair.optical if modality == "optical" else pair.sar), pair.drawn
+            grey = percentile_stretch(image)
+            share = read_landcover(matcher, grey, modality=modality).probabilities[water].sum(axis=0)
+            said = cv2.resize(share, truth.shape[::-1], interpolation=cv2.INTER_LINEAR) > 0.5
+            smooth = cv2.GaussianBlur(grey, (0, 0), 2)
+            level, _ = cv2.threshold(smooth, 0, 255, cv2.THRESH_BINARY + cv2.THRESH_OTSU)
+            for row, answer in enumerate((said, np.ones_like(truth), smooth <= level)):
+                counts[row] += (answer & truth).sum(), (answer | truth).sum()
+        found[modality] = Flood(len(pairs), *(float(both / max(1, either)) for both, either in counts))
     return found
 
 
