@@ -23,6 +23,8 @@ from kornia_tar.conventions import CELL, MODALITIES, turn_back
 #:   image.
 #: - ``text``: None: the weights' own text prior; "none"; a bank's path (.npz, .safetensors, .h5); a provider's name;
 #:   or a dict of the arguments of :meth:`kornia_tar.TARMatcher.set_text_prior`.
+#: - ``ignore``, ``prefer``: words of the text, or groups such as "water", whose cells have no vote, or count for more;
+#:   lists, see :mod:`kornia_tar.matching.steer`.
 #: - ``guided``: register each pair, by rotation and scale, and return the registration's tie points, or none where it
 #:   is refused; for overhead pairs, which one plane transform joins. Takes seconds on a CPU.
 #: - ``rotations``: 4 tries one image in four quarter turns, for pairs turned by any angle; 8 the diagonals too, where
@@ -37,6 +39,8 @@ DEFAULTS: dict[str, Any] = {
     "max_num_matches": None,
     "modality": None,
     "text": None,
+    "ignore": (),
+    "prefer": (),
     "guided": False,
     "rotations": 1,
     "repeatable": False,
@@ -82,6 +86,7 @@ def load_matcher(conf: Mapping[str, Any]) -> TARMatcher:
         matcher.set_text_prior("bank", path=text)
     elif text is not None:
         matcher.set_text_prior(text)
+    matcher.steer(conf["ignore"], conf["prefer"])
     return matcher.fuse()
 
 

@@ -185,7 +185,7 @@ def read_scenes(
                 if not members:
                     continue
                 names = subsample(list(members), limit)
-                covers = [_cover(path, tar, members[name][0], modality, matcher) for name in progress(names)]
+                covers = [read_cover(path, tar, members[name][0], modality, matcher) for name in progress(names)]
                 if len({cover.valid.shape for cover in covers}) > 1:
                     raise ValueError(f"{path}: holds images of several sizes; need one")
                 truth = np.array([members[name][1] for name in names])
@@ -295,7 +295,7 @@ def _labelled(
     return SETS[sets.pop()], found
 
 
-def _cover(
+def read_cover(
     path: Path, tar: tarfile.TarFile, member: tarfile.TarInfo, modality: Modality, matcher: TARMatcher
 ) -> LandCoverMap:
     """The map of one image, stretched as the command line does it."""

@@ -38,6 +38,9 @@ def _do(a: argparse.Namespace) -> int:
     print(f"{path.name}: {millions:.2f} M parameters, {path.stat().st_size / 2**20:.1f} MiB")
     text = matcher.info.get("text", {})
     print(f"  text: {text.get('encoder', 'none')}: {', '.join(text.get('names', [])) or 'no names'}")
+    seen = matcher.seen_names
+    taught = "no head, the map is TAFE's attention" if seen is None else f"trained on {', '.join(seen) or 'no words'}"
+    print(f"  land cover: {taught}")
     fitted = matcher.info.get("calibration", {}).get("fitted", "none: confidence and std are the network's own")
     print(f"  calibration: {fitted}")
     accepted = matcher.info.get("calibration", {}).get("acceptance_fitted", "none: that of the shipped weights")

@@ -68,6 +68,7 @@ def _do(a: argparse.Namespace) -> int:
     told = [f"{len(covers[0].names)} words of {encoder}"]
     if same is not None:
         told.append(f"same word in {100 * same.same:.0f} % of the cells, {100 * same.chance:.0f} % by chance")
+    taught = covers[0].seen
     step("drawing")
     if a.json is not None:
         output_folder(a.json.parent)
@@ -75,12 +76,17 @@ def _do(a: argparse.Namespace) -> int:
             "image0": str(a.image0), "image1": str(a.image1), "modalities": [c.modality for c in covers],
             "shares": {name: [c.shares[k] for c in covers] for k, name in enumerate(covers[0].names)},
             "agreement": None if same is None else asdict(same),
+            "seen": None if taught is None else {name: name in taught for name in covers[0].names},
             "text": encoder, "weights": str(a.weights), "kornia_tar": __version__,
         })  # fmt: skip
     write_image(a.out, draw_landcover(sides[0], sides[1], ["Land cover in words", " · ".join(told)]))
     for side in sides:
         parts = sorted(zip(side.cover.shares, side.cover.names, strict=True), reverse=True)
         print(f"{side.title}: {', '.join(f'{name} {100 * part:.0f} %' for part, name in parts if part >= LEAST)}")
+    if taught is None:
+        print("these weights have no land-cover head: the map is TAFE's attention, which is rough")
+    elif unseen := [name for name in covers[0].names if name not in taught]:
+        print(f"not seen in training, guessed from the words alone: {', '.join(unseen)}")
     print(
         f"{told[-1]}, if the images are aligned pixel to pixel"
         if same

@@ -9,7 +9,7 @@ from typing import Any
 import torch
 
 from kornia_tar.cli.command import AddCommand
-from kornia_tar.cli.options import add_overwrite, add_pair, add_threshold, inputs_of, read_pair
+from kornia_tar.cli.options import add_overwrite, add_pair, add_steering, add_threshold, inputs_of, read_pair
 from kornia_tar.files import check_outputs, output_folder
 from kornia_tar.network.poses import SCALES, TURNS
 from kornia_tar.outputs.matches import write_matches
@@ -28,6 +28,7 @@ def add(command: AddCommand) -> None:
                         "to 45°, quicker where nothing matches (default: 4)")  # fmt: skip
     parser.add_argument("--scales", type=int, choices=SCALES, default=3, help="3: scales that differ by up to 2 times; "
                         "1: by up to 1.4, quicker where nothing matches (default: 3)")  # fmt: skip
+    add_steering(parser)
     add_overwrite(parser)
 
 
@@ -36,7 +37,7 @@ def _do(a: argparse.Namespace) -> int:
         raise ValueError(f"{a.out}: matches are kept in .h5 or .npz")
     check_outputs([a.out], inputs_of(a.image0, a.image1, a.weights, a.bank), overwrite=a.overwrite)
     first, second = read_pair(a.image0, a.image1, a.nodata0, a.nodata1)
-    matcher = make_matcher(a.weights, a.device, a.threads, a.bank, a.threshold, a.turns, a.scales)
+    matcher = make_matcher(a.weights, a.device, a.threads, a.bank, a.threshold, a.turns, a.scales, a.ignore, a.prefer)
     output_folder(a.out.parent)
     device = next(matcher.parameters()).device
     data: dict[str, Any] = {}

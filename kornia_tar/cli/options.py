@@ -67,6 +67,18 @@ def add_registrar(parser: argparse.ArgumentParser) -> None:
                         "refused (default: %(default)s)")  # fmt: skip
 
 
+def add_steering(parser: argparse.ArgumentParser) -> None:
+    """Which words steer; see :mod:`kornia_tar.matching.steer`."""
+    parser.add_argument("--ignore", type=_words, default=(), metavar="WORDS", help="cells that bear these words of the "
+                        "text, or of these groups, have no vote, comma-separated: water, flood, ...")  # fmt: skip
+    parser.add_argument("--prefer", type=_words, default=(), metavar="WORDS", help="cells that bear these words or "
+                        "groups count for more: road, built-up, ...")  # fmt: skip
+
+
+def _words(told: str) -> tuple[str, ...]:
+    return tuple(word.strip() for word in told.split(",") if word.strip())
+
+
 def add_overwrite(parser: argparse.ArgumentParser) -> None:
     """Whether earlier results may be replaced; see :func:`kornia_tar.files.check_outputs`."""
     parser.add_argument("--overwrite", action="store_true", help="replace earlier results; an input is never replaced")

@@ -14,6 +14,7 @@ from kornia_tar.cli.options import (
     add_progress,
     add_registrar,
     add_resampling,
+    add_steering,
     files_of,
 )
 from kornia_tar.cli.outcome import tell
@@ -32,6 +33,7 @@ def add(command: AddCommand) -> None:
     add_registrar(parser)
     add_georeference(parser)
     add_resampling(parser)
+    add_steering(parser)
     add_overwrite(parser)
     add_progress(parser)
 
@@ -44,7 +46,7 @@ def _do(a: argparse.Namespace) -> int:
     job.check(files_of(a.weights, a.bank))
     step = steps(4, a.progress)
     step("loading the weights")
-    matcher = make_matcher(a.weights, a.device, a.threads, a.bank)
+    matcher = make_matcher(a.weights, a.device, a.threads, a.bank, ignore=a.ignore, prefer=a.prefer)
     registrar = make_registrar(matcher, a.model, a.rotations, a.min_probability)
     tell_line = lambda line: print(line, file=sys.stderr, flush=True)  # noqa: E731
     found = register_pair(job, registrar, a.weights, step, tell_line)

@@ -6,14 +6,18 @@ import argparse
 import importlib.util
 from dataclasses import replace
 from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 from kornia_tar import __version__
 from kornia_tar.cli.command import AddCommand, choose_device
 from kornia_tar.cli.options import add_overwrite
 from kornia_tar.files import check_outputs, output_folder
 from kornia_tar.network.checkpoint import resolve_weights
-from kornia_tar.network.net import SIZES, with_second_look
+from kornia_tar.network.net import SIZES, TARNet, with_landcover, with_second_look
 from kornia_tar.text import TextBank, available_text_priors, embed_classes, load_text_prior
+
+if TYPE_CHECKING:
+    from kornia_tar.training.words import WordsConfig  # needs tqdm, an extra
 
 
 def add(command: AddCommand) -> None:
@@ -44,9 +48,13 @@ def add(command: AddCommand) -> None:
     parser.add_argument("--resume", action="store_true", help="go on from the folder's state")
     parser.add_argument("--from", dest="start", metavar="WEIGHTS", help="go on from these weights: no curriculum, "
                         "a lower rate")  # fmt: skip
-    parser.add_argument("--only", choices=("fine", "text", "second", "look"), help="with --from: train a part alone: "
-                        "the fine stage; what reads the text and compares cells; the second look's head; or that head "
-                        "and the fine stage")  # fmt: skip
+    parser.add_argument("--only", choices=("fine", "text", "second", "look", "words"), help="with --from: train a part "
+                        "alone: the fine stage; what reads the text and compares cells; the second look's head; that "
+                        "head and the fine stage; or the land-cover head, which changes no match")  # fmt: skip
+    parser.add_argument("--features", type=Path, metavar="FILE", help="with --only words: keep the encoded images in "
+                        "this file, .safetensors, or take them from there: a second run needs no encoding")  # fmt: skip
+    parser.add_argument("--hold-out", metavar="WORDS", help="with --only words: words that training must not see, "
+                        "comma-separated, to ask what the map makes of them")  # fmt: skip
     add_overwrite(parser)
 
 
@@ -56,6 +64,7 @@ def _do(a: argparse.Namespace) -> int:
 
     if importlib.util.find_spec("tqdm") is None:
         raise ImportError('training shows its progress with tqdm: pip install "kornia-tar[train]"')
+    from kornia_tar.training import words
     from kornia_tar.training.data import find_shards, read_optical, read_pairs
     from kornia_tar.training.loop import NAMES, TrainConfig, train
     from kornia_tar.training.losses import step_loss
@@ -71,9 +80,26 @@ def _do(a: argparse.Namespace) -> int:
     start, told = (None, {}) if a.start is None else load_checkpoint(resolve_weights(a.start))
     if start is not None and a.only in ("second", "look") and start.second_look is None:
         start = with_second_look(start, a.seed)
+    if (a.hold_out is not None or a.features is not None) and a.only != "words":
+        raise ValueError("--hold-out and --features go with --only words")
     shards, device = find_shards(a.data), choose_device(a.device)
     alone = sorted(a.data.glob("optical_only-*.tar")) if a.limit is None else []
     read = [*shards, *alone, *(Path(name) for name in (a.start, a.text) if name is not None)]
+    if a.only == "words":
+        if start is None or a.text is None or a.resume:
+            raise ValueError("--only words needs --from and --text, and cannot --resume: it takes minutes")
+        check_outputs((a.out / name for name in words.NAMES), read, overwrite=a.overwrite)
+        held_out = () if a.hold_out is None else tuple(word.strip() for word in a.hold_out.split(",") if word.strip())
+        settings = words.WordsConfig(a.steps, a.minutes, a.batch, 2 * a.learning_rate, seed=a.seed, held_out=held_out)
+        path = _train_words(
+            start, told, _text_bank(a.text), shards, sorted(a.data.glob("optical_only-*.tar")),
+            sorted(a.data.glob("*-floods.tar")), a.limit, device, a.features, output_folder(a.out), settings,
+        )  # fmt: skip
+        print(f"written: {path}")
+        return 0
+    if start is not None and start.landcover is not None and a.only is None:
+        print("the land-cover head belongs to the features that now change: train it anew with --only words")
+        start = with_landcover(start, None)
     check_outputs((a.out / name for name in NAMES), read, overwrite=a.overwrite or a.resume)
     bank = None if a.text is None else _text_bank(a.text)
     tafe = TAFEConfig(classes=0) if bank is None else TAFEConfig(text_dim=bank.dim, classes=len(bank))
@@ -92,6 +118,8 @@ def _do(a: argparse.Namespace) -> int:
         provenance["earlier_parts"] = [*told.get("earlier_parts", []), part]
         if bank is None and "text" in told:  # the tokens stay as they are
             provenance["text"] = told["text"]
+        if start.landcover is not None and "landcover" in told:
+            provenance["landcover"] = told["landcover"]
     loss = second_look_loss if a.only == "second" else step_loss
     if a.only in (None, "look") and model.second_look is not None:
         loss = joint_loss
@@ -101,6 +129,31 @@ def _do(a: argparse.Namespace) -> int:
     )  # fmt: skip
     print(f"written: {path}")
     return 0
+
+
+def _train_words(
+    start: TARNet, told: dict[str, Any], bank: TextBank, shards: list[Path], alone: list[Path], floods: list[Path],
+    limit: int | None, device: str, kept: Path | None, out: Path, config: WordsConfig,
+) -> Path:  # fmt: skip
+    """Train the land-cover head of weights, on what a folder of data teaches; ``limit`` pairs and images alone each."""
+    from kornia_tar.training.data import read_optical, read_pairs
+    from kornia_tar.training.lessons import Lessons, name_features, prepare_lessons, read_floods
+    from kornia_tar.training.words import train_words
+
+    if unknown := [word for word in config.held_out if word not in bank.names]:
+        raise ValueError(f"--hold-out: the bank has no {unknown[0]!r}; its words are {', '.join(bank.names)}")
+    net = start.to(device)
+    if kept is not None and kept.exists():
+        lessons = Lessons.load(kept, name_features(net))
+    else:
+        pairs = read_pairs(shards, limit=limit)
+        scenes = read_optical(alone, size=pairs.sar.shape[-1]).first(limit) if alone else None
+        masks = {name: mask for path in floods for name, mask in read_floods(path, pairs.names).items()}
+        lessons = prepare_lessons(net, pairs, scenes, masks, bank.names)
+        if kept is not None:
+            lessons.save(kept, name_features(net))
+    data = [path.name for path in (*shards, *alone, *floods)]
+    return train_words(net, lessons, bank, out, config, told, data)
 
 
 def _text_bank(text: str) -> TextBank:

@@ -1,7 +1,8 @@
 """Land cover in words: what TAFE reads in two images, as maps, shares and one picture.
 
-The map is TAFE's attention, not the output of a classifier: per cell of 8×8 pixels the similarity to each of the text's
-names, as probabilities. How often its dominant word is true is measured by ``python -m eval study landcover``.
+The map is that of the land-cover head (``network/tafe.py``), per cell of 8×8 pixels the probability of each of the
+text's names; of weights without that head it is TAFE's attention. How true it is, is measured by ``python -m eval study
+landcover``.
 """
 
 from __future__ import annotations
@@ -25,15 +26,17 @@ class LandCoverMap:
 
     Attributes:
         names: K words.
-        probabilities: (K, h, w) float32, sum to one in each cell.
+        probabilities: (K, h, w) float32, sum to one in each cell, or to less: the rest is "none of these".
         valid: (h, w) bool, False where more than half of the cell is nodata.
         modality: "optical" or "sar", what the image was taken for.
+        seen: those of the names that training taught the look of; None where the map is TAFE's attention.
     """
 
     names: tuple[str, ...]
     probabilities: NDArray[np.float32]
     valid: NDArray[np.bool_]
     modality: str
+    seen: tuple[str, ...] | None = None
 
     @property
     def dominant(self) -> NDArray[np.intp]:
@@ -144,8 +147,9 @@ def read_landcover(
             seen[at] |= found.mask[0, :height, :width].cpu().numpy()
     flat = np.float32(1 / len(total))
     return LandCoverMap(
-        matcher.text_names, np.where(weight > 0, total / np.maximum(weight, 1e-9), flat), seen, modality
-    )
+        matcher.text_names, np.where(weight > 0, total / np.maximum(weight, 1e-9), flat), seen, modality,
+        matcher.seen_names,
+    )  # fmt: skip
 
 
 def _starts(length: int) -> list[int]:

@@ -14,6 +14,7 @@ from kornia_tar.conventions import CELL
 from kornia_tar.matching.features import given_features, to_tensors
 from kornia_tar.matching.inputs import BatchImage, float_type, read_image
 from kornia_tar.matching.memory import check_memory
+from kornia_tar.matching.steer import make_steering
 from kornia_tar.network.calibration import Calibration
 from kornia_tar.network.checkpoint import load_checkpoint, resolve_weights
 from kornia_tar.network.frames import Frame, Matches
@@ -47,6 +48,9 @@ class TARMatcher(LocalFeatureMatcher):
             training mode always 1.
         scales: 3: pairs that no turn matches are matched with either image at 0.6 of its size too, so that their scales
             may differ by a factor of 2; 1: as they are alone, which follows 1.4. In training mode always 1.
+        ignore: words of the text, or groups of them such as "water", whose cells have no vote; see
+            ``matching/steer.py``.
+        prefer: words or groups whose cells count for more.
 
     The module is in eval mode after construction.
 
@@ -67,6 +71,8 @@ class TARMatcher(LocalFeatureMatcher):
         looks: int | None = None,
         turns: int = 4,
         scales: int = 3,
+        ignore: Sequence[str] = (),
+        prefer: Sequence[str] = (),
     ) -> None:
         nn.Module.__init__(self)  # LocalFeatureMatcher's own wants a detector and a descriptor matcher
         if not 0 <= threshold <= 1:
@@ -97,6 +103,7 @@ class TARMatcher(LocalFeatureMatcher):
         self.looks = looks or self._trained_looks
         self.turns, self.scales = turns, scales
         self.calibration = Calibration.from_metadata(self.info.get("calibration"))
+        self.steer(ignore, prefer)
         self.eval()
 
     @property
@@ -126,6 +133,21 @@ class TARMatcher(LocalFeatureMatcher):
         """The K names that the land-cover maps speak of."""
         return tuple(self.info.get("text", {}).get("names", ()))
 
+    @property
+    def seen_names(self) -> tuple[str, ...] | None:
+        """The names whose look the land-cover head was taught; None for weights without that head."""
+        return None if self.net.landcover is None else tuple(self.info.get("landcover", {}).get("seen", ()))
+
+    def steer(self, ignore: Sequence[str] = (), prefer: Sequence[str] = ()) -> TARMatcher:
+        """Let words decide which cells have a vote; see ``matching/steer.py``. Without words: steer no more.
+
+        Raises:
+            TypeError, ValueError: words that are no list, or that the text does not have; no land-cover head.
+        """
+        self.net.steering = make_steering(self.net, self.text_names, ignore, prefer)
+        self.ignore, self.prefer = tuple(ignore), tuple(prefer)
+        return self
+
     def set_text_prior(
         self,
         prior: str | TextPrior | TextBank,
@@ -149,22 +171,31 @@ class TARMatcher(LocalFeatureMatcher):
             self.
 
         Raises:
-            ValueError: unknown provider, another feature width, or another encoder while ``strict``.
+            ValueError: unknown provider, another feature width, another encoder while ``strict``, or a text without
+                the words that steer.
         """
         trained = self.info.get("trained_text", self.info.get("text", {}))
         bank = choose_bank(prior, trained, names=names, templates=templates, strict=strict, **options)
+        head = self.net.landcover
         if bank is None:
             self.net.tafe.tokens = self.net.tafe.tokens[:0].clone()
+            if head is not None:
+                head.words = head.words[:0].clone()
             text: dict[str, Any] = {"encoder": "none", "names": [], "templates": []}
         else:
             self.net.tafe.set_text(bank.features)
+            if head is not None:
+                head.set_text(bank.features)
             text = {"encoder": bank.encoder, "names": list(bank.names), "templates": list(bank.templates)}
         self.info |= {"trained_text": trained, "text": text}
-        return self
+        return self.steer(self.ignore, self.prefer)
 
     @torch.no_grad()
     def landcover(self, image: Tensor, modality: str | Sequence[str] | None = None) -> Tensor:
-        """Per-pixel land cover as TAFE sees it: (B, C, H, W) → (B, K, h, w) probabilities, one pixel per 8×8 cell."""
+        """What the words say: (B, C, H, W) → (B, K, h, w) probabilities, one pixel per 8×8 cell.
+
+        They sum to at most one: the rest is "none of these". Without a land-cover head it is TAFE's attention.
+        """
         return self.encode(image, modality=modality).features.landcover
 
     @torch.no_grad()
@@ -178,7 +209,8 @@ class TARMatcher(LocalFeatureMatcher):
 
         Args and errors as in :meth:`forward`.
         """
-        return self._encoded(read_image({"image": image, "mask": mask, "modality": modality}, "", self._like))
+        given = read_image({"image": image, "mask": mask, "modality": modality}, "", self._like)
+        return self._encoded(given, words=True)
 
     def match(self, first: BatchImage | Frame, second: BatchImage | Frame) -> dict[str, Tensor]:
         """Match images that :meth:`encode` has encoded; the result is that of :meth:`forward`.
@@ -257,13 +289,14 @@ class TARMatcher(LocalFeatureMatcher):
         """Take an image and what is told of it, or its features, from the contract's dictionary."""
         return given_features(data, side, self._like) or read_image(data, side, self._like)
 
-    def _encoded(self, given: BatchImage | Frame) -> Frame:
+    def _encoded(self, given: BatchImage | Frame, words: bool = False) -> Frame:
         if isinstance(given, Frame):
-            return given
+            steering = self.net.steering
+            return given if steering is None else given._replace(features=steering.applied(given.features))
         image, mask, modality = given
         if modality is None:
             modality = self.net.msfl.infer_modality(standardise(image, mask))
-        return Frame(image, modality, mask, self.net.encode(image, modality, mask))
+        return Frame(image, modality, mask, self.net.encode(image, modality, mask, words=words))
 
     def _match(self, given0: BatchImage | Frame, given1: BatchImage | Frame) -> Matches:
         """All matches of a batch, their confidence and std calibrated."""

@@ -60,6 +60,8 @@ def save_checkpoint(path: str | Path, net: TARNet, info: dict[str, Any]) -> None
         raise ValueError(f"checkpoint {path}: a fused network is for inference and cannot be saved; save it unfused")
     # The text may have been exchanged for another number of names since the net was made.
     config = replace(net.config, tafe=replace(net.config.tafe, classes=len(net.tafe.tokens)))
+    if config.landcover is not None and net.landcover is not None:
+        config = replace(config, landcover=replace(config.landcover, classes=len(net.landcover.words)))
     meta = {"format": FORMAT, "config": json.dumps(config.to_dict()), "info": json.dumps(info)}
     if not path.parent.is_dir():
         raise FileNotFoundError(f"checkpoint {path}: no such folder")
@@ -116,7 +118,10 @@ def _check_sizes(config: TARConfig, tensors: dict[str, torch.Tensor]) -> None:
     wide = [*msfl.widths, *msfl.blocks, cfdm.heads, cfdm.layers, cfdm.window, cfdm.hidden]
     if (second := config.second_look) is not None:
         wide += [second.hidden, second.tokens, *second.dilations, second.spacing, second.seeds]
-    text = (config.tafe.classes, config.tafe.text_dim)
+    text = [config.tafe.classes, config.tafe.text_dim]
+    if (head := config.landcover) is not None:
+        wide += [head.width, head.hidden, *head.windows]
+        text += [head.classes, head.text_dim]
     if not all(isinstance(n, int) and 0 <= n <= MAX_WIDTH for n in wide) or not all(0 <= n <= MAX_TEXT for n in text):
         raise ValueError(f"its config has widths above {MAX_WIDTH}, or other numbers that no network of ours has")
     # The 3x3 convolutions of the stages alone, and a tensor at least of every layer.
@@ -131,11 +136,11 @@ def _check_info(info: Any) -> None:
     if not isinstance(info, dict):
         raise TypeError("its info is no dictionary")
     Calibration.from_metadata(info.get("calibration"))
-    for key in ("text", "trained_text"):
+    for key in ("text", "trained_text", "landcover"):
         text = info.get(key, {})
         if not isinstance(text, dict) or not isinstance(text.get("encoder", ""), str):
             raise TypeError(f"what it says of its {key} is no dictionary, or names no encoder")
-        for part in ("names", "templates"):
+        for part in ("names", "templates", "seen"):
             words = text.get(part, [])
             if not isinstance(words, list) or not all(isinstance(word, str) for word in words):
                 raise TypeError(f"the {part} of its {key} are no list of words")

@@ -10,6 +10,7 @@ from torch import Tensor
 from kornia_tar.network.msfl import MSFL, standardise
 
 Rows = slice | Tensor  # part of a batch
+OTHERS = 0.2  # weight of cells that surely bear no preferred word, where some are preferred
 
 
 class ImageFeatures(NamedTuple):
@@ -17,20 +18,37 @@ class ImageFeatures(NamedTuple):
 
     coarse: Tensor  # (B, C, h, w) at 1/8, text-enhanced
     fine: Tensor  # (B, C2, 4h, 4w) at 1/2
-    landcover: Tensor  # (B, K, h, w)
+    landcover: Tensor  # (B, K, h, w) probabilities of the words where they were asked for, else TAFE's attention
     mask: Tensor | None  # (B, h, w) bool
+    weight: Tensor | None = None  # (B, h, w) in [0, 1], how much a cell's vote counts; None: all alike
 
     def rows(self, part: Rows) -> ImageFeatures:
         """Part of the batch."""
-        mask = None if self.mask is None else self.mask[part]
-        return ImageFeatures(self.coarse[part], self.fine[part], self.landcover[part], mask)
+        mask, weight = (None if t is None else t[part] for t in (self.mask, self.weight))
+        return ImageFeatures(self.coarse[part], self.fine[part], self.landcover[part], mask, weight)
 
     def window(self, rows: slice, columns: slice) -> ImageFeatures:
         """Some of the cells, side by side; each still knows what was around it."""
         down, across = (slice(4 * cut.start, 4 * cut.stop) for cut in (rows, columns))
-        mask = None if self.mask is None else self.mask[:, rows, columns]
-        fine = self.fine[:, :, down, across]
-        return ImageFeatures(self.coarse[:, :, rows, columns], fine, self.landcover[:, :, rows, columns], mask)
+        mask, weight = (None if t is None else t[:, rows, columns] for t in (self.mask, self.weight))
+        coarse, landcover = (t[:, :, rows, columns] for t in (self.coarse, self.landcover))
+        return ImageFeatures(coarse, self.fine[:, :, down, across], landcover, mask, weight)
+
+
+class Steering(NamedTuple):
+    """Which words' cells do not count, and which count for more; see ``matching/steer.py``."""
+
+    ignore: Tensor  # (K,) bool
+    prefer: Tensor  # (K,) bool
+
+    def applied(self, features: ImageFeatures) -> ImageFeatures:
+        """Mask cells that more likely than not bear an ignored word; weigh the others by their words."""
+        ignored = features.landcover[:, self.ignore].sum(1)
+        weight = 1 - ignored
+        if self.prefer.any():
+            weight = weight * (OTHERS + (1 - OTHERS) * features.landcover[:, self.prefer].sum(1))
+        counts = ignored < 0.5
+        return features._replace(mask=counts if features.mask is None else features.mask & counts, weight=weight)
 
 
 class Frame(NamedTuple):

@@ -13,7 +13,7 @@ from kornia_tar.conventions import CELL, MODALITIES, STRIDE
 from kornia_tar.network.cfdm import CFDM, Cells, CFDMConfig, Coarse, cell_centres, nearest_cells
 from kornia_tar.network.field import Field, fit_field, inverted, pad_matches, propose_similarity, resample
 from kornia_tar.network.fine import Offset
-from kornia_tar.network.frames import Frame, ImageFeatures, Matches
+from kornia_tar.network.frames import Frame, ImageFeatures, Matches, Steering
 from kornia_tar.network.layers import Down, RepConv
 from kornia_tar.network.msfl import MSFL, Features, MSFLConfig, standardise
 from kornia_tar.network.poses import SCALES, TURNS, match_posed
@@ -27,7 +27,7 @@ from kornia_tar.network.second_look import (
     correlate,
     match_cells,
 )
-from kornia_tar.network.tafe import TAFE, TAFEConfig
+from kornia_tar.network.tafe import TAFE, LandCoverConfig, LandCoverHead, TAFEConfig
 
 SURE_TRUST = 20.0  # matches' worth of trust in a field that is given: as around the cells of true pairs
 
@@ -40,6 +40,7 @@ class TARConfig:
     tafe: TAFEConfig = field(default_factory=TAFEConfig)
     cfdm: CFDMConfig = field(default_factory=CFDMConfig)
     second_look: SecondLookConfig | None = None  # None: one look is all there is
+    landcover: LandCoverConfig | None = None  # None: TAFE's attention stands for the map
 
     def to_dict(self) -> dict[str, Any]:
         """Plain dictionaries, for the checkpoint; a part that is None is left out."""
@@ -47,10 +48,10 @@ class TARConfig:
 
     @classmethod
     def from_dict(cls, values: dict[str, Any]) -> TARConfig:
-        """Inverse of :meth:`to_dict`; unknown keys raise TypeError. Checkpoints before the second look have none."""
+        """Inverse of :meth:`to_dict`; unknown keys raise TypeError. Earlier checkpoints lack a part or two."""
         parts: dict[str, Any] = {"msfl": MSFLConfig, "tafe": TAFEConfig, "cfdm": CFDMConfig}
-        if values.get("second_look") is not None:
-            parts["second_look"] = SecondLookConfig
+        later = {"second_look": SecondLookConfig, "landcover": LandCoverConfig}
+        parts |= {name: part for name, part in later.items() if values.get(name) is not None}
         read = {k: parts[k](**{n: tuple(v) if isinstance(v, list) else v for n, v in values[k].items()}) for k in parts}
         return cls(**read)
 
@@ -80,10 +81,17 @@ class TARNet(nn.Module):
         self.second_look = (
             None if config.second_look is None else SecondLook(dim, (config.cfdm.window - 1) ** 2, config.second_look)
         )
+        self.landcover = None if config.landcover is None else LandCoverHead(dim, config.landcover)
+        self.steering: Steering | None = None  # by which every image is encoded; needs the land-cover head
         self.to(memory_format=torch.channels_last)  # type: ignore[call-overload]  # a fifth to a quarter faster
 
     def encode(
-        self, image: Tensor, modality: Tensor | None, mask: Tensor | None = None, text: Tensor | None = None
+        self,
+        image: Tensor,
+        modality: Tensor | None,
+        mask: Tensor | None = None,
+        text: Tensor | None = None,
+        words: bool = False,
     ) -> ImageFeatures:
         """MSFL and TAFE on one image.
 
@@ -92,6 +100,7 @@ class TARNet(nn.Module):
             modality: (B, 2) weights over ("optical", "sar"), or None to infer them.
             mask: (B, 1, H, W), 1 = valid, or None.
             text: (K, D) text features to project now, or None for the stored tokens.
+            words: ask the land-cover head, where there is one, for the map.
 
         Returns:
             :class:`ImageFeatures`; a cell may match when its centre lies in the image and at least half of it is valid.
@@ -108,7 +117,11 @@ class TARNet(nn.Module):
             cells = F.avg_pool2d(F.pad(valid, (0, right, 0, bottom)), CELL)[:, 0] >= 0.5
         features: Features = self.msfl(x, modality)
         enhanced = self.tafe(features.coarse, text)
-        return ImageFeatures(enhanced.features, features.fine, enhanced.landcover, cells)
+        found = ImageFeatures(enhanced.features, features.fine, enhanced.landcover, cells)
+        if self.landcover is None or not (words or self.steering):
+            return found
+        found = found._replace(landcover=self.landcover(features.coarse, modality, cells))
+        return found if self.steering is None else self.steering.applied(found)
 
     def compare(self, a: ImageFeatures, b: ImageFeatures) -> Coarse:
         """CFDM's coarse stage on two encoded images."""
@@ -192,7 +205,9 @@ class TARNet(nn.Module):
             raise ValueError("this network has no second look: looks must be 1")
         config = self.second_look.config
         most = max(1, int(torch.bincount(matches.batch, minlength=1).max()))
-        values = matches.points0, matches.points1, matches.confidence
+        counts = cell_weight(first.features, matches.points0, matches.batch)
+        counts = counts * cell_weight(second.features, matches.points1, matches.batch)
+        values = matches.points0, matches.points1, matches.confidence * counts
         with torch.autocast(first.image.device.type, enabled=False):
             p0, p1, weight = pad_matches(matches.batch, values, len(first.image), most)
             size0, size1 = ((int(f.image.shape[2]), int(f.image.shape[3])) for f in (first, second))
@@ -215,7 +230,8 @@ class TARNet(nn.Module):
         valid = warped.mask if own.features.mask is None else warped.mask & own.features.mask
         maps = correlate(self.cfdm, own.features.fine, warped.fine)
         trust = cell_trust(field, *valid.shape[1:])
-        return self.second_look(maps, own.features.coarse, warped.coarse, trust, valid)
+        weight = None if own.features.weight is None or warped.weight is None else own.features.weight * warped.weight
+        return self.second_look(maps, own.features.coarse, warped.coarse, trust, valid, weight)
 
     def match(self, a: ImageFeatures, b: ImageFeatures, threshold: float = 0.0) -> Matches:
         """Match two encoded images; matches of cells with less than ``threshold`` probability are left out."""
@@ -251,6 +267,9 @@ class TARNet(nn.Module):
             maps[0].flatten(1)[:, cell].T.unflatten(1, (size, size))
             for maps in self.cfdm.displacement_maps(a.fine, b.fine)
         )
+        if a.weight is not None and b.weight is not None:  # of what counts little, the map says little
+            weight = (a.weight * b.weight)[0].flatten()[cell, None, None]
+            in1, in0 = (weight * maps + (1 - weight) / size**2 for maps in (in1, in0))
         return cell_centres(cell, columns), in1, in0
 
     def cell_confidence(self, a: ImageFeatures, b: ImageFeatures) -> Tensor:
@@ -293,6 +312,16 @@ def assemble(cells: Cells, in0: Offset, in1: Offset, columns0: int, columns1: in
     return Matches(points0, points1, confidence, std, cells.batch)
 
 
+def cell_weight(features: ImageFeatures, points: Tensor, batch: Tensor) -> Tensor | float:
+    """Look up how much the cells count that hold points (N, 2) px of a batch's images (N,): (N,), or 1 for all."""
+    if features.weight is None:
+        return 1.0
+    rows, columns = features.weight.shape[1:]
+    cell = ((points + 0.5) / CELL).floor().long()
+    x, y = cell[:, 0].clamp(0, columns - 1), cell[:, 1].clamp(0, rows - 1)
+    return features.weight[batch, y, x]
+
+
 def join_looks(in1: CellMatches, in0: CellMatches) -> Matches:
     """Put the matches of image0's cells and those of image1's cells in one list, pair by pair."""
     return Matches(
@@ -311,6 +340,18 @@ def with_second_look(net: TARNet, seed: int = 0, config: SecondLookConfig | None
     lacking, _ = wider.load_state_dict(net.state_dict(), strict=False)
     assert all(name.startswith("second_look.") for name in lacking)
     return wider.eval()
+
+
+def with_landcover(net: TARNet, config: LandCoverConfig | None, seed: int = 0) -> TARNet:
+    """Return the network in eval mode with an untrained land-cover head, or None, its other tensors unchanged."""
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed)
+        changed = TARNet(replace(net.config, landcover=config))
+    kept = {name: tensor for name, tensor in net.state_dict().items() if not name.startswith("landcover.")}
+    changed.tafe.tokens = net.tafe.tokens.clone()  # the text may have been exchanged for another number of names
+    lacking, _ = changed.load_state_dict(kept, strict=False)
+    assert all(name.startswith("landcover.") for name in lacking)
+    return changed.eval()
 
 
 def modality_weights(names: list[str]) -> Tensor:

@@ -195,7 +195,9 @@ class SecondLook(nn.Module):
 
     positions: Tensor  # (S², 2) px
 
-    def forward(self, maps: Tensor, own: Tensor, other: Tensor, trust: Tensor, valid: Tensor) -> DisplacementPosterior:
+    def forward(
+        self, maps: Tensor, own: Tensor, other: Tensor, trust: Tensor, valid: Tensor, weight: Tensor | None = None
+    ) -> DisplacementPosterior:
         """Read all cells' maps together.
 
         Args:
@@ -204,11 +206,12 @@ class SecondLook(nn.Module):
             other: (B, C, h, w) coarse features of the other image, resampled.
             trust: (B, 1, h, w) confidence around each cell from :class:`Field`.
             valid: (B, h, w) bool.
+            weight: (B, h, w) in [0, 1], how much each cell's vote counts; None: all alike.
 
         Returns:
             :class:`DisplacementPosterior`.
         """
-        shown = valid[:, None].float()
+        shown = valid[:, None].float() if weight is None else (valid * weight)[:, None].float()
         with torch.autocast(maps.device.type, enabled=False):
             gain = log_likelihood_gain(maps) * shown[:, None]  # (B, 2, S², h, w)
             mean = gain.mean(1)

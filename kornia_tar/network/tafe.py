@@ -3,18 +3,28 @@
 From the paper (abstract): text features of remote sensing scenes and land-cover categories, from RemoteCLIP's frozen
 text encoder, enhance the *high-level* visual features, because what a place is called is the same in both modalities.
 Ours: text tokens are projected once; every coarse visual token looks at them by cosine similarity, and what it reads
-is added through a zero-initialised gate. The attention weights *are* the land-cover map, so what acts can be looked
-at.
+is added through a zero-initialised gate.
+
+What the words *mean* is learned apart from that: a head on the same features, before any text is added, puts every
+cell into the space of the frozen text features themselves (:class:`LandCoverHead`). Its map can be scored against any
+word of that space, and learning it changes nothing that the matching computes. Without it TAFE's attention stands for
+the map.
 """
 
 from __future__ import annotations
 
+import math
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import NamedTuple
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
+
+from kornia_tar.conventions import MODALITIES
+
+ALL = slice(None)
 
 
 @dataclass(frozen=True)
@@ -26,11 +36,22 @@ class TAFEConfig:
     temperature: float = 0.1
 
 
+@dataclass(frozen=True)
+class LandCoverConfig:
+    """Sizes of the land-cover head."""
+
+    text_dim: int = 512
+    classes: int = 19
+    width: int = 96
+    hidden: int = 256
+    windows: tuple[int, ...] = (5, 13)  # cells on a side, odd: the ground around a cell that its words depend on
+
+
 class Enhanced(NamedTuple):
     """What TAFE returns."""
 
     features: Tensor  # (B, C, H/8, W/8)
-    landcover: Tensor  # (B, K, H/8, W/8), probabilities over the prompts
+    landcover: Tensor  # (B, K, H/8, W/8), attention over the prompts: probabilities
 
 
 class TAFE(nn.Module):
@@ -94,3 +115,100 @@ class TAFE(nn.Module):
         landcover = self.landcover(x, tokens)
         read = torch.einsum("bkhw,kc->bchw", landcover.to(x.dtype), self.value(tokens).to(x.dtype))
         return Enhanced(x + self.gate[:, None, None].to(x.dtype) * read, landcover)
+
+
+class LandCoverHead(nn.Module):
+    """Say in words what lies in each cell: the land-cover map.
+
+    A cell's own features and the mean and spread of those around it, in two windows, become a vector in the space of
+    the frozen text features. Its cosines to the words' features, less what all words have in common, are the scores; a
+    constant stands for "none of these". A word that training never saw is scored like any other.
+
+    Args:
+        dim: channels C of MSFL's coarse features.
+        config: sizes.
+    """
+
+    words: Tensor  # (K, D) text features, unit norm
+    common: Tensor  # (D,) mean of the text features that training saw
+
+    def __init__(self, dim: int, config: LandCoverConfig = LandCoverConfig()) -> None:
+        super().__init__()
+        if any(window % 2 == 0 for window in config.windows):
+            raise ValueError(f"windows are {config.windows} cells on a side: a cell is the middle of an odd one alone")
+        self.config = config
+        self.enter = nn.Sequential(nn.BatchNorm2d(dim), nn.Conv2d(dim, config.width, 1))
+        self.modality = nn.Linear(len(MODALITIES), config.width)
+        self.mix = nn.Sequential(
+            nn.Dropout2d(0.2),
+            nn.Conv2d(config.width * (1 + 2 * len(config.windows)), config.hidden, 1),
+            nn.BatchNorm2d(config.hidden),
+            nn.ReLU(),
+            nn.Conv2d(config.hidden, config.text_dim, 1),
+        )
+        self.log_scale = nn.Parameter(torch.tensor(math.log(10.0)))
+        self.none = nn.Parameter(torch.zeros(()))
+        self.register_buffer("words", torch.zeros(config.classes, config.text_dim))
+        self.register_buffer("common", torch.zeros(config.text_dim))
+
+    def set_text(self, features: Tensor) -> None:
+        """Exchange the words for those of text features (K, D), unit norm.
+
+        Raises:
+            ValueError: D is not the width that the head was trained for.
+        """
+        if features.ndim != 2 or features.shape[1] != self.config.text_dim:
+            raise ValueError(
+                f"text features must be (K, {self.config.text_dim}), got {tuple(features.shape)}: "
+                "the land-cover head was trained for another feature space"
+            )
+        self.words = features.detach().to(self.words)
+
+    def forward(
+        self, x: Tensor, modality: Tensor, valid: Tensor | None = None, cells: tuple[slice, slice] = (ALL, ALL)
+    ) -> Tensor:
+        """Return each word's probability; what they lack to one is "none of these".
+
+        Args:
+            x: (B, C, h, w) coarse features, before text is added.
+            modality: (B, 2) weights over ("optical", "sar").
+            valid: (B, h, w) bool, cells that show ground; None: all do.
+            cells: rows and columns of those to answer for; all see the ground around them.
+
+        Returns:
+            (B, K, h, w) float32, h and w of the chosen cells.
+        """
+        scores = self.scores(x, modality, valid, cells)
+        none = self.none.expand(len(scores), 1, *scores.shape[2:])
+        return torch.cat([scores, none], 1).float().softmax(1)[:, :-1]
+
+    def scores(
+        self, x: Tensor, modality: Tensor, valid: Tensor | None = None, cells: tuple[slice, slice] = (ALL, ALL)
+    ) -> Tensor:
+        """Scaled cosines to the words, (B, K, h, w); args as in :meth:`forward`."""
+        near = F.relu(self.enter(x) + self.modality(modality.to(x.dtype))[:, :, None, None])
+        shown = x.new_ones(len(x), 1, *x.shape[2:]) if valid is None else valid[:, None].to(x.dtype)
+        parts = [near[:, :, *cells]]
+        for window in self.config.windows:
+            mean, square = window_means((near, near * near), shown, window, cells)
+            parts += [mean, (square - mean * mean).clamp_min(1e-6).sqrt()]
+        seen = torch.cat(parts, 1)
+        vector = F.normalize(self.mix(seen).float(), dim=1)
+        words = F.normalize((self.words - self.common).float(), dim=1)
+        return self.log_scale.exp() * torch.einsum("bdhw,kd->bkhw", vector, words)
+
+
+def window_means(
+    maps: Sequence[Tensor], shown: Tensor, side: int, cells: tuple[slice, slice] = (ALL, ALL)
+) -> list[Tensor]:
+    """Average maps (B, C, h, w) over those cells of each one's window that are shown, (B, 1, h, w) of 0 and 1.
+
+    ``cells``: rows and columns of the cells whose windows are asked for. Sums are products with banded matrices, which
+    cost less than sliding.
+    """
+    kernels = []
+    for length, chosen in zip(shown.shape[2:], cells, strict=True):
+        place = torch.arange(length, device=shown.device)
+        kernels.append(((place[chosen, None] - place).abs() <= side // 2).to(shown.dtype))
+    sums = [torch.einsum("yh,bchw,xw->bcyx", kernels[0], t, kernels[1]) for t in (*(m * shown for m in maps), shown)]
+    return [total / sums[-1].clamp_min(0.5) for total in sums[:-1]]

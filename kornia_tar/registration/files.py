@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 import warnings
+from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import NamedTuple, get_args
@@ -37,6 +38,8 @@ def register_files(
     device: str = "auto",
     threads: int | None = None,
     bank: str | Path | None = None,
+    ignore: Sequence[str] = (),
+    prefer: Sequence[str] = (),
     threshold: float = 0.0,
     model: RegistrationModel = "affine",
     rotations: int = 8,
@@ -57,6 +60,8 @@ def register_files(
         device: "auto", "cpu", "cuda", "cuda:1", "mps".
         threads: CPU threads, of the whole process from then on; None leaves torch's choice.
         bank: text bank (.npz, .safetensors, .h5) instead of the weights' own text.
+        ignore: words, or groups such as "water", whose cells have no vote, see ``kornia_tar/matching/steer.py``.
+        prefer: words or groups whose cells count for more.
         threshold: least confidence of a tie point that is kept, in [0, 1].
         model: transform to fit.
         rotations: 8: any rotation; 4: multiples of 90° only; 1: no search.
@@ -78,7 +83,7 @@ def register_files(
         >>> register_files("optical.tif", "sar.tif").registered  # doctest: +SKIP
         True
     """
-    matcher = make_matcher(weights, device, threads, bank)
+    matcher = make_matcher(weights, device, threads, bank, ignore=ignore, prefer=prefer)
     registrar = make_registrar(matcher, model, rotations, min_probability)
     first, second = read_source(image0, "image0", nodata=nodata0), read_source(image1, "image1", nodata=nodata1)
     for k, raster in enumerate((first, second)):
@@ -152,7 +157,7 @@ def undeclared_fill(raster: Raster, option: str) -> str | None:
 
 def make_matcher(
     weights: str | Path, device: str, threads: int | None, bank: str | Path | None, threshold: float = 0.1,
-    turns: int = 4, scales: int = 3,
+    turns: int = 4, scales: int = 3, ignore: Sequence[str] = (), prefer: Sequence[str] = (),
 ) -> TARMatcher:  # fmt: skip
     """Build the matcher that options name, see :func:`register_files`; fused, on its device."""
     if threads is not None:
@@ -162,6 +167,7 @@ def make_matcher(
     matcher = TARMatcher(weights, threshold=threshold, turns=turns, scales=scales)
     if bank is not None:
         matcher.set_text_prior("bank", path=Path(bank))
+    matcher.steer(ignore, prefer)  # by the words of the bank
     return matcher.to(choose_device(device)).fuse()
 
 
@@ -175,8 +181,10 @@ def make_registrar(matcher: TARMatcher, model: RegistrationModel, rotations: int
 
 def registrar_settings(registrar: Registrar) -> dict[str, str | int | float]:
     """Tell what :func:`make_registrar` was given, for a report."""
-    config = registrar.config
+    config, matcher = registrar.config, registrar.matcher
+    words = {"ignore": ",".join(matcher.ignore), "prefer": ",".join(matcher.prefer)}
     return {
         "model": config.model, "rotations": config.search.rotations,
         "min_probability": config.acceptance.min_probability,
+        **{option: told for option, told in words.items() if told},
     }  # fmt: skip

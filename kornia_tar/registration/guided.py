@@ -7,6 +7,7 @@ scene from many sides, strong relief) take :class:`kornia_tar.TARMatcher`.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
@@ -37,6 +38,8 @@ class GuidedMatcher(TARMatcher):
         threshold: as TARMatcher's.
         max_keypoints: as TARMatcher's.
         registrar: how the pair is registered.
+        ignore: as TARMatcher's.
+        prefer: as TARMatcher's.
 
     Example:
         >>> matcher = GuidedMatcher(pretrained=None)
@@ -53,8 +56,12 @@ class GuidedMatcher(TARMatcher):
         threshold: float = 0.1,
         max_keypoints: int | None = None,
         registrar: RegistrarConfig = RegistrarConfig(),
+        ignore: Sequence[str] = (),
+        prefer: Sequence[str] = (),
     ) -> None:
-        super().__init__(pretrained, config, threshold=threshold, max_keypoints=max_keypoints)
+        super().__init__(
+            pretrained, config, threshold=threshold, max_keypoints=max_keypoints, ignore=ignore, prefer=prefer
+        )
         self.registrar = registrar
 
     @torch.no_grad()

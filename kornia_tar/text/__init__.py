@@ -17,11 +17,13 @@ from .descriptors import (
     prompts,
     templates_for,
 )
+from .groups import GROUPS, find_words
 from .prior import TextPrior, available_text_priors, choose_bank, embed_classes, load_text_prior
 from .vectors import LearnedPrior, NonePrior, RandomPrior
 
 __all__ = [
     "DESCRIPTORS",
+    "GROUPS",
     "LANDCOVER_NAMES",
     "NAMES",
     "OPTICAL_TEMPLATES",
@@ -38,6 +40,7 @@ __all__ = [
     "available_text_priors",
     "choose_bank",
     "embed_classes",
+    "find_words",
     "load_text_prior",
     "prompts",
     "templates_for",

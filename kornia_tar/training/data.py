@@ -74,6 +74,12 @@ class Pairs:
         classes = [p.classes or ("",) * len(p) for p in (self, other)]
         return Pairs(optical, sar, self.names + other.names, weights, scene, has_sar, classes[0] + classes[1])
 
+    def first(self, limit: int | None) -> Pairs:
+        """The first ``limit`` pairs; all where it is None."""
+        part = slice(0, limit)
+        return Pairs(self.optical[part], self.sar[part], self.names[part], self.weights[part], self.scene[part],
+                     self.has_sar[part], self.classes[part])  # fmt: skip
+
     def with_scenes(self, class_names: Sequence[str]) -> Pairs:
         """Tell which of ``class_names`` each pair shows, where its JSON or its file name says so."""
         index = {name: k for k, name in enumerate(class_names)}

@@ -135,7 +135,8 @@ def test_landcover_draws_a_picture_and_tells_the_shares(pair, worded, tmp_path, 
     assert 0 <= report["agreement"]["same"] <= 1 and 0 < report["agreement"]["chance"] <= 1
     lines = capsys.readouterr().out.splitlines()
     assert lines[0].startswith("optical · optical.png: ") and lines[1].startswith("SAR · sar.png: ")
-    assert "by chance" in lines[2] and lines[3] == f"see {out}"
+    assert "no land-cover head" in lines[2] and report["seen"] is None
+    assert "by chance" in lines[3] and lines[4] == f"see {out}"
     assert sorted(p.name for p in out.parent.iterdir()) == ["cover.png", "shares.json"]
 
 

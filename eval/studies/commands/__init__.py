@@ -14,6 +14,7 @@ from eval.studies.commands import (
     mismatched,
     negatives,
     relief,
+    steering,
     text_ablation,
     text_substitution,
     truth,
@@ -21,8 +22,8 @@ from eval.studies.commands import (
 
 # As --help lists them.
 STUDIES = (
-    text_ablation, text_substitution, landcover, negatives, graphics, chips, mismatched, label_noise, initialisation,
-    truth, estimators, relief, loftr,
+    text_ablation, text_substitution, landcover, steering, negatives, graphics, chips, mismatched, label_noise,
+    initialisation, truth, estimators, relief, loftr,
 )  # fmt: skip
 
 

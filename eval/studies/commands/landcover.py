@@ -12,7 +12,11 @@ def add(add_parser: AddParser) -> None:
     """Add the subcommand."""
     parser = add_parser("landcover", help="is the land-cover map true? scenes whose class is known by name")
     parser.add_argument(
-        "--data", type=Path, required=True, help="a WebDataset tar of RSSCN7 or SEN1-2 images, named by their classes"
+        "--data",
+        type=Path,
+        required=True,
+        help="a WebDataset tar of RSSCN7 or SEN1-2 images, named by their classes; "
+        "or the folder of the data sets: all that is measured of the words, see eval/studies/text/words.py",
     )
     parser.add_argument("--limit", type=positive, help="only so many images of each modality, spread over the classes")
     parser.add_argument("--threads", type=positive, default=2, help="CPU threads (%(default)s)")
@@ -26,9 +30,16 @@ def _do(args: argparse.Namespace) -> None:
     from tqdm import tqdm
 
     from eval.studies import landcover
+    from eval.studies.text import words
     from kornia_tar import TARMatcher
 
     torch.set_num_threads(args.threads)
+    if args.data.is_dir():
+        matcher = TARMatcher(args.checkpoint or "optical-sar").fuse()
+        found = words.measure_words(args.data, matcher, lambda names: tqdm(names, unit="image"))
+        title = "the shipped weights" if args.checkpoint is None else args.checkpoint.name
+        print(words.write(args.out, title, found).read_text())
+        return
     if not args.data.is_file():
         raise FileNotFoundError(f"{args.data}: no such file; need a tar of images")
     matcher = TARMatcher(args.checkpoint or "optical-sar").fuse()

@@ -83,8 +83,9 @@ def tile_name(network: str, tile0: MaskedImage, tile1: MaskedImage, *asked: Any)
 
 
 def network_name(net: torch.nn.Module) -> str:
-    """Name a network by a hash of its weights, and of where it runs."""
-    told = hashlib.sha256()
+    """Name a network by a hash of its weights, of what steers it, and of where it runs."""
+    steering = getattr(net, "steering", None)
+    told = hashlib.sha256(repr(steering and [part.tolist() for part in steering]).encode())
     for key, value in net.state_dict().items():
         told.update(f"{key} {value.dtype} {value.device.type}".encode())
         told.update(value.detach().cpu().contiguous().flatten().view(torch.uint8).numpy().tobytes())

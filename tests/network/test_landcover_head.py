@@ -1,0 +1,119 @@
+"""The land-cover head: probabilities of words, ground around a cell, other words; the matching stays as it is."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import pytest
+import torch
+import torch.nn.functional as F
+from helpers import SMALL, lively_net, picture
+
+from kornia_tar.network.checkpoint import load_checkpoint, save_checkpoint
+from kornia_tar.network.frames import OTHERS, ImageFeatures, Steering
+from kornia_tar.network.net import TARNet, with_landcover
+from kornia_tar.network.tafe import LandCoverConfig, LandCoverHead
+
+CONFIG = LandCoverConfig(text_dim=16, classes=4, width=8, hidden=16, windows=(3,))
+OPTICAL = torch.tensor([[1.0, 0.0]])
+
+
+@pytest.fixture
+def head() -> LandCoverHead:
+    torch.manual_seed(0)
+    head = LandCoverHead(32, CONFIG).eval()
+    head.set_text(F.normalize(torch.randn(4, 16), dim=1))
+    return head
+
+
+def with_head(net: TARNet) -> TARNet:
+    net = with_landcover(net, CONFIG, seed=3)
+    net.landcover.set_text(F.normalize(torch.randn(4, 16, generator=torch.Generator().manual_seed(1)), dim=1))
+    return net
+
+
+@torch.no_grad()
+def test_words_and_none_of_them_share_a_cell(head):
+    cover = head(torch.randn(2, 32, 6, 5), OPTICAL.expand(2, -1))
+    assert cover.shape == (2, 4, 6, 5) and (cover >= 0).all()
+    assert (cover.sum(1) < 1).all()
+
+
+@torch.no_grad()
+def test_a_word_is_scored_the_same_whatever_the_others_are(head):
+    x, words = torch.randn(1, 32, 6, 6), head.words.clone()
+    before = head.scores(x, OPTICAL)
+    head.set_text(words[[2, 0]])
+    torch.testing.assert_close(head.scores(x, OPTICAL), before[:, [2, 0]])
+    with pytest.raises(ValueError, match=r"\(K, 16\)"):
+        head.set_text(torch.zeros(3, 8))
+
+
+@torch.no_grad()
+def test_some_cells_see_the_same_ground_as_all_do(head):
+    x = torch.randn(1, 32, 8, 8)
+    every = head(x, OPTICAL)
+    part = slice(1, None, 2), slice(0, None, 2)
+    torch.testing.assert_close(head(x, OPTICAL, cells=part), every[:, :, *part])
+
+
+@torch.no_grad()
+def test_what_shows_no_ground_says_nothing_to_others(head):
+    x, valid = torch.randn(1, 32, 6, 6), torch.ones(1, 6, 6, dtype=torch.bool)
+    valid[:, :, 4:] = False
+    changed = x.clone()
+    changed[..., 4:] = 9.0
+    one, two = head(x, OPTICAL, valid), head(changed, OPTICAL, valid)
+    torch.testing.assert_close(one[..., :4], two[..., :4])
+
+
+def test_a_window_has_a_middle():
+    with pytest.raises(ValueError, match="odd"):
+        LandCoverHead(32, replace(CONFIG, windows=(4,)))
+
+
+@torch.no_grad()
+def test_the_matching_knows_nothing_of_the_head():
+    net = lively_net()
+    other = with_head(net)
+    images = picture(1, 64, 64), picture(2, 64, 64)
+    for one, two in zip(net(*images, OPTICAL, OPTICAL), other(*images, OPTICAL, OPTICAL), strict=True):
+        assert torch.equal(one, two)
+    assert torch.equal(other.encode(images[0], OPTICAL).landcover, net.encode(images[0], OPTICAL).landcover)
+    told = other.encode(images[0], OPTICAL, words=True)
+    assert not torch.equal(told.landcover, net.encode(images[0], OPTICAL).landcover)
+    assert torch.equal(told.coarse, net.encode(images[0], OPTICAL).coarse)
+
+
+def test_checkpoints_carry_it_and_older_ones_lack_it(tmp_path):
+    net = with_head(lively_net())
+    save_checkpoint(tmp_path / "new.safetensors", net, {"landcover": {"seen": ["a"]}})
+    save_checkpoint(tmp_path / "old.safetensors", with_landcover(net, None), {})
+    new, info = load_checkpoint(tmp_path / "new.safetensors")
+    old, _ = load_checkpoint(tmp_path / "old.safetensors")
+    assert info["landcover"]["seen"] == ["a"] and old.landcover is None and old.config == SMALL
+    assert new.config.landcover == CONFIG
+    torch.testing.assert_close(new.landcover.words, net.landcover.words, atol=1e-3, rtol=0)
+    for name, tensor in old.state_dict().items():
+        assert torch.equal(tensor, new.state_dict()[name]), name
+
+
+@pytest.mark.parametrize("told", [{"seen": "river"}, {"seen": [3]}, ["river"]])
+def test_what_is_told_of_the_words_is_checked(told, tmp_path):
+    save_checkpoint(tmp_path / "bad.safetensors", lively_net(), {"landcover": told})
+    with pytest.raises(ValueError, match="landcover"):
+        load_checkpoint(tmp_path / "bad.safetensors")
+
+
+def test_steering_masks_what_is_ignored_and_weighs_the_rest():
+    cover = torch.tensor([[0.7, 0.2, 0.0], [0.1, 0.3, 0.0], [0.0, 0.4, 1.0]]).view(1, 3, 1, 3)
+    features = ImageFeatures(torch.zeros(1, 1, 1, 3), torch.zeros(1, 1, 4, 12), cover, None)
+    yes, no = torch.tensor([True, False, False]), torch.tensor([False, False, False])
+    found = Steering(yes, no).applied(features)
+    assert found.mask.tolist() == [[[False, True, True]]]
+    torch.testing.assert_close(found.weight, torch.tensor([[[0.3, 0.8, 1.0]]]))
+    found = Steering(no, torch.tensor([False, False, True])).applied(features)
+    assert found.mask.all()
+    torch.testing.assert_close(found.weight, torch.tensor([[[OTHERS, OTHERS + (1 - OTHERS) * 0.4, 1.0]]]))
+    assert torch.equal(found.rows(slice(0, 1)).weight, found.weight)
+    assert found.window(slice(0, 1), slice(1, 3)).weight.shape == (1, 1, 2)
