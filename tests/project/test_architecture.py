@@ -206,6 +206,8 @@ def test_no_room_is_too_large():
     assert {name: n for name, path in KNOWN.items() if (n := lines_of_code(path)) > 350} == {}
     for package in (*PACKAGES, "tests"):
         for folder in [ROOT / package, *(p for p in (ROOT / package).rglob("*") if p.is_dir())]:
+            if folder.name == "__pycache__":  # holds what files of earlier commits left, too
+                continue
             entries = [p for p in folder.iterdir() if p.name != "__pycache__" and not p.name.startswith(".")]
             if folder != ROOT / "eval" / "results":
                 assert len(entries) <= 15, f"{folder.relative_to(ROOT)} has {len(entries)} entries"
