@@ -79,7 +79,7 @@ def register_pair(
     step("registering")
     journal = FolderJournal(out, tell)
     outcome, search, grey1, seconds = register_rasters(
-        Registrar(registrar.matcher, registrar.config, journal), first, second, job.modality0, job.modality1,
+        registrar.with_journal(journal), first, second, job.modality0, job.modality1,
         job.search_radius, job.use_georeference, job.threshold,
     )  # fmt: skip
     step("writing")

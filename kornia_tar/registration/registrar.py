@@ -88,6 +88,10 @@ class Registrar:
         self.config = config
         self.journal = journal
 
+    def with_journal(self, journal: Journal) -> Registrar:
+        """Return the same registrar, which keeps what the tiles of large images said in this journal."""
+        return Registrar(self.matcher, self.config, journal)
+
     @property
     def _encoder(self) -> TileEncoder:
         alignment = self.config.alignment

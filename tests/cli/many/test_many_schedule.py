@@ -137,6 +137,9 @@ class Deadly:
     def __init__(self, folder: Path) -> None:
         self.folder = folder
 
+    def with_journal(self, journal: object) -> Deadly:
+        return self
+
     def __call__(self, image0: np.ndarray, *more: object, **options: object) -> None:
         mark = self.folder / "has died once"
         if image0.shape == (40, 40) or (image0.shape == (48, 48) and not mark.exists()):
