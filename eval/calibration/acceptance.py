@@ -7,7 +7,7 @@ not been seen either. What is stored is the fit to all kinds.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from itertools import pairwise
 from pathlib import Path
@@ -17,7 +17,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from eval.benchmark.provenance import provenance
-from eval.calibration.outcomes import Outcome
+from eval.calibration.outcomes import Outcome, measure
+from eval.datasets import one_set
 from eval.report.markdown import grid
 from kornia_tar.files import write_json, write_text
 from kornia_tar.network.calibration import LogisticFit, RegistrationFits
@@ -28,6 +29,30 @@ WITH_LOOK = ("agreement", *WITHOUT_LOOK)
 PRIOR = 2 / 3  # of right transforms: most pairs that users bring are of one place, and 97 of 100 of those are found
 NEAR = 40.0  # px; a transform between RIGHT and this is of the right place: it must not teach what chance looks like
 PENALTY = 10.0  # scikit-learn's C, on standardised numbers: a few hundred pairs must not make it too sure
+
+
+@dataclass(frozen=True)
+class Plan:
+    """How many pairs of one kind to register.
+
+    Args:
+        path: of a set.
+        level: name of a level, or ``real``.
+        true: how many true pairs, spread evenly over the set.
+        mismatched: how many mismatched ones.
+        side: px to which the middle of both images is cut; None for whole images.
+    """
+
+    path: str | Path
+    level: str
+    true: int
+    mismatched: int
+    side: int | None = None
+
+    @property
+    def pairs(self) -> int:
+        """How many pairs in all."""
+        return self.true + self.mismatched
 
 
 @dataclass(frozen=True)
@@ -42,6 +67,32 @@ class Kind:
     def all(self) -> list[Outcome]:
         """Both."""
         return [*self.true, *self.mismatched]
+
+
+def collect(
+    plans: Sequence[Plan], checkpoint: Path | None, cache: Path, tick: Callable[[int], None] = lambda _: None
+) -> list[Kind]:
+    """Register the pairs of all plans, but for those kept.
+
+    Args:
+        plans: which pairs.
+        checkpoint: TAR's; None for the one that the package ships.
+        cache: folder where outcomes are kept.
+        tick: told how many more pairs are done.
+
+    Raises:
+        ValueError: a path with several sets, a set too small for other places, a file of outcomes that is none of ours.
+        FileNotFoundError: no such set or checkpoint, or a set without warps of its level.
+    """
+    kinds = []
+    for plan in plans:
+        dataset = one_set(plan.path)
+        found = measure(
+            dataset, plan.level, plan.true, plan.mismatched, checkpoint, cache, tick, plan.side, align_all=True
+        )
+        side = [] if plan.side is None else [str(plan.side)]
+        kinds.append(Kind(" ".join([dataset.name, plan.level, *side]), *found))
+    return kinds
 
 
 def is_right(outcome: Outcome) -> bool:

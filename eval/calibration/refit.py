@@ -8,52 +8,26 @@ from __future__ import annotations
 
 import shutil
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import replace
 from pathlib import Path
 
 from eval.calibration import acceptance, confidence
-from eval.calibration.outcomes import measure
-from eval.datasets import open_dataset
+from eval.calibration.acceptance import Plan
+from eval.datasets import one_set
 from kornia_tar.files import replacing
-
-
-@dataclass(frozen=True)
-class Kind:
-    """One kind of pairs that acceptance is fitted to.
-
-    Args:
-        path: of the set, below the folder of all data.
-        level: name of a level, or ``real``.
-        true: how many true pairs, spread evenly over the set.
-        mismatched: how many mismatched ones.
-        side: px to which the middle of both images is cut; None for whole images.
-    """
-
-    path: str
-    level: str
-    true: int
-    mismatched: int
-    side: int | None = None
-
-    @property
-    def name(self) -> str:
-        """As the tables name it."""
-        side = [] if self.side is None else [str(self.side)]
-        return " ".join([Path(self.path).name.removesuffix(".tar"), self.level, *side])
-
 
 CALIBRATED_ON = "val-000.tar"
 LEVEL, MATCHED, REGISTERED = "tar", 200, 80  # of the confidence and the tie points
-KINDS = (
-    Kind("bench/srif-day-night", "real", 40, 5),
-    Kind("bench/srif-opt-depth", "real", 40, 5),
-    Kind("bench/srif-opt-ir", "real", 40, 7),
-    Kind("bench/srif-opt-map", "real", 40, 14),
-    Kind("bench/srif-opt-opt", "real", 40, 5),
-    Kind("bench/srif-opt-sar", "real", 60, 30),
-    Kind("val-000.tar", "hard", 40, 24),
-    Kind("val-000.tar", "tar", 50, 40),
-    Kind("val-000.tar", "tar", 16, 16, 128),
+KINDS = (  # paths below the folder of all data
+    Plan("bench/srif-day-night", "real", 40, 5),
+    Plan("bench/srif-opt-depth", "real", 40, 5),
+    Plan("bench/srif-opt-ir", "real", 40, 7),
+    Plan("bench/srif-opt-map", "real", 40, 14),
+    Plan("bench/srif-opt-opt", "real", 40, 5),
+    Plan("bench/srif-opt-sar", "real", 60, 30),
+    Plan("val-000.tar", "hard", 40, 24),
+    Plan("val-000.tar", "tar", 50, 40),
+    Plan("val-000.tar", "tar", 16, 16, 128),
 )
 
 
@@ -81,7 +55,7 @@ def refit(
         raise ValueError(f"{target} is the checkpoint that is read; name another file, and replace it by hand")
     if not target.parent.is_dir():
         raise FileNotFoundError(f"{target}: no such folder")
-    [dataset] = open_dataset(data / CALIBRATED_ON)
+    dataset = one_set(data / CALIBRATED_ON)
     cache.mkdir(parents=True, exist_ok=True)
     half_fitted = cache / f"{checkpoint.stem}.calibrated.safetensors"
     todo = confidence.plans(dataset.names, MATCHED, REGISTERED)
@@ -91,22 +65,16 @@ def refit(
         shutil.copyfile(checkpoint, temporary)
         words = f"to {dataset.name}, level {LEVEL}, {MATCHED} pairs, {REGISTERED} of them registered"
         confidence.store(temporary, words, matches=fits.matches, tie_points=fits.tie_points)
-    kinds = []
-    for kind in KINDS:
-        [source] = open_dataset(data / kind.path)
-        found = measure(
-            source, kind.level, kind.true, kind.mismatched, half_fitted, cache, tick, kind.side, align_all=True
-        )
-        kinds.append(acceptance.Kind(kind.name, *found))
+    kinds = acceptance.collect([replace(plan, path=data / plan.path) for plan in KINDS], half_fitted, cache, tick)
     tables.append(acceptance.write(out, kinds, 0.9))
     with replacing(target) as temporary:
         shutil.copyfile(half_fitted, temporary)
-        confidence.store(temporary, "to " + ", ".join(k.name for k in KINDS), registration=acceptance.fit(kinds))
+        confidence.store(temporary, "to " + ", ".join(kind.name for kind in kinds), registration=acceptance.fit(kinds))
     return tables
 
 
 def count_pairs(data: Path) -> int:
     """Count the pairs that :func:`refit` matches and registers."""
-    [dataset] = open_dataset(data / CALIBRATED_ON)
+    dataset = one_set(data / CALIBRATED_ON)
     matched = sum(len(plan.names) for plan in confidence.plans(dataset.names, MATCHED, REGISTERED))
-    return matched + sum(kind.true + kind.mismatched for kind in KINDS)
+    return matched + sum(plan.pairs for plan in KINDS)

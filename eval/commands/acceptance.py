@@ -5,9 +5,13 @@ from __future__ import annotations
 import argparse
 import sys
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from eval.benchmark import predict, protocol
-from eval.commands.options import GOES_ON, LEVELS_OR_REAL, AddParser, one_set, positive, words
+from eval.commands.options import GOES_ON, LEVELS_OR_REAL, AddParser, positive
+
+if TYPE_CHECKING:
+    from eval.calibration.acceptance import Plan
 
 
 def add(add_parser: AddParser) -> None:
@@ -34,38 +38,25 @@ def _do(args: argparse.Namespace) -> None:
     from tqdm import tqdm
 
     from eval.calibration import acceptance, confidence
-    from eval.calibration.outcomes import measure
 
     predict.set_threads(args.threads)
     plans = [_plan(text) for text in args.pairs]
-    kinds = []
-    with tqdm(total=sum(true + mismatched for _, _, true, mismatched, _ in plans), unit="pair") as bar:
-        for path, level, true, mismatched, side in plans:
-            dataset = one_set(path)
-            found = measure(
-                dataset,
-                level,
-                true,
-                mismatched,
-                args.store or args.checkpoint,
-                args.cache,
-                bar.update,
-                side,
-                align_all=True,
-            )
-            kinds.append(acceptance.Kind(" ".join(words(f"{dataset.name},{level},{side or ''}")), *found))
+    with tqdm(total=sum(plan.pairs for plan in plans), unit="pair") as bar:
+        kinds = acceptance.collect(plans, args.store or args.checkpoint, args.cache, bar.update)
     print(acceptance.write(args.out, kinds, args.min_probability).read_text())
     if args.store is not None:
         confidence.store(args.store, f"to {', '.join(args.pairs)}", registration=acceptance.fit(kinds))
         print(f"stored in {args.store}", file=sys.stderr)
 
 
-def _plan(text: str) -> tuple[str, str, int, int, int | None]:
+def _plan(text: str) -> Plan:
     """Read ``SET:LEVEL:TRUE:MISMATCHED[:SIDE]``; the path of a set may hold colons itself."""
+    from eval.calibration.acceptance import Plan
+
     parts = text.split(":")
     level = next((k for k in range(len(parts) - 1, 0, -1) if parts[k] in (*protocol.LEVELS, protocol.REAL)), 0)
     numbers = parts[level + 1 :]
     if not level or len(numbers) not in (2, 3) or not all(number.isdecimal() for number in numbers):
         raise ValueError(f"--pairs {text!r}: need SET:LEVEL:TRUE:MISMATCHED[:SIDE], such as val-000.tar:tar:60:60:128")
     true, mismatched, *side = map(int, numbers)
-    return ":".join(parts[:level]), parts[level], true, mismatched, side[0] if side else None
+    return Plan(":".join(parts[:level]), parts[level], true, mismatched, side[0] if side else None)

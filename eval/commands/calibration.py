@@ -7,7 +7,8 @@ import sys
 from pathlib import Path
 
 from eval.benchmark import predict, protocol
-from eval.commands.options import GOES_ON, AddParser, one_set, positive
+from eval.commands.options import GOES_ON, AddParser, positive
+from eval.datasets import one_set
 
 
 def add(add_parser: AddParser) -> None:

@@ -7,7 +7,6 @@ from collections.abc import Callable
 from pathlib import Path
 
 from eval.benchmark import protocol
-from eval.datasets import Dataset, open_dataset
 
 AddParser = Callable[..., argparse.ArgumentParser]  # a subparsers action's add_parser
 
@@ -28,14 +27,6 @@ def data_options() -> argparse.ArgumentParser:
     )
     data.add_argument("--split", help="the part to take of sets that have official ones; default: the one to test on")
     return data
-
-
-def one_set(data: str) -> Dataset:
-    """Open a set, or raise ValueError where ``data`` holds several."""
-    datasets = open_dataset(data)
-    if len(datasets) != 1:
-        raise ValueError(f"--data {data} holds {len(datasets)} sets, name one: {', '.join(d.name for d in datasets)}")
-    return datasets[0]
 
 
 def words(text: str) -> list[str]:

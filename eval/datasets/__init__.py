@@ -4,6 +4,6 @@ One file a set; its class's docstring says whose the data are, under what licenc
 """
 
 from eval.datasets.base import Dataset, Reader, Sample
-from eval.datasets.registry import READERS, open_dataset
+from eval.datasets.registry import READERS, one_set, open_dataset
 
-__all__ = ["READERS", "Dataset", "Reader", "Sample", "open_dataset"]
+__all__ = ["READERS", "Dataset", "Reader", "Sample", "one_set", "open_dataset"]

@@ -74,6 +74,14 @@ def open_dataset(path: Path | str, split: str | None = None) -> list[Dataset]:
     return found
 
 
+def one_set(path: Path | str) -> Dataset:
+    """Open what stands at a path, as :func:`open_dataset` does, or raise ValueError where it holds several sets."""
+    datasets = open_dataset(path)
+    if len(datasets) != 1:
+        raise ValueError(f"{path} holds {len(datasets)} sets, name one: {', '.join(d.name for d in datasets)}")
+    return datasets[0]
+
+
 def _detect(path: Path, split: str | None, readers: Sequence[type[Reader]]) -> list[Dataset]:
     return next((list(found) for reader in readers if (found := reader.find(path, split))), [])
 

@@ -100,6 +100,12 @@ def errors(out: dict[str, Tensor], quarters: int) -> Tensor:
     return (upright + torch.tensor([9.0, 5.0]) - out["keypoints0"]).norm(dim=1)
 
 
+def assert_exchange_changes_nothing(matcher: TARMatcher, data: dict[str, object], found: dict[str, Tensor]) -> None:
+    swapped = matcher({key[:-1] + str(1 - int(key[-1])): value for key, value in data.items()})
+    swapped["keypoints0"], swapped["keypoints1"] = swapped["keypoints1"], swapped["keypoints0"]
+    assert_same_matches(paired(found), paired(swapped), 1e-2)
+
+
 @pytest.fixture(scope="module")
 def shipped() -> TARMatcher:
     return TARMatcher().fuse()
@@ -144,9 +150,7 @@ def test_swap_batch_and_masks_hold_where_pairs_turn(shipped):
     assert (whole["keypoints1"][:, 0].round() >= 20).all()
     hidden = {**data, "image1": torch.where(data["mask1"][:, None] > 0, data["image1"], 7.0)}
     torch.testing.assert_close(shipped(hidden), whole, rtol=0, atol=0)
-    swapped = shipped({key[:-1] + str(1 - int(key[-1])): value for key, value in data.items()})
-    swapped["keypoints0"], swapped["keypoints1"] = swapped["keypoints1"], swapped["keypoints0"]
-    assert_same_matches(paired(whole), paired(swapped), 1e-2)
+    assert_exchange_changes_nothing(shipped, data, whole)
     for b in range(2):
         single = shipped({k: [v[b]] if isinstance(v, list) else v if isinstance(v, str) else v[b : b + 1]
                           for k, v in data.items()})  # fmt: skip
@@ -208,9 +212,7 @@ def test_pairs_of_another_scale_are_found_whichever_place_they_have(shipped):
     data, matrix = scaled_pair(2.4, 1)
     found = shipped(data)
     assert (scaled_errors(found, matrix) < 7).sum() > 1000
-    swapped = shipped({key[:-1] + str(1 - int(key[-1])): value for key, value in data.items()})
-    swapped["keypoints0"], swapped["keypoints1"] = swapped["keypoints1"], swapped["keypoints0"]
-    assert_same_matches(paired(found), paired(swapped), 1e-2)
+    assert_exchange_changes_nothing(shipped, data, found)
     shipped.scales = 1
     try:
         assert (scaled_errors(shipped(data), matrix) < 7).sum() < 20

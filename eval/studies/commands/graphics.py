@@ -6,7 +6,8 @@ import argparse
 from pathlib import Path
 
 from eval.benchmark import predict, protocol
-from eval.commands.options import AddParser, one_set, positive
+from eval.commands.options import AddParser, positive
+from eval.datasets import one_set
 
 
 def add(add_parser: AddParser) -> None:

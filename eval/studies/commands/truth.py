@@ -5,7 +5,8 @@ from __future__ import annotations
 import argparse
 from pathlib import Path
 
-from eval.commands.options import AddParser, one_set
+from eval.commands.options import AddParser
+from eval.datasets import one_set
 
 
 def add(add_parser: AddParser) -> None:

@@ -10,6 +10,7 @@ from toys import write_tar
 
 from eval.benchmark import protocol
 from eval.calibration import acceptance, confidence, refit
+from eval.calibration.acceptance import Plan
 from eval.cli import main
 from kornia_tar.files import write_text
 from kornia_tar.network.calibration import Calibration, PairScalings, PlattScaling
@@ -33,7 +34,7 @@ def plan(tmp_path, monkeypatch):
     monkeypatch.setattr(confidence, "collect", lambda *_: {})
     monkeypatch.setattr(confidence, "judge", lambda _: ({}, fits))
     monkeypatch.setattr(confidence, "write", lambda out, *_: write_text(out / "calibration.md", "a table"))
-    monkeypatch.setattr(refit, "KINDS", (refit.Kind("toy-000.tar", "tar", 1, 1, 64),))
+    monkeypatch.setattr(refit, "KINDS", (Plan("toy-000.tar", "tar", 1, 1, 64),))
     monkeypatch.setattr(acceptance, "judge", lambda kinds: {kind.name: np.zeros(len(kind.all)) for kind in kinds})
     return tmp_path
 
