@@ -68,7 +68,7 @@ def run_jobs(jobs: Sequence[Job], at_once: int = 1) -> dict[Job, str]:
     Raises:
         ValueError, FileNotFoundError, TypeError: the first error of the user's making in any of them.
     """
-    context = multiprocessing.get_context("spawn")
+    context = _context()
     messages: Any = context.Queue()
     waiting, reasons = list(enumerate(jobs)), dict[Job, str]()
     running: dict[int, BaseProcess] = {}
@@ -106,6 +106,18 @@ def run_jobs(jobs: Sequence[Job], at_once: int = 1) -> dict[Job, str]:
         finally:
             signal.signal(signal.SIGTERM, previous)
     return reasons
+
+
+def _context() -> Any:
+    """Let processes be forked from one that has imported the libraries, and has done nothing else, where that is had.
+
+    Importing them takes each process four seconds. A fork of *this* process could inherit locks of its threads.
+    """
+    if "forkserver" not in multiprocessing.get_all_start_methods():
+        return multiprocessing.get_context("spawn")
+    context = multiprocessing.get_context("forkserver")
+    context.set_forkserver_preload(["kornia.feature", "h5py", "cv2", __name__])  # the last is found in a checkout alone
+    return context
 
 
 def _stop(processes: Sequence[BaseProcess]) -> None:
