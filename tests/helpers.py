@@ -22,7 +22,7 @@ from kornia_tar.network.msfl import MSFLConfig
 from kornia_tar.network.net import TARConfig, TARNet
 from kornia_tar.network.tafe import TAFEConfig
 from kornia_tar.raster import GeoProfile, write_image
-from kornia_tar.raster.synthetic import draw_scene
+from kornia_tar.raster.synthetic import demo_pair, draw_scene
 
 SMALL = TARConfig(
     MSFLConfig(widths=(8, 16, 32, 32), blocks=(1, 1, 1, 1)),
@@ -132,6 +132,14 @@ def check_contract(out: dict, data: dict) -> None:
     assert ((out["confidence"] >= 0) & (out["confidence"] <= 1)).all()
     assert (out["std"] > 0).all()
     assert all(value.isfinite().all() for value in out.values())
+
+
+def demo_middle(seed: int = 0, side: int = 256) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """The middle of a demo pair, which takes a fourth of the time: optical image, SAR image, true matrix."""
+    optical, sar, truth = demo_pair(seed)
+    start = (512 - side) // 2
+    middle, move = slice(start, start + side), np.array([[1.0, 0, start], [0, 1, start], [0, 0, 1]])
+    return optical[middle, middle].copy(), sar[middle, middle].copy(), np.linalg.inv(move) @ truth @ move
 
 
 def untrained_weights(folder: Path) -> Path:

@@ -100,6 +100,7 @@ def test_whole_files_or_none(inputs, tmp_path, kind, moment):
     assert (out / "report.json").is_file() and json.loads((out / "report.json").read_text())["kornia_tar"]
 
 
+@pytest.mark.slow  # four processes
 def test_killed_before_its_results_are_moved_in(inputs, tmp_path):
     """The next run goes on without being told to overwrite: nothing bears a result's name."""
     out = tmp_path / "out"

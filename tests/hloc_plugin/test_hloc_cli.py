@@ -7,14 +7,14 @@ import json
 import cv2
 import numpy as np
 import pytest
-from helpers import needs_weights
+from helpers import demo_middle, needs_weights
 
 from hloc_plugin import cli
 from hloc_plugin.formats import write_features, write_matches
 from kornia_tar.files import output_folder
 from kornia_tar.geometry import PointMatches, corner_error, transform_points, warp_image
 from kornia_tar.raster import write_image
-from kornia_tar.raster.synthetic import demo_pair, draw_scene
+from kornia_tar.raster.synthetic import draw_scene
 
 TRUTH = np.array([[0.95, -0.2, 20.0], [0.2, 0.95, -10.0], [0, 0, 1]])
 
@@ -77,12 +77,12 @@ def test_verify_that_accepts_nothing_ends_with_2(matched):
 def test_verify_asks_the_images_too(tmp_path, capsys):
     """Matches that agree with each other on a wrong place are refused; counts alone would accept them."""
     pytest.importorskip("pycolmap")
-    optical, sar, truth = demo_pair()
+    optical, sar, truth = demo_middle()
     images = output_folder(tmp_path / "images")
     for name, image in (("optical.png", optical), ("sar.png", sar), ("again.png", sar)):
         write_image(images / name, image)
     rng, every = np.random.default_rng(0), np.repeat(np.arange(200)[:, None], 2, axis=1)
-    points, wrong = rng.uniform(80, 430, (200, 2)), truth @ np.array([[1.0, 0, 60], [0, 1, 45], [0, 0, 1]])
+    points, wrong = rng.uniform(40, 215, (200, 2)), truth @ np.array([[1.0, 0, 60], [0, 1, 45], [0, 0, 1]])
     found = {
         "optical.png": points,
         "sar.png": transform_points(truth, points),

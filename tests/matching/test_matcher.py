@@ -230,7 +230,8 @@ def test_half_precision_is_close_to_float32(dtype):
 
 
 @torch.no_grad()
-@pytest.mark.parametrize("backend", ["eager", pytest.param("inductor", marks=pytest.mark.slow)])
+@pytest.mark.slow  # to import the compiler takes longer than all other tests here
+@pytest.mark.parametrize("backend", ["eager", "inductor"])
 def test_compiled_gives_what_eager_gives(backend):
     torch._dynamo.reset()
     matcher = small_matcher(turns=1, scales=1)  # other poses compile the same parts again, at other sizes

@@ -11,6 +11,7 @@ import torch
 from kornia_tar.geometry import corner_error, image_corners, invert, transform_points
 from kornia_tar.registration.alignment.evidence import DisplacementMaps, join, tie_points
 from kornia_tar.registration.alignment.fit import align
+from kornia_tar.registration.alignment.likelihood import Frame, Likelihood
 
 SIZE = (192, 256)
 STEP, SIDE = 2.0, 9
@@ -198,3 +199,22 @@ def test_too_few_blocks_promise_nothing():
     line = torch.arange(6)  # of one row of cells
     found = align(in1.rows(line), in0.rows(line), "affine", SIZE, check_points=image_corners(SIZE))
     assert math.isinf(found.std)
+
+
+@pytest.mark.parametrize("model", TRUTHS)
+def test_closed_derivatives_are_those_of_the_likelihood(model):
+    in1, in0 = both(TRUTHS[model], noise=1.0, wrong=0.2)
+    maps, rng = join((in1, in0)), np.random.default_rng(0)
+    frame = Frame(model, SIZE, np.diag([1.05, 1.0, 1.0]), len(maps.points))
+    likelihood, theta = Likelihood(frame, maps, len(in1.points), 1.5), 0.01 * rng.standard_normal(frame.identity.shape)
+    cells, slope, curve = likelihood.derivatives(theta)
+    steps = 1e-5 * np.eye(len(theta))
+    by_cell = np.stack([(likelihood.gains(theta + h) - likelihood.gains(theta - h)) / 2e-5 for h in steps], 1)
+    np.testing.assert_allclose(cells, by_cell, rtol=1e-3, atol=1e-4)
+    numeric = [(likelihood(theta + h) - likelihood(theta - h)) / 2e-5 for h in steps]
+    np.testing.assert_allclose(slope, numeric, rtol=1e-3, atol=1e-4)
+    bent = [(likelihood.derivatives(theta - h)[1] - likelihood.derivatives(theta + h)[1]) / 2e-5 for h in steps]
+    assert np.abs(curve - bent).max() < 0.1 * np.abs(curve).max(), "but for how the matrix bends with θ"
+    points = image_corners(SIZE)
+    moved = [transform_points(frame.matrix(theta + h), points) for h in (steps[0], -steps[0])]
+    np.testing.assert_allclose(likelihood.jacobian(theta, points)[..., 0], (moved[0] - moved[1]) / 2e-5, rtol=1e-4)

@@ -7,11 +7,20 @@ from dataclasses import replace
 import numpy as np
 import pytest
 import torch
-from helpers import SMALL, assert_same_matches, check_contract, lively_net, needs_weights, pair, paired, picture
+from helpers import (
+    SMALL,
+    assert_same_matches,
+    check_contract,
+    demo_middle,
+    lively_net,
+    needs_weights,
+    pair,
+    paired,
+    picture,
+)
 
 from kornia_tar import AcceptanceConfig, AlignmentConfig, GuidedMatcher, RegistrarConfig, SearchConfig, TransformLimits
 from kornia_tar.geometry import transform_points
-from kornia_tar.raster.synthetic import demo_pair
 
 # Gates that let everything through: what an untrained network finds must keep the contract, too.
 OPEN = RegistrarConfig(
@@ -84,10 +93,10 @@ def test_wrong_input_is_named_as_by_tarmatcher(data):
 @needs_weights
 def test_the_demo_pair_and_a_mismatched_one():
     matcher = GuidedMatcher(registrar=RegistrarConfig(search=SearchConfig(rotations=1, scales=(1.0,))))
-    (optical, sar, truth), (_, other, _) = demo_pair(0), demo_pair(1)
+    (optical, sar, truth), (_, other, _) = demo_middle(0), demo_middle(1)
 
     def tensor(image: np.ndarray) -> torch.Tensor:
-        return torch.from_numpy(image.copy()).float().view(512, 512, -1).permute(2, 0, 1)[None] / 255
+        return torch.from_numpy(image.copy()).float().view(256, 256, -1).permute(2, 0, 1)[None] / 255
 
     out = matcher({"image0": tensor(optical), "image1": tensor(sar)})
     points0, points1 = (out[f"keypoints{k}"].double().numpy() for k in (0, 1))

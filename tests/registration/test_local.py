@@ -8,7 +8,7 @@ from collections.abc import Callable
 import numpy as np
 import pytest
 import torch
-from helpers import needs_weights, small_matcher
+from helpers import demo_middle, needs_weights, small_matcher
 
 from kornia_tar import Registrar, RegistrarConfig, SearchConfig, TARMatcher
 from kornia_tar.files import write_json
@@ -21,7 +21,6 @@ from kornia_tar.geometry import (
     transform_points,
     warp_image,
 )
-from kornia_tar.raster.synthetic import demo_pair
 from kornia_tar.raster.view import MaskedImage
 from kornia_tar.registration.alignment.evidence import DisplacementMaps, tie_points
 from kornia_tar.registration.alignment.smooth import FOLDS, WIDTHS, Family, FieldFit, Look, plane
@@ -261,9 +260,10 @@ def test_an_untrained_network_ends_in_a_refusal(model, shape, tmp_path):
     write_json(tmp_path / "report.json", outcome.report())
 
 
+@pytest.mark.slow  # two registrations; the tests above hold the choice of the model
 @needs_weights
 def test_relief_is_registered_by_a_field():
-    optical, sar, truth = demo_pair(1)
+    optical, sar, truth = demo_middle(1, 320)
     size = sar.shape[:2]
 
     def bend(points: np.ndarray) -> np.ndarray:

@@ -77,6 +77,30 @@ class DisplacementMaps(NamedTuple):
         known = self.density(places, width) * self.area
         return torch.log((1 - OUTLIER_RATIO) * known + OUTLIER_RATIO)
 
+    @torch.autocast("cpu", enabled=False)
+    def derivatives(self, places: FloatArray, width: float = 1.0) -> tuple[FloatArray, FloatArray]:
+        """Differentiate :meth:`log_likelihood_gain` by the places, (K, 2) px.
+
+        Returns:
+            the gradient, (K, 2) nats per px; the negative Hessian, (K, 3): by x twice, by x and y, by y twice.
+        """
+        scale = self.step * width
+        raster = torch.arange(self.probability.shape[-1], dtype=self.corner.dtype)
+        t = ((torch.from_numpy(places).to(self.corner) - self.corner) / self.step)[:, :, None] - raster
+        t = t / width
+        a = t.abs()
+        far, near = (2 - a).clamp_min(0), (1 - a).clamp_min(0)  # the cubic B-spline and its derivatives
+        spline = torch.stack([
+            (far * far * far - 4 * near * near * near) / 6, t.sign() * (4 * near * near - far * far) / 2 / scale,
+            (far - 4 * near) / scale**2,
+        ], 3)  # fmt: skip
+        both = spline[:, 1].transpose(1, 2) @ (self.probability @ spline[:, 0])  # (K, order of y, order of x)
+        known = (both * ((1 - OUTLIER_RATIO) * self.area / scale**2)).double().numpy()
+        total = known[:, 0, 0] + OUTLIER_RATIO
+        slope = np.stack([known[:, 0, 1], known[:, 1, 0]], 1) / total[:, None]
+        xx, xy, yy = (known[:, k, 2 - k] / total for k in range(3))
+        return slope, np.stack([slope[:, 0] ** 2 - xx, slope[:, 0] * slope[:, 1] - xy, slope[:, 1] ** 2 - yy], 1)
+
 
 def cubic(t: Tensor) -> Tensor:
     """The cubic B-spline, a smooth bump of unit integral on [-2, 2]."""

@@ -20,7 +20,6 @@ import torch
 from numpy.typing import NDArray
 
 from kornia_tar.geometry import FloatArray, SplineRaster, TransformModel
-from kornia_tar.network.second_look import OUTLIER_RATIO
 from kornia_tar.registration.alignment.evidence import DisplacementMaps, join
 from kornia_tar.registration.held_out import CheckPoints
 
@@ -173,7 +172,8 @@ class FieldFit:
         for width in WIDTHS:
             value = gains(shift, width)
             for _ in range(STEPS):
-                slope, information = _derivatives(self._both, places + sign * shift[index], width)
+                slope, information = self._both.derivatives(places + sign * shift[index], width)
+                information = _positive(information)
                 gradient = np.stack([sums((sign * slope)[:, i]) for i in (0, 1)], 1)
                 curve = np.stack([sums(information[:, i, j]) for i in (0, 1) for j in (0, 1)], 1).reshape(-1, 2, 2)
                 floor = damping * np.trace(curve, axis1=1, axis2=2) + 1e-6
@@ -228,7 +228,8 @@ class FieldFit:
     ) -> tuple[FloatArray, FloatArray]:
         """Gradients (groups, 2M) and negative Hessians (groups, 2M, 2M) of gains by group of cells; -1 is none."""
         places = self.places(coefficients)
-        slope, information = _derivatives(self._both, places, width)
+        slope, information = self._both.derivatives(places, width)
+        information = _positive(information)
         slope[self.ahead :] *= -1  # image1's cells lie where the field leads back to
         piece, weight = (
             np.concatenate([own[: self.ahead], back])
@@ -275,29 +276,9 @@ def _gains(evidence: DisplacementMaps, places: FloatArray, width: float) -> Floa
     return evidence.log_likelihood_gain(torch.from_numpy(places).float(), width).double().numpy()
 
 
-@torch.autocast("cpu", enabled=False)
-def _derivatives(evidence: DisplacementMaps, places: FloatArray, width: float) -> tuple[FloatArray, FloatArray]:
-    """Gradient (K, 2) of the cells' gains by their places, negative Hessian (K, 2, 2) without negative eigenvalues."""
-    scale = evidence.step * width
-    raster = torch.arange(evidence.probability.shape[-1], dtype=torch.float32)
-    t = ((torch.from_numpy(places).float() - evidence.corner) / evidence.step)[:, :, None] - raster
-    t = t / width
-    a = t.abs()
-    far, near = (2 - a).clamp_min(0), (1 - a).clamp_min(0)  # the cubic B-spline and its derivatives
-    spline = torch.stack([
-        (far * far * far - 4 * near * near * near) / 6, t.sign() * (4 * near * near - far * far) / 2 / scale,
-        (far - 4 * near) / scale**2,
-    ], 3)  # fmt: skip
-    both = spline[:, 1].transpose(1, 2) @ (evidence.probability @ spline[:, 0])  # (K, order of y, order of x)
-    known = (both * ((1 - OUTLIER_RATIO) * evidence.area / scale**2)).double().numpy()
-    total = known[:, 0, 0] + OUTLIER_RATIO
-    slope = np.stack([known[:, 0, 1], known[:, 1, 0]], 1) / total[:, None]
-    xx, xy, yy = (known[:, k, 2 - k] / total for k in range(3))
-    return slope, _positive(slope[:, 0] ** 2 - xx, slope[:, 0] * slope[:, 1] - xy, slope[:, 1] ** 2 - yy)
-
-
-def _positive(xx: FloatArray, xy: FloatArray, yy: FloatArray) -> FloatArray:
-    """(K, 2, 2) symmetric forms with their negative eigenvalues raised to 0."""
+def _positive(forms: FloatArray) -> FloatArray:
+    """(K, 2, 2) symmetric forms, given as (K, 3), with their negative eigenvalues raised to 0."""
+    xx, xy, yy = forms.T
     mean, half = (xx + yy) / 2, np.hypot((xx - yy) / 2, xy)
     high, low = np.maximum(mean + half, 0), np.maximum(mean - half, 0)
     angle = np.arctan2(2 * xy, xx - yy) / 2

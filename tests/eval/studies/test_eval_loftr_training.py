@@ -59,6 +59,7 @@ def test_the_backbone_sees_cell_x_y_around_pixel_8x_8y():
     assert (centre - torch.tensor([72.0, 56.0])).abs().max() < 1.5  # the middle of the cell's pixels is 3.5 px away
 
 
+@pytest.mark.slow  # trains kornia's LoFTR
 def test_a_run_is_read_by_the_matcher_and_goes_on(pairs, tmp_path, monkeypatch):
     monkeypatch.setattr(loftr_training, "LOG_EVERY", 1)
     options = OWN | {"batch": 2}
