@@ -8,6 +8,7 @@ imports torchvision, so that this stays a matter of the tests.
 
 import os
 import sys
+from pathlib import Path
 
 if "PYTEST_XDIST_WORKER" in os.environ:  # each worker has a core, and so have the commands that it runs
     os.environ.setdefault("OMP_NUM_THREADS", "1")
@@ -15,6 +16,10 @@ if "PYTEST_XDIST_WORKER" in os.environ:  # each worker has a core, and so have t
 
 import pytest
 import torch
+
+# For processes of their own, wherever they stand: eval/ is run from the checkout.
+ROOT = str(Path(__file__).resolve().parents[1])
+os.environ["PYTHONPATH"] = os.pathsep.join(filter(None, [ROOT, os.environ.get("PYTHONPATH")]))
 
 
 @pytest.fixture(autouse=True)

@@ -111,12 +111,13 @@ def run_jobs(jobs: Sequence[Job], at_once: int = 1) -> dict[Job, str]:
 def _context() -> Any:
     """Let processes be forked from one that has imported the libraries, and has done nothing else, where that is had.
 
-    Importing them takes each process four seconds. A fork of *this* process could inherit locks of its threads.
+    Importing them takes each process four seconds, and what counts its FLOPs imports torch._dynamo, three more. A fork
+    of *this* process could inherit locks of its threads.
     """
     if "forkserver" not in multiprocessing.get_all_start_methods():
         return multiprocessing.get_context("spawn")
     context = multiprocessing.get_context("forkserver")
-    context.set_forkserver_preload(["kornia.feature", "h5py", "cv2", __name__])  # the last is found in a checkout alone
+    context.set_forkserver_preload(["kornia.feature", "torch._dynamo", "h5py", "cv2", __name__])
     return context
 
 

@@ -63,6 +63,7 @@ def test_an_undeclared_fill_value_is_named_and_the_option_silences_it(files, unt
     assert "o.tif: holds uint8, which never is -9999" in capsys.readouterr().err
 
 
+@pytest.mark.slow  # full searches; test_prior.py holds what they find
 def test_the_report_says_which_search_it_was(files, untrained, tmp_path, capsys):
     common = ["register", *map(str, files), "-o", str(tmp_path), "--nodata1=-9999", *untrained, "--overwrite"]
     assert main([*common, "--no-georeference"]) == 2

@@ -208,16 +208,22 @@ def scaled_errors(out: dict[str, Tensor], matrix: Tensor) -> Tensor:
 
 @torch.no_grad()
 @needs_weights
-def test_pairs_of_another_scale_are_found_whichever_place_they_have(shipped):
+def test_pairs_of_another_scale_are_found(shipped):
     data, matrix = scaled_pair(2.4, 1)
-    found = shipped(data)
-    assert (scaled_errors(found, matrix) < 7).sum() > 1000
-    assert_exchange_changes_nothing(shipped, data, found)
+    assert (scaled_errors(shipped(data), matrix) < 7).sum() > 1000
     shipped.scales = 1
     try:
         assert (scaled_errors(shipped(data), matrix) < 7).sum() < 20
     finally:
         shipped.scales = 3
+
+
+@pytest.mark.slow  # the same pair twice more
+@torch.no_grad()
+@needs_weights
+def test_pairs_of_another_scale_are_found_whichever_place_they_have(shipped):
+    data, _ = scaled_pair(2.4, 1)
+    assert_exchange_changes_nothing(shipped, data, shipped(data))
 
 
 @torch.no_grad()

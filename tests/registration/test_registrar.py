@@ -230,6 +230,7 @@ def registrar() -> Registrar:
     return Registrar(TARMatcher())
 
 
+@pytest.mark.slow  # two registrations
 @needs_weights
 def test_a_fit_corrects_the_tie_points_and_nothing_else():
     optical, sar, _ = demo_pair(0)
@@ -266,6 +267,7 @@ def test_demo_pair_is_registered_at_any_rotation(registrar, quarters):
     assert 0.5 <= outcome.error_estimate < 5
 
 
+@pytest.mark.slow  # 512 px; test_scene.py looks at tiles, too
 @needs_weights
 def test_a_small_overview_and_tiles_reach_the_full_size(registrar):
     optical, sar, truth = demo_pair(0)
@@ -337,7 +339,8 @@ def test_a_told_scale_counts_full_pixels(registrar):
 
 @needs_weights
 def test_nothing_is_aligned_from_a_hopeless_pose(registrar):
-    strict = Registrar(registrar.matcher, RegistrarConfig(search=SearchConfig(hopeless_agreement=0.999)))
+    search = SearchConfig(rotations=1, scales=(1.0,), wide_scales=(), hopeless_agreement=0.999)
+    strict = Registrar(registrar.matcher, RegistrarConfig(search=search))
     optical, sar, _ = demo_pair()
     outcome = strict(optical[:128, :128], sar[:128, :128])
     assert not outcome.registered and outcome.probability == 0 and not len(outcome.matches)

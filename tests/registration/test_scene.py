@@ -124,6 +124,7 @@ def small_parts(monkeypatch):
     monkeypatch.setattr(tiled, "MANY_TILES", 2)
 
 
+@pytest.mark.slow  # 512 px twice
 @needs_weights
 def test_a_scene_in_parts_registers_as_a_whole_one_does(monkeypatch):
     scene = draw_scene(3, 512)

@@ -3,6 +3,7 @@
 import json
 import pickle
 import warnings
+from importlib.util import find_spec
 from pathlib import Path
 
 import pytest
@@ -11,7 +12,8 @@ from safetensors.torch import save_file
 
 from kornia_tar.text import TextPrior, embed_classes, load_text_prior
 
-open_clip = pytest.importorskip("open_clip", reason="open_clip is not installed: pip install kornia-tar[text]")
+if find_spec("open_clip") is None:  # not imported here: that takes every worker ten seconds
+    pytest.skip("open_clip is not installed: pip install kornia-tar[text]", allow_module_level=True)
 
 TINY = "kornia-tar-test-tiny"
 PROMPTS = ["a SAR image of a river", "an optical satellite image of cropland", "water"]
@@ -30,11 +32,15 @@ def tiny_model(tmp_path_factory):
     ):
         config = {"embed_dim": 16, "vision_cfg": vision, "text_cfg": text}
         (folder / f"{name}.json").write_text(json.dumps(config))
+    import open_clip
+
     open_clip.add_model_config(folder)
 
 
 @pytest.fixture(scope="module")
 def tiny(tiny_model):
+    import open_clip
+
     torch.manual_seed(1)
     return open_clip.create_model(TINY).eval()
 
@@ -47,6 +53,8 @@ def checkpoint(tiny, tmp_path_factory):
 
 
 def reference(model, prompts=PROMPTS):
+    import open_clip
+
     with torch.no_grad():
         return model.encode_text(open_clip.get_tokenizer(TINY)(prompts), normalize=True)
 
@@ -178,6 +186,7 @@ def test_open_clip_wrong_names():
 @pytest.mark.parametrize(("model", "dim"), [("ViT-B-32", 512), ("RN50", 1024)])
 def test_real_size(tmp_path, model, dim):
     """The text tower of RemoteCLIP in its true shapes, half precision, random weights."""
+    import open_clip
     from open_clip.model import _build_text_tower
 
     config = open_clip.get_model_config(model)

@@ -200,6 +200,7 @@ def test_pairs_that_do_not_overlap_are_no_error(batch):
     assert all(p.grad.isfinite().all() for p in net.parameters() if p.grad is not None)
 
 
+@pytest.mark.slow  # eighty steps
 def test_a_small_network_learns_a_few_pairs(pairs):
     """80 steps on one batch lift coarse accuracy far above what the identity would give."""
     easy = dataclasses.replace(Deformation().eased(1.0), translation=0.15, same_modality=1.0, pseudo_sar=0.0)

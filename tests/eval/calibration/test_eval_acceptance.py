@@ -13,7 +13,7 @@ from toys import texture, write_tar
 
 from eval.benchmark import protocol
 from eval.calibration import acceptance
-from eval.calibration.acceptance import Kind
+from eval.calibration.acceptance import Kind, Plan
 from eval.calibration.outcomes import Outcome
 from eval.cli import main
 from eval.commands.acceptance import _plan
@@ -103,8 +103,8 @@ def test_the_table_is_written(tmp_path):
 
 
 def test_plans_are_read():
-    assert _plan("DATA/val-000.tar:tar:60:50") == ("DATA/val-000.tar", "tar", 60, 50, None)
-    assert _plan("srif:/x/y:real:3:4:128") == ("srif:/x/y", "real", 3, 4, 128)
+    assert _plan("DATA/val-000.tar:tar:60:50") == Plan("DATA/val-000.tar", "tar", 60, 50)
+    assert _plan("srif:/x/y:real:3:4:128") == Plan("srif:/x/y", "real", 3, 4, 128)
     for wrong in ("val.tar", "val.tar:tar", "val.tar:tar:3", "val.tar:soft:3:4", "val.tar:tar:a:4", "a:tar:1:2:3:4"):
         with pytest.raises(ValueError, match="SET:LEVEL"):
             _plan(wrong)

@@ -56,6 +56,7 @@ def command(toy: Path, **options: object) -> int:
     return main(["study", "text-ablation", *map(str, places), *words])
 
 
+@pytest.mark.slow  # trains
 def test_one_command_trains_examines_and_goes_on_where_it_was_stopped(toy, monkeypatch, capsys):
     trained, real = [], ablation.run
 

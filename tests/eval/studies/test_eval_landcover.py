@@ -139,6 +139,7 @@ def test_what_cannot_be_measured_is_one_line(weights, tmp_path, capsys):
         assert error.count("\n") == 1 and named in error, (named, error)
 
 
+@pytest.mark.slow  # a check of the shipped weights, which eval measures
 @needs_weights
 @pytest.mark.skipif(not (ERROR_SCALE / "data" / "optical_only-000.tar").is_file(), reason="no RSSCN7 in ../shared/data")
 def test_the_shipped_map_knows_rsscn7s_scenes_better_than_chance():
