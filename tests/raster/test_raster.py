@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import importlib.util
-import sys
 from pathlib import Path
 
 import numpy as np
@@ -93,13 +92,6 @@ def test_tiff_without_rasterio(tmp_path, monkeypatch):
     for act in (lambda: r.read_image(tmp_path / "geo.tif"), lambda: r.write_image(tmp_path / "x.tif", noise(40, 50))):
         with pytest.raises(ImportError, match=r"pip install .kornia-tar\[geo\]"):
             act()
-
-
-def test_import_leaves_rasterio_alone():
-    import subprocess
-
-    code = "import sys, kornia_tar.raster; sys.exit('rasterio' in sys.modules)"
-    assert subprocess.run([sys.executable, "-c", code], cwd=Path(r.__file__).parents[1]).returncode == 0
 
 
 def bad_files(folder: Path) -> dict[str, str]:

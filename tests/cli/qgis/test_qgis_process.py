@@ -87,6 +87,7 @@ def test_the_setting_goes_before_the_record_and_what_is_no_command_is_named(tmp_
             process.find_command(wrong, record)
 
 
+@pytest.mark.slow  # a process of its own, as the tests below start
 @needs_weights
 def test_a_refusal_comes_with_steps_and_its_reason(pair, program, tmp_path, monkeypatch):
     monkeypatch.setenv("PYTHONHOME", "/nowhere")  # as QGIS may set it: no other Python starts with it

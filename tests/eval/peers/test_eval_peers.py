@@ -20,7 +20,10 @@ def build(name):
         pytest.skip(f"{name}: {reason}")
 
 
-@pytest.mark.parametrize("name", peers.NAMES)
+SLOW = {"tar_registrar"}  # which tests/registration looks at closely
+
+
+@pytest.mark.parametrize("name", [pytest.param(n, marks=[pytest.mark.slow] * (n in SLOW)) for n in peers.NAMES])
 def test_matches_have_their_shapes_and_lie_in_the_images(name):
     matcher = build(name)
     image0, image1 = texture(0, 128, 3), texture(0, 160)

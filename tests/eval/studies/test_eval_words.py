@@ -93,6 +93,7 @@ def test_one_command_measures_all_that_the_words_are_worth(data, capsys):
     assert "val-000.tar" in capsys.readouterr().err
 
 
+@pytest.mark.slow  # five runs of the matcher
 def test_the_flood_is_ignored_in_five_ways(data, capsys):
     common = ["--draws", "1", "--out", str(data / "out"), "--checkpoint", str(data / "w.safetensors")]
     assert main(["study", "steering", "--data", str(data), *common]) == 0
