@@ -85,6 +85,14 @@ def test_a_mirror_before_is_no_nan():
     assert np.isfinite(found.matrix).all() and corner_error(found.matrix, TRUTHS["affine"], SIZE) < 0.5
 
 
+def test_evidence_that_is_no_number_moves_nothing():
+    in1, in0 = both(TRUTHS["affine"])
+    in1 = in1._replace(probability=torch.full_like(in1.probability, math.nan))
+    found = align(in1, in0, "affine", SIZE, check_points=image_corners(SIZE))
+    np.testing.assert_array_equal(found.matrix, np.eye(3))
+    assert math.isinf(found.std)
+
+
 def test_half_of_the_cells_may_be_wrong():
     truth = TRUTHS["affine"]
     found = align(*both(truth, noise=0.5, wrong=0.5), "affine", SIZE)

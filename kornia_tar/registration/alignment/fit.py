@@ -112,6 +112,8 @@ def _climb(frame: Frame, start: FloatArray, likelihood: Likelihood) -> FloatArra
     found, height, damping = start, likelihood(start), 1e-3
     for _ in range(STEPS):
         _, slope, curve = likelihood.derivatives(found)
+        if not np.isfinite(curve).all():
+            break
         values, vectors = np.linalg.eigh(curve)
         values = np.abs(values)
         for _ in range(RETRIES):
@@ -145,6 +147,8 @@ def _std(likelihood: Likelihood, theta: FloatArray, block: NDArray[np.int64], po
     if len(seen) <= len(theta) or likelihood.gains(theta).mean() < RIPPLE:
         return math.inf
     cells, _, curve = likelihood.derivatives(theta)
+    if not np.isfinite(curve).all():
+        return math.inf
     values, vectors = np.linalg.eigh(len(cells) * curve)
     if not values.min() > 1e-6 * values.max():
         return math.inf
