@@ -112,7 +112,7 @@ def _context() -> Any:
     """Let processes be forked from one that has imported the libraries, and has done nothing else, where that is had.
 
     Importing them takes each process four seconds, and what counts its FLOPs imports torch._dynamo, three more. A fork
-    of *this* process could inherit locks of its threads.
+    of *this* process could inherit locks of its threads. A matcher's peak memory counts what is imported there.
     """
     if "forkserver" not in multiprocessing.get_all_start_methods():
         return multiprocessing.get_context("spawn")

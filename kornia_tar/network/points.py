@@ -13,7 +13,7 @@ from torch import Tensor
 def transform_points(matrix: Tensor, points: Tensor) -> Tensor:
     """Map points (…, N, 2) by homographies (…, 3, 3); those behind the horizon land far away, where gradients end.
 
-    Always in fp32, also under autocast: this is the truth in training and the model in registration.
+    Always in fp32, also under autocast: this is the truth in training.
     """
     with torch.autocast(points.device.type, enabled=False):
         points = points.float()

@@ -268,7 +268,7 @@ def test_demo_pair_is_registered_at_any_rotation(registrar, quarters):
     assert 0.5 <= outcome.error_estimate < 5
 
 
-@pytest.mark.slow  # 512 px; test_scene.py looks at tiles, too
+@pytest.mark.slow  # 512 px
 @needs_weights
 def test_a_small_overview_and_tiles_reach_the_full_size(registrar):
     optical, sar, truth = demo_pair(0)
@@ -315,7 +315,7 @@ def test_small_images_do_not_agree_by_chance(registrar, side):
         assert not outcome.registered and outcome.reasons
 
 
-@SLOW  # test_guided.py looks at the same pair, too
+@SLOW  # test_guided.py refuses smaller ones
 @needs_weights
 def test_images_of_different_places_are_refused(registrar):
     once = Registrar(

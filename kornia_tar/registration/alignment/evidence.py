@@ -10,10 +10,9 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from kornia_tar.geometry import FloatArray, Transform
+from kornia_tar.geometry import FloatArray, Transform, transform_points
 from kornia_tar.network.fine import PLACE_STEP
 from kornia_tar.network.net import ImageFeatures, TARNet
-from kornia_tar.network.points import transform_points
 from kornia_tar.network.second_look import OUTLIER_RATIO
 
 
@@ -47,13 +46,17 @@ class DisplacementMaps(NamedTuple):
 
     def scaled(self, matrix: FloatArray) -> DisplacementMaps:
         """The same in another frame, to which ``matrix``, (3, 3), leads: a similarity without rotation, or nearly."""
-        to = torch.from_numpy(np.asarray(matrix))
-        points, corner = (transform_points(to, part.double()).float() for part in (self.points, self.corner))
+        to = np.asarray(matrix)
+        points, corner = (
+            torch.from_numpy(transform_points(to, part.cpu().numpy())).to(part) for part in (self.points, self.corner)
+        )
         return self._replace(points=points, corner=corner, step=self.step * math.sqrt(float(to[0, 0] * to[1, 1])))
 
     def rows(self, index: Tensor) -> DisplacementMaps:
         """Some cells, copied to the CPU, where :func:`align` works."""
-        points, corner, probability = (t.cpu()[index].float() for t in (self.points, self.corner, self.probability))
+        points, corner, probability = (
+            t.detach().cpu()[index].float() for t in (self.points, self.corner, self.probability)
+        )
         return DisplacementMaps(points, corner, probability, self.step)
 
     @property
@@ -91,7 +94,7 @@ class DisplacementMaps(NamedTuple):
         a = t.abs()
         far, near = (2 - a).clamp_min(0), (1 - a).clamp_min(0)  # the cubic B-spline and its derivatives
         spline = torch.stack([
-            (far * far * far - 4 * near * near * near) / 6, t.sign() * (4 * near * near - far * far) / 2 / scale,
+            cubic(t), t.sign() * (4 * near * near - far * far) / 2 / scale,
             (far - 4 * near) / scale**2,
         ], 3)  # fmt: skip
         both = spline[:, 1].transpose(1, 2) @ (self.probability @ spline[:, 0])  # (K, order of y, order of x)
@@ -106,7 +109,7 @@ def cubic(t: Tensor) -> Tensor:
     """The cubic B-spline, a smooth bump of unit integral on [-2, 2]."""
     t = t.abs()
     far, near = (2 - t).clamp_min(0), (1 - t).clamp_min(0)
-    return (far * far * far - 4 * near * near * near) / 6  # products, for powers are slow to differentiate
+    return (far * far * far - 4 * near * near * near) / 6  # products, for powers are slow
 
 
 def join(parts: Sequence[DisplacementMaps]) -> DisplacementMaps:

@@ -25,14 +25,15 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from kornia_tar.geometry import FloatArray, TransformModel, transform_points
+from kornia_tar.geometry import FloatArray, TransformModel
 from kornia_tar.registration.alignment.evidence import DisplacementMaps, join
 from kornia_tar.registration.alignment.likelihood import Frame, Likelihood
 
 BLOCKS = 4  # on a side: cells of one block share what they see, so their errors count as one
 MANY_CELLS = 8000  # evenly drawn, are enough to come near the top, and to say how sharp it is
 CHECK_WIDTHS = (1.5, 2.5)  # of the splines that tell how sharp a top is
-STEPS, RETRIES = 30, 5  # uphill, and shorter ones in place of one that does not lead up
+STEPS, RETRIES, SHORTER = 30, 5, 4.0  # uphill, and so many times shorter ones in place of one that does not lead up
+DAMPING = 1e-4  # of the mean curvature: a direction that cells say nothing of is no reason to leave
 LONGEST = 4.0  # px that a step may move the frame's edge: further than the maps see, a step is a guess
 ENOUGH = 1e-6  # nats per cell: what a last step gains
 RIPPLE = 0.01  # nats per cell: what maps that say nothing gain on their own raster through splines of those widths
@@ -87,18 +88,17 @@ def align(
         theta = frame.identity
         for width in widths[:-1]:
             theta = _climb(frame, theta, Likelihood(frame, some, some_ahead, width))
-        likelihood = Likelihood(frame, both, ahead, widths[-1])
-        theta = _climb(frame, theta, likelihood)
-        gains = likelihood.gains(theta) if widths[-1] == 1 else Likelihood(frame, both, ahead).gains(theta)
+        theta = _climb(frame, theta, Likelihood(frame, both, ahead, widths[-1]))
+        gains = Likelihood(frame, both, ahead).gains(theta)
         std = disagreement = math.nan
         if check_points is not None:
-            block = _blocks(some.points.numpy())
+            block = _blocks(some.points.numpy()) if len(some.points) else np.zeros(0, np.int64)
             sharp, wide = (
                 _std(Likelihood(frame, some, some_ahead, width), theta, block, check_points) for width in CHECK_WIDTHS
             )
             std = sharp if sharp <= FLAT_TOP * wide else wide
             alone = [_climb(frame, theta, Likelihood(frame, one, count)) for one, count in ((in1, ahead), (in0, 0))]
-            places = [transform_points(frame.matrix(one), check_points) for one in alone]
+            places = [frame.places(one, check_points) for one in alone]
             disagreement = float(np.linalg.norm(places[0] - places[1], axis=1).mean())
     matrix = frame.matrix(theta)
     return Alignment(matrix / matrix[2, 2], torch.from_numpy(gains).float(), std, disagreement)
@@ -109,23 +109,25 @@ def _climb(frame: Frame, start: FloatArray, likelihood: Likelihood) -> FloatArra
 
     Newton's steps, uphill also where the ground curves the other way, and shorter ones in place of one that leads down.
     """
-    found, height, damping = start, likelihood(start), 1e-3
+    if not len(likelihood):
+        return start
+    found, height = start, likelihood(start)
     for _ in range(STEPS):
         _, slope, curve = likelihood.derivatives(found)
         if not np.isfinite(curve).all():
             break
         values, vectors = np.linalg.eigh(curve)
         values = np.abs(values)
+        step = vectors @ ((slope @ vectors) / (values + DAMPING * values.mean() + 1e-12))
+        step *= min(1.0, LONGEST / frame.half / max(float(np.linalg.norm(step)), 1e-12))
         for _ in range(RETRIES):
-            step = vectors @ ((slope @ vectors) / (values + damping * values.mean() + 1e-12))
-            step *= min(1.0, LONGEST / frame.half / max(float(np.linalg.norm(step)), 1e-12))
             after = likelihood(found + step)
             if after > height:
                 break
-            damping *= 10
+            step /= SHORTER
         else:
             break
-        gained, found, height, damping = after - height, found + step, after, damping / 10
+        gained, found, height = after - height, found + step, after
         if gained < ENOUGH:
             break
     return found
@@ -144,7 +146,7 @@ def _std(likelihood: Likelihood, theta: FloatArray, block: NDArray[np.int64], po
     Infinite where too few blocks are seen, or the likelihood has no top at ``theta``, or gains nothing.
     """
     seen, index = np.unique(block, return_inverse=True)
-    if len(seen) <= len(theta) or likelihood.gains(theta).mean() < RIPPLE:
+    if len(seen) <= len(theta) or not len(likelihood) or likelihood.gains(theta).mean() < RIPPLE:
         return math.inf
     cells, _, curve = likelihood.derivatives(theta)
     if not np.isfinite(curve).all():

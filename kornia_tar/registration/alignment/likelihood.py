@@ -50,6 +50,11 @@ class Frame:
         """(3, 3), pixels to pixels, of (P,) θ."""
         return np.asarray(self._to_pixel @ self._in_units(theta) @ self._to_unit, np.float64)
 
+    def places(self, theta: FloatArray, points: FloatArray) -> FloatArray:
+        """(N, 2) px of image1 where (N, 2) px of image0 lie; finite behind the horizon, too."""
+        lifted = _in_front(_lifted(points) @ self.matrix(theta).T)
+        return np.asarray(lifted[:, :2] / lifted[:, 2:], np.float64)
+
     def directions(self) -> FloatArray:
         """(P, 3, 3), the derivatives of :meth:`matrix` by θ."""
         return np.asarray(self._to_pixel @ self._basis.reshape(-1, 3, 3) @ self._to_unit, np.float64)
@@ -102,6 +107,9 @@ class Likelihood:
         self._points = _lifted(evidence.points.double().numpy())
         self._directions = frame.directions()
 
+    def __len__(self) -> int:
+        return len(self._points)
+
     def __call__(self, theta: FloatArray) -> float:
         """Nats per cell at (P,) θ."""
         return float(self.gains(theta).mean() - self._frame.doubt(theta))
@@ -117,7 +125,7 @@ class Likelihood:
 
         Returns:
             (K, P) gradients of the cells' gains; the gradient (P,) and the negative Hessian (P, P) of L per cell less
-            the doubt, in which the matrix counts as linear in θ, and its inverse, too.
+            the doubt, in which the cells' places count as linear in θ.
         """
         lifted, back = self._through(theta)
         ahead = self._ahead

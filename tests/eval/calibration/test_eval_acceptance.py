@@ -110,7 +110,7 @@ def test_plans_are_read():
             _plan(wrong)
 
 
-@pytest.mark.slow  # registers; test_eval_refit.py stores a fit, too
+@pytest.mark.slow  # registers; test_eval_refit.py collects and stores, too
 @needs_weights
 def test_the_fit_goes_into_a_copy_of_the_weights(tmp_path, monkeypatch, capsys):
     pictures = {f"fake__{k}": texture(k) for k in range(4)}
