@@ -34,9 +34,7 @@ SEEDS = 48  # most confident matches that propose similarities, two by two
 WORTH_A_LOOK = 14.0  # support above which the second look is asked before other poses are tried
 SURE_SUPPORT = 40.0  # support above which no other pose is tried where there is no second look to ask
 SURE_LOOK = 0.25  # mean confidence of the second look above which no other pose is tried
-CONFIRMED = (
-    0.15  # mean confidence that a shrunk pose must state: chance reached 0.13, and true ones state 0.27 and more
-)
+CONFIRMED = 0.15  # what a shrunk pose must state: chance reached 0.13, and true ones state 0.27 and more
 ASKED = 2, 1  # turns, and shrunk poses, at most, that the second look is asked about, those worth it at once aside
 
 

@@ -146,7 +146,7 @@ def _std(likelihood: Likelihood, theta: FloatArray, block: NDArray[np.int64], po
     Infinite where too few blocks are seen, or the likelihood has no top at ``theta``, or gains nothing.
     """
     seen, index = np.unique(block, return_inverse=True)
-    if len(seen) <= len(theta) or not len(likelihood) or likelihood.gains(theta).mean() < RIPPLE:
+    if len(seen) <= len(theta) or likelihood.gains(theta).mean() < RIPPLE:
         return math.inf
     cells, _, curve = likelihood.derivatives(theta)
     if not np.isfinite(curve).all():
