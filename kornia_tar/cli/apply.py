@@ -6,7 +6,7 @@ import argparse
 from pathlib import Path
 
 from kornia_tar.cli.command import AddCommand, steps
-from kornia_tar.cli.options import add_overwrite, add_progress, add_resampling
+from kornia_tar.cli.options import add_overwrite, add_progress, add_target, target_of
 from kornia_tar.outputs.apply import applied
 
 
@@ -22,7 +22,7 @@ def add(command: AddCommand) -> None:
                         "georeferences where both have one, else as pictures of the same extent")  # fmt: skip
     parser.add_argument("-o", "--out", type=Path, required=True, help="file to write, .tif; or a folder, for "
                         "NAME_registered.tif of each image")  # fmt: skip
-    add_resampling(parser)
+    add_target(parser)
     parser.add_argument("--nodata", type=float, metavar="V", help="value of the images' missing pixels, beside what "
                         "the files declare; --nodata=-9999 with the =")  # fmt: skip
     parser.add_argument("--refused", action="store_true", help="apply a transform that the registration refused, too")
@@ -32,9 +32,9 @@ def add(command: AddCommand) -> None:
 
 def _do(a: argparse.Namespace) -> int:
     step = steps(len(a.images), a.progress)
-    results = applied(a.transform, a.images, a.out, a.resampling, a.nodata, a.refused, a.overwrite)
+    results = applied(a.transform, a.images, a.out, target_of(a), a.nodata, a.refused, a.overwrite)
     for image in a.images:
         step(image.name)
         done = next(results)
-        print(f"{done.path}: {done.share:.0%} of image0's grid")
+        print(f"{done.path}: {done.share:.0%} of the grid")
     return 0

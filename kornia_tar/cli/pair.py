@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -13,9 +13,10 @@ from kornia_tar.cli.options import read_pair
 from kornia_tar.files import check_outputs, output_folder
 from kornia_tar.outputs.ground import ground_report
 from kornia_tar.outputs.journal import FolderJournal
-from kornia_tar.outputs.registered import Resampling
 from kornia_tar.outputs.results import NAMES, write_results
+from kornia_tar.outputs.target import Target
 from kornia_tar.raster import source_files
+from kornia_tar.raster.grid import Grid
 from kornia_tar.registration import Registrar, Registration, Search
 from kornia_tar.registration.files import register_rasters, registrar_settings
 
@@ -36,7 +37,7 @@ class PairJob:
     search_radius: float | None = None
     use_georeference: bool = True
     threshold: float = 0.0
-    resampling: Resampling = "bilinear"
+    target: Target = field(default_factory=Target)
     overwrite: bool = False
     command: str = ""  # as it was typed
 
@@ -75,6 +76,7 @@ def register_pair(
     """
     step("reading")
     first, second = read_pair(job.image0, job.image1, job.nodata0, job.nodata1)
+    job.target.chosen(Grid.of(first), Grid.of(second))  # what cannot be written is said before the work
     out = output_folder(job.out)
     step("registering")
     journal = FolderJournal(out, tell)
@@ -88,6 +90,6 @@ def register_pair(
     report = {"image0": str(job.image0), "image1": str(job.image1), **outcome.report(), **ground,
               "search": search._asdict(), "seconds": round(seconds, 2),
               "weights": weights, "kornia_tar": __version__, "settings": settings, "command": job.command}  # fmt: skip
-    write_results(out, outcome, report, first, second, grey1, how=job.resampling)
+    write_results(out, outcome, report, first, second, grey1, target=job.target)
     journal.remove()
     return PairOutcome(outcome, search, ground, seconds)

@@ -13,9 +13,10 @@ from kornia_tar.cli.options import (
     add_pair,
     add_progress,
     add_registrar,
-    add_resampling,
     add_steering,
+    add_target,
     files_of,
+    target_of,
 )
 from kornia_tar.cli.outcome import tell
 from kornia_tar.cli.pair import PairJob, register_pair
@@ -32,7 +33,7 @@ def add(command: AddCommand) -> None:
     parser.add_argument("-o", "--out", type=Path, required=True, help="folder for the results; made when missing")
     add_registrar(parser)
     add_georeference(parser)
-    add_resampling(parser)
+    add_target(parser)
     add_steering(parser)
     add_overwrite(parser)
     add_progress(parser)
@@ -41,7 +42,7 @@ def add(command: AddCommand) -> None:
 def _do(a: argparse.Namespace) -> int:
     job = PairJob(
         a.image0, a.image1, a.out, a.modality0, a.modality1, a.nodata0, a.nodata1, a.search_radius,
-        not a.no_georeference, a.threshold, a.resampling, a.overwrite, a.line,
+        not a.no_georeference, a.threshold, target_of(a), a.overwrite, a.line,
     )  # fmt: skip
     job.check(files_of(a.weights, a.bank))
     step = steps(4, a.progress)

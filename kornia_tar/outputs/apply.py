@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import math
 import os
 from collections.abc import Iterator, Sequence
 from pathlib import Path
@@ -11,12 +10,10 @@ from typing import Any, NamedTuple
 
 from kornia_tar.files import check_outputs, output_folder, write_json
 from kornia_tar.geometry import Transform
-from kornia_tar.geometry.transform import PointMap
-from kornia_tar.outputs.registered import Resampling, resampled, write_on_grid
+from kornia_tar.outputs.registered import resampled, write_on_grid
+from kornia_tar.outputs.target import GridChoice, Resampling, Target
 from kornia_tar.raster import read_image, source_files
 from kornia_tar.raster.grid import Grid
-from kornia_tar.raster.read import pixel_limit
-from kornia_tar.raster.resample import smooth_transform
 from kornia_tar.registration.result import Registration
 
 MAX_BYTES = 2**26  # of a transform.json that is read
@@ -70,7 +67,7 @@ class Applied(NamedTuple):
     """A file that was written."""
 
     path: Path
-    share: float  # of image0's grid, that shows something
+    share: float  # of the grid, that shows something
 
 
 def apply_transform(
@@ -79,17 +76,21 @@ def apply_transform(
     out: str | os.PathLike[str],
     *,
     resampling: Resampling = "bilinear",
+    grid: GridChoice = "reference",
+    resolution: float | None = None,
     nodata: float | None = None,
     refused: bool = False,
     overwrite: bool = False,
 ) -> list[Applied]:
-    """Lay files of image1's product (bands, polarisations, resolutions) onto image0's grid, as ``kornia-tar apply``.
+    """Lay files of image1's product (bands, polarisations, resolutions) onto image0, as ``kornia-tar apply``.
 
     Args:
         transform: ``transform.json`` of a registration, see :func:`write_transform`.
         images: by their own georeferences where both have one, else as pictures of the same extent.
         out: file to write, .tif; or a folder, for NAME_registered.tif of each image.
         resampling: "nearest" mixes nothing, else what is finer is averaged over areas first.
+        grid: to write on: "reference" for image0's, "source" for each image's own.
+        resolution: sides of its pixels, in units of its reference system; None for those that it has.
         nodata: value of the images' missing pixels, beside what the files declare.
         refused: apply a transform that the registration refused, too.
         overwrite: replace earlier results; an input is never replaced.
@@ -100,18 +101,17 @@ def apply_transform(
     Raises:
         FileNotFoundError, ValueError: a file that cannot be used or would be replaced, named.
     """
-    return list(applied(Path(transform), [*map(Path, images)], Path(out), resampling, nodata, refused, overwrite))
+    target = Target(resampling, grid, resolution)
+    return list(applied(Path(transform), [*map(Path, images)], Path(out), target, nodata, refused, overwrite))
 
 
 def applied(
-    path: Path, images: Sequence[Path], out: Path, how: Resampling, nodata: float | None, refused: bool, overwrite: bool
+    path: Path, images: Sequence[Path], out: Path, target: Target, nodata: float | None, refused: bool, overwrite: bool
 ) -> Iterator[Applied]:
     """Do what :func:`apply_transform` does, and tell of each file when it is written."""
     transform, grid0, grid1, registered = read_transform(path)
     if not registered and not refused:
         raise ValueError(f"{path}: this registration was refused; give --refused to apply it all the same")
-    if grid0.size[0] * grid0.size[1] > (limit := pixel_limit()):
-        raise ValueError(f"{path}: image0 has {grid0.size} pixels; raise KORNIA_TAR_MAX_PIXELS from {limit}")
     single = out.suffix.lower() in SUFFIXES
     if single and len(images) > 1:
         raise ValueError(f"{out}: is one file, but {len(images)} images are given; name a folder")
@@ -121,19 +121,14 @@ def applied(
     check_outputs(outputs, [path, *(file for image in images for file in source_files(image))], overwrite=overwrite)
     output_folder(outputs[0].parent)
     for image, output in zip(images, outputs, strict=True):
-        raster = read_image(image, nodata=nodata, colours=how != "nearest", windowed=True)
+        raster = read_image(image, nodata=nodata, colours=target.resampling != "nearest", windowed=True)
         try:
-            way = _joined(transform, grid0, grid1.to(Grid.of(raster)))
+            own = Grid.of(raster)
+            grid, way = target.reached(transform, grid0, own, grid1.to(own))
         except ValueError as error:
             raise ValueError(f"{image}: {error}") from error
-        pixels, valid, told = resampled(raster, way, grid0.size, how)
+        pixels, valid, told = resampled(raster, way, grid.size, target.resampling)
         if not valid.any():
             raise ValueError(f"{image}: shows nothing of the ground that image0 shows; is it of another scene?")
-        write_on_grid(output, pixels, valid, told, grid0, raster, how)
+        write_on_grid(output, pixels, valid, told, grid, raster, target.resampling)
         yield Applied(output, float(valid.mean()))
-
-
-def _joined(transform: Transform, grid0: Grid, onward: PointMap) -> Transform:
-    """From image0's pixels through image1's to those of another file."""
-    spacing = math.inf if transform.field is None else min(transform.field.spacing)
-    return smooth_transform(lambda points: onward(transform(points)), grid0.size, spacing)

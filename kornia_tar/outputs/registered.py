@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import replace
 from pathlib import Path
-from typing import Any, Literal, cast
+from typing import Any, cast
 
 import cv2
 import numpy as np
@@ -12,12 +12,12 @@ from numpy.typing import NDArray
 
 from kornia_tar.geometry import Transform, blocks, source_window, warp_block, warp_image
 from kornia_tar.geometry.warp import saturated
+from kornia_tar.outputs.target import Resampling, Target
 from kornia_tar.raster import Raster, write_image
 from kornia_tar.raster.grid import Grid
 from kornia_tar.raster.resample import BLOCK, MARGIN, averaged_window, block_side, is_finer, low_passed
 from kornia_tar.raster.windows import Windowed
 
-Resampling = Literal["nearest", "bilinear", "cubic"]
 FLAGS: dict[Resampling, int] = {
     "nearest": cv2.INTER_NEAREST, "bilinear": cv2.INTER_LINEAR, "cubic": cv2.INTER_CUBIC,
 }  # fmt: skip
@@ -119,27 +119,31 @@ def _footprint(mask: NDArray[np.bool_], window: tuple[slice, slice], how: Resamp
 
 
 def write_registered(
-    folder: Path, transform: Transform, grid: Grid, second: Raster, grey1: NDArray[np.uint8],
-    how: Resampling = "bilinear",
+    folder: Path, transform: Transform, reference: Grid, second: Raster, grey1: NDArray[np.uint8],
+    target: Target = Target(),
 ) -> None:  # fmt: skip
-    """Write image1 on image0's grid: ``registered.tif`` where image0 has a georeference, else ``registered.png``.
+    """Write image1 on image0's grid, or another: ``registered.tif`` where that has a georeference, else a PNG.
 
     Args:
         folder: where to.
         transform: image0 → image1.
-        grid: image0's.
+        reference: image0's grid.
         second: image1, as read.
         grey1: (H1, W1), image1 as the matcher saw it: shown where PNG cannot hold the values themselves.
-        how: it is resampled.
+        target: which grid, and how.
+
+    Raises:
+        ValueError: a grid that cannot be.
     """
-    made, valid, nodata = resampled(second, transform, grid.size, how)
+    grid, way = target.reached(transform, reference, Grid.of(second))
+    made, valid, nodata = resampled(second, way, grid.size, target.resampling)
     if grid.profile is not None:
-        write_on_grid(folder / "registered.tif", made, valid, nodata, grid, second, how)
+        write_on_grid(folder / "registered.tif", made, valid, nodata, grid, second, target.resampling)
         return
     registered = np.asarray(made)
     bands = 1 if registered.ndim == 2 else registered.shape[2]
     if registered.dtype not in (np.uint8, np.uint16) or bands not in (1, 3, 4):  # what PNG cannot hold is shown
-        registered = np.where(valid, warp_image(grey1, transform, grid.size), 0).astype(np.uint8)
+        registered = np.where(valid, warp_image(grey1, way, grid.size), 0).astype(np.uint8)
     write_image(folder / "registered.png", registered)
 
 

@@ -20,7 +20,8 @@ from kornia_tar.outputs.ground import claimed_transform, map_coordinates, metres
 from kornia_tar.outputs.matches import write_matches
 from kornia_tar.outputs.page import build_page
 from kornia_tar.outputs.quicklook import draw_quicklook
-from kornia_tar.outputs.registered import Resampling, write_registered
+from kornia_tar.outputs.registered import write_registered
+from kornia_tar.outputs.target import Target
 from kornia_tar.outputs.thumbnails import Thumbnails
 from kornia_tar.outputs.windows import Window, find_windows
 from kornia_tar.raster import Raster, to_rgb8, write_image
@@ -42,12 +43,12 @@ def write_results(
     second: Raster,
     grey1: NDArray[np.uint8],
     headline: str | None = None,
-    how: Resampling = "bilinear",
+    target: Target = Target(),
 ) -> None:
     """Write all results into ``out``, or none: they are made aside and moved in when the last one is whole.
 
-    ``registered.png`` or, where image0 has a georeference, ``registered.tif`` on its grid, is written only when the
-    registration is trusted. An earlier run's results do not stay beside the new report, see :func:`remove_results`;
+    ``registered.tif`` or, where image0 has no georeference, ``registered.png`` is written only when the registration
+    is trusted. An earlier run's results do not stay beside the new report, see :func:`remove_results`;
     what else bears one of :data:`NAMES` is replaced: whoever calls has asked :func:`kornia_tar.files.check_outputs`.
 
     Args:
@@ -58,7 +59,7 @@ def write_results(
         second: image1, as read.
         grey1: (H1, W1), image1 as the matcher saw it.
         headline: of the quick look.
-        how: image1 is resampled.
+        target: the grid that image1 is written on, and how.
 
     Raises:
         ValueError: something cannot be written; the line says what.
@@ -67,7 +68,7 @@ def write_results(
     try:
         transform = outcome.transform or Transform(np.eye(3))
         if outcome.registered:
-            write_registered(aside, transform, Grid.of(first), second, grey1, how)
+            write_registered(aside, transform, Grid.of(first), second, grey1, target)
         m = outcome.matches
         arrays: dict[str, Any] = {
             "keypoints0": m.points0, "keypoints1": m.points1, "confidence": m.confidence, "std": m.stated_std,

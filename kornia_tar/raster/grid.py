@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -15,6 +16,7 @@ from kornia_tar.raster.georeference import Georeference, pixel_map
 from kornia_tar.raster.image import GeoProfile, Raster
 
 MAX_SIDE, MAX_GCPS = 2**24, 10**6  # of a file that is read
+SLIVER = 1e-3  # px: a last row or column of less is none
 SAME_SHAPE = 0.01  # up to which two images without georeferences are of one shape
 
 
@@ -65,6 +67,32 @@ class Grid:
             return (np.asarray(points, np.float64).reshape(-1, 2) + 0.5) * ratio - 0.5
 
         return scaled
+
+    def with_resolution(self, resolution: float) -> Grid:
+        """Cover the same ground from the same corner with pixels of another size.
+
+        Args:
+            resolution: sides of the pixels, in units of the reference system: metres of UTM, degrees of EPSG:4326.
+
+        Raises:
+            ValueError: no positive number; or the grid is none of equal pixels, but of GCPs, RPCs, or nothing.
+        """
+        if not 0 < resolution < math.inf:
+            raise ValueError(f"a resolution must be a positive number, got {resolution}")
+        georeference = self.georeference
+        if self.profile is None or georeference is None or georeference.kind != "transform":
+            kind = "none that can be used" if georeference is None else f"one by {georeference.kind}"
+            raise ValueError(f"a resolution needs a georeference with pixels of one size, and the grid has {kind}")
+        t = self.profile.transform
+        ratios = resolution / math.hypot(t.a, t.d), resolution / math.hypot(t.b, t.e)  # of x and y
+        width, height = (
+            max(1, math.ceil(length / ratio - SLIVER)) for length, ratio in zip(self.size[::-1], ratios, strict=True)
+        )
+        if max(height, width) > MAX_SIDE:
+            raise ValueError(f"a resolution of {resolution:g} would make {width}x{height} pixels of the grid")
+        x, y = ratios
+        scaled = type(t)(t.a * x, t.b * y, t.c, t.d * x, t.e * y, t.f)
+        return Grid((height, width), replace(self.profile, transform=scaled))
 
     def to_dict(self) -> dict[str, Any]:
         """Plain values for JSON; inverse of :meth:`from_dict`."""

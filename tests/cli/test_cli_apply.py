@@ -202,3 +202,46 @@ def test_a_grid_comes_back_from_json():
             np.testing.assert_allclose(back.georeference.to_map(points), grid.georeference.to_map(points))
     with pytest.raises(ValueError, match="not the grid of an image"):
         Grid.from_dict({"size": None})
+
+
+@pytest.mark.parametrize("metres", [4.0, 10.0, 25.0])
+def test_the_grid_may_have_pixels_of_another_size(told, tmp_path, metres):
+    write_image(tmp_path / "b8.tif", ground(GRID1, (120, 140), ERROR), GeoProfile(UTM, GRID1))
+    words = ["apply", str(told), str(tmp_path / "b8.tif"), "-o", str(tmp_path / "out.tif"), "--resolution", f"{metres}"]
+    assert main(words) == 0
+    found, grid = read_image(tmp_path / "out.tif"), Affine(metres, 0, GRID0.c, 0, -metres, GRID0.f)
+    assert found.profile is not None and found.profile.transform.almost_equals(grid)
+    assert found.size == (900 / metres, 1000 / metres)
+    expected = ground(grid, found.size).astype(float)
+    off = np.abs(found.pixels.astype(float) - expected)[found.mask]
+    assert found.mask.mean() > 0.9 and np.percentile(off, 99) < 0.02 * np.ptp(expected)
+
+
+@pytest.mark.parametrize("more", [[], ["--resolution", "8"]])
+def test_a_file_keeps_its_own_grid_and_its_content_moves(told, tmp_path, more):
+    write_image(tmp_path / "b8.tif", ground(GRID1, (120, 140), ERROR), GeoProfile(UTM, GRID1))
+    words = ["apply", str(told), str(tmp_path / "b8.tif"), "-o", str(tmp_path / "out.tif"), "--grid", "source", *more]
+    assert main(words) == 0
+    found = read_image(tmp_path / "out.tif")
+    assert found.profile is not None and found.profile.transform.c == GRID1.c
+    side = np.hypot(found.profile.transform.a, found.profile.transform.d)
+    assert np.isclose(side, 8 if more else np.hypot(GRID1.a, GRID1.d))
+    if not more:
+        assert found.profile.transform == GRID1 and found.size == (120, 140)
+    expected = ground(found.profile.transform, found.size).astype(float)
+    off = np.abs(found.pixels.astype(float) - expected)[found.mask]
+    assert found.mask.mean() > 0.85 and np.percentile(off, 99) < 0.02 * np.ptp(expected)
+
+
+@pytest.mark.parametrize(
+    ("words", "told_of"),
+    [
+        (["--grid", "source"], "needs a georeference in both"), (["--resolution", "0"], "positive number"),
+        (["--resolution", "nan"], "positive number"), (["--resolution", "1e-7"], "pixels"),
+    ],
+)  # fmt: skip
+def test_a_grid_that_cannot_be_is_refused_in_one_line(told, tmp_path, capsys, words, told_of):
+    write_image(tmp_path / "half.png", np.zeros((60, 70), np.uint16))
+    assert main(["apply", str(told), str(tmp_path / "half.png"), "-o", str(tmp_path / "out.tif"), *words]) == 1
+    line = capsys.readouterr().err
+    assert told_of in line and line.count("\n") == 1 and not (tmp_path / "out.tif").exists()

@@ -25,8 +25,9 @@ from kornia_tar.cli.options import (
     add_georeference,
     add_matcher,
     add_registrar,
-    add_resampling,
+    add_target,
     files_of,
+    target_of,
 )
 from kornia_tar.cli.outcome import NOT_REGISTERED
 from kornia_tar.cli.pair import PairJob
@@ -55,7 +56,7 @@ def add(command: AddCommand) -> None:
     add_matcher(parser)
     add_registrar(parser)
     add_georeference(parser)
-    add_resampling(parser)
+    add_target(parser)
 
 
 def _do(a: argparse.Namespace) -> int:
@@ -65,7 +66,7 @@ def _do(a: argparse.Namespace) -> int:
     setup = Setup(a.weights, a.device, threads, a.bank, a.model, a.rotations, a.min_probability)
     base = PairJob(
         Path(), Path(), a.out, a.modality0, a.modality1, search_radius=a.search_radius,
-        use_georeference=not a.no_georeference, threshold=a.threshold, resampling=a.resampling,
+        use_georeference=not a.no_georeference, threshold=a.threshold, target=target_of(a),
         command=a.line,
     )  # fmt: skip
     jobs, known = read_jobs(a.pairs, base), read_summary(a.out)

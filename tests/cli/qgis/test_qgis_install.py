@@ -16,7 +16,7 @@ from kornia_tar import __version__
 from kornia_tar.cli.main import build_parser, main
 from kornia_tar.cli.options import MODALITY_CHOICES
 from kornia_tar.cli.qgis import command
-from kornia_tar.outputs.registered import Resampling
+from kornia_tar.outputs.target import GridChoice, Resampling
 from kornia_tar.registration import RegistrationModel
 
 NAME = "kornia_tar_qgis"
@@ -141,7 +141,7 @@ def test_every_option_that_an_algorithm_gives_is_one_of_the_command():
         if isinstance(node, ast.Assign) and isinstance(node.targets[0], ast.Name)
     }
     assert set(lists["MODELS"]) == set(get_args(RegistrationModel))
-    assert set(lists["RESAMPLINGS"]) == set(get_args(Resampling))
+    assert set(lists["RESAMPLINGS"]) == set(get_args(Resampling)) and set(lists["GRIDS"]) == set(get_args(GridChoice))
     assert set(lists["MODALITIES"]) == set(MODALITY_CHOICES)
     known = {
         name: sub._option_string_actions

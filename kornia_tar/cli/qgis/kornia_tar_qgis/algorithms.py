@@ -30,6 +30,7 @@ from .process import CANCELED, REFUSED, REGISTERED, run, words
 MODALITIES = ["optical", "sar", "auto"]
 MODELS = ["affine", "similarity", "homography", "spline", "auto"]
 RESAMPLINGS = ["bilinear", "nearest", "cubic"]
+GRIDS = ["reference", "source"]
 ROTATIONS = ["8", "4", "1"]
 
 
@@ -86,6 +87,12 @@ class CommandAlgorithm(QgsProcessingAlgorithm):
             text = ("Modality of the reference", "Modality of the other image")[k]
             self.addParameter(QgsProcessingParameterEnum(f"MODALITY{k}", text, MODALITIES, defaultValue=default))
             self.number(f"NODATA{k}", ("Nodata value of the reference", "Nodata value of the other image")[k])
+
+    def add_grid(self):
+        """Add the grid that is written on."""
+        text = "Grid (source: the second image's own, its content moved)"
+        self.advanced(QgsProcessingParameterEnum("GRID", text, GRIDS, defaultValue=0))
+        self.number("RESOLUTION", "Pixel size, in units of the grid's reference system (empty: the grid's)", 0)
 
     def add_last(self, load):
         """Add what stands last: whether to replace earlier results and to add the result to the map."""
@@ -161,6 +168,7 @@ class RegisterAlgorithm(CommandAlgorithm):
             QgsProcessingParameterEnum("ROTATIONS", "Rotations tried without georeferences", ROTATIONS, defaultValue=0)
         )
         self.advanced(QgsProcessingParameterEnum("RESAMPLING", "Resampling", RESAMPLINGS, defaultValue=0))
+        self.add_grid()
         self.number("MIN_PROBABILITY", "Least probability that the transform is right (empty: 0.9)", 0)
         self.add_last(load=True)
         self.addParameter(QgsProcessingParameterFolderDestination("OUTPUT", "Folder for the results"))
@@ -179,6 +187,8 @@ class RegisterAlgorithm(CommandAlgorithm):
             "no-georeference": self.parameterAsBoolean(parameters, "NO_GEOREFERENCE", context),
             "rotations": self.choice(parameters, "ROTATIONS", ROTATIONS, context),
             "resampling": self.choice(parameters, "RESAMPLING", RESAMPLINGS, context),
+            "grid": self.choice(parameters, "GRID", GRIDS, context),
+            "resolution": self.optional(parameters, "RESOLUTION", context),
             "min-probability": self.optional(parameters, "MIN_PROBABILITY", context),
             "overwrite": self.parameterAsBoolean(parameters, "OVERWRITE", context),
             "progress": True,
@@ -212,6 +222,7 @@ class ApplyAlgorithm(CommandAlgorithm):
             QgsProcessingParameterMultipleLayers("IMAGES", "Images of the same product", QgsProcessing.TypeRaster)
         )
         self.addParameter(QgsProcessingParameterEnum("RESAMPLING", "Resampling", RESAMPLINGS, defaultValue=0))
+        self.add_grid()
         self.number("NODATA", "Nodata value of the images")
         self.advanced(QgsProcessingParameterBoolean("REFUSED", "Apply a refused registration, too", defaultValue=False))
         self.add_last(load=True)
@@ -224,6 +235,8 @@ class ApplyAlgorithm(CommandAlgorithm):
         folder = Path(self.parameterAsString(parameters, "OUTPUT", context))
         told = words(self.COMMAND, [transform, *paths], {
             "resampling": self.choice(parameters, "RESAMPLING", RESAMPLINGS, context),
+            "grid": self.choice(parameters, "GRID", GRIDS, context),
+            "resolution": self.optional(parameters, "RESOLUTION", context),
             "nodata": self.optional(parameters, "NODATA", context),
             "refused": self.parameterAsBoolean(parameters, "REFUSED", context),
             "overwrite": self.parameterAsBoolean(parameters, "OVERWRITE", context),
