@@ -1,4 +1,4 @@
-"""``kornia-tar``: register, register-many, apply, match, landcover, demo, train, info, qgis.
+"""``kornia-tar``: register, register-many, apply, demo, match, landcover, train, export, info, qgis.
 
 Exit codes: 0 done · 1 bad input or environment, one line says which · 2 the images could not be registered reliably
 (argparse's own usage errors are 2 as well) · 130 interrupted.
@@ -13,12 +13,12 @@ from collections.abc import Sequence
 import cv2
 
 from kornia_tar import __version__
-from kornia_tar.cli import apply, demo, info, landcover, match, register, train
+from kornia_tar.cli import apply, demo, export, info, landcover, match, register, train
 from kornia_tar.cli.command import adder, run_command
 from kornia_tar.cli.many import command as register_many
 from kornia_tar.cli.qgis import command as qgis
 
-COMMANDS = (register, register_many, apply, demo, match, landcover, train, info, qgis)  # as --help lists them
+COMMANDS = (register, register_many, apply, demo, match, landcover, train, export, info, qgis)  # as --help lists them
 EXAMPLES = """examples:
   kornia-tar demo -o demo/                                the synthetic scene, with its known truth
   kornia-tar register optical.png sar.png -o out/         registered.png, matches.h5, report.json, report.html
@@ -28,6 +28,7 @@ EXAMPLES = """examples:
   kornia-tar match a.png b.png -o matches.h5              matches alone
   kornia-tar landcover optical.png sar.png -o cover.png   the text's map of both images, with a legend
   kornia-tar train --data shards/ --text bank.npz --minutes 60 -o run/
+  kornia-tar export tar.onnx --size 256                   the matcher as ONNX (needs [onnx])
   kornia-tar info
   kornia-tar qgis install                                 Processing algorithms in QGIS that call this command
 """

@@ -41,7 +41,7 @@ class Field(NamedTuple):
 
     def scale(self) -> Tensor:
         """(B,) px of the other image per px of this one."""
-        return self.matrix[:, :, :2].det().abs().clamp_min(1e-6).sqrt()
+        return determinant(self.matrix[:, :, :2]).abs().clamp_min(1e-6).sqrt()
 
 
 def pad_matches(batch: Tensor, values: Sequence[Tensor], size: int, capacity: int) -> list[Tensor]:
@@ -82,35 +82,49 @@ def best_similarity(
         agrees with it, summed.
     """
     points0, points1, weight = points0.detach(), points1.detach(), weight.detach()
-    z0, z1 = torch.view_as_complex(points0.contiguous()), torch.view_as_complex(points1.contiguous())
     weight, order = weight.topk(min(VOTERS, weight.shape[1]), dim=1)
-    z0, z1 = z0.gather(1, order), z1.gather(1, order)
+    points0, points1 = (points.gather(1, order[..., None].expand(-1, -1, 2)) for points in (points0, points1))
     first, second = torch.triu_indices(seeds, seeds, 1, device=weight.device).clamp_max(weight.shape[1] - 1)
-    run = z0[:, second] - z0[:, first]  # (B, P)
-    other = z1[:, second] - z1[:, first]
-    usable = torch.minimum(run.abs(), other.abs()) > 2 * CELL  # in both images, or exchanging them would matter
+    run = points0[:, second] - points0[:, first]  # (B, P, 2)
+    other = points1[:, second] - points1[:, first]
+    length = run.norm(dim=-1)
+    usable = torch.minimum(length, other.norm(dim=-1)) > 2 * CELL  # in both images, or exchanging them would matter
     usable &= (weight[:, first] > 0) & (weight[:, second] > 0)
-    turn = other / torch.where(usable, run, torch.ones_like(run))
-    usable &= (turn.abs() > 0.2) & (turn.abs() < 5)
-    turn = torch.where(usable, turn, torch.ones_like(turn))
-    move = (z1[:, second] + z1[:, first] - turn * (z0[:, second] + z0[:, first])) / 2
-    a, t = torch.view_as_real(turn)[..., None, :], torch.view_as_real(move)[..., None, :]  # (B, P, 1, 2)
-    x, y = points0.gather(1, order[..., None].expand(-1, -1, 2))[:, None].unbind(-1)  # (B, 1, N)
-    u, v = points1.gather(1, order[..., None].expand(-1, -1, 2))[:, None].unbind(-1)
+    # A similarity is a product and a sum of complex numbers; a pair of reals for each, since few runtimes have those.
+    turn = multiply(other, run * run.new_tensor([1.0, -1.0])) / length.square().clamp_min(1e-6)[..., None]
+    scale = turn.norm(dim=-1)
+    usable &= (scale > 0.2) & (scale < 5)
+    turn = torch.where(usable[..., None], turn, turn.new_tensor([1.0, 0.0]))
+    move = (points1[:, second] + points1[:, first] - multiply(turn, points0[:, second] + points0[:, first])) / 2
+    a, t = turn[..., None, :], move[..., None, :]  # (B, P, 1, 2)
+    (x, y), (u, v) = (points[:, None].unbind(-1) for points in (points0, points1))  # (B, 1, N)
     error = (a[..., 0] * x - a[..., 1] * y + (t[..., 0] - u)).square()
     error += (a[..., 1] * x + a[..., 0] * y + (t[..., 1] - v)).square()
-    agreed = error.mul_(-0.5 / (sigma**2 * turn.abs()[..., None])).exp_()  # (B, P, N)
+    agreed = error.mul_(-0.5 / (sigma**2 * turn.norm(dim=-1)[..., None])).exp_()  # (B, P, N)
     score = (agreed @ weight[..., None])[..., 0] * usable  # (B, P)
     best = score.argmax(1, keepdim=True)
     agreement = score.gather(1, best)[:, 0]
-    a, t = (torch.view_as_real(value.gather(1, best)[:, 0]) for value in (turn, move))  # (B, 2)
+    a, t = (value.gather(1, best[..., None].expand(-1, -1, 2))[:, 0] for value in (turn, move))  # (B, 2)
     matrix = torch.stack([a[:, 0], -a[:, 1], t[:, 0], a[:, 1], a[:, 0], t[:, 1]], -1).view(-1, 2, 3)
     return torch.where(agreement[:, None, None] > 0, matrix, torch.eye(2, 3, device=matrix.device)), agreement
 
 
+def multiply(a: Tensor, b: Tensor) -> Tensor:
+    """Multiply complex numbers, (…, 2) real and imaginary part."""
+    real = a[..., 0] * b[..., 0] - a[..., 1] * b[..., 1]
+    return torch.stack([real, a[..., 0] * b[..., 1] + a[..., 1] * b[..., 0]], -1)
+
+
+def determinant(linear: Tensor) -> Tensor:
+    """Determinants of (B, 2, 2)."""
+    return linear[:, 0, 0] * linear[:, 1, 1] - linear[:, 0, 1] * linear[:, 1, 0]
+
+
 def inverted(matrix: Tensor) -> Tensor:
     """Invert affine matrices (B, 2, 3)."""
-    linear = torch.linalg.inv(matrix[:, :, :2])
+    (a, b), (c, d) = (row.unbind(1) for row in matrix[:, :, :2].unbind(1))
+    adjugate = torch.stack([torch.stack([d, -b], -1), torch.stack([-c, a], -1)], 1)
+    linear = adjugate / determinant(matrix[:, :, :2])[:, None, None]
     return torch.cat([linear, -linear @ matrix[:, :, 2:]], 2)
 
 
@@ -148,7 +162,7 @@ def fit_field(
     for sigma in (8.0, 6.0, 5.0, 4.0, 4.0):
         matrix = matrix.detach()
         left = points1 - transform_affine(matrix, points0)  # (B, N, 2)
-        scale = matrix[:, :, :2].det().abs().clamp_min(0.04).sqrt()[:, None]
+        scale = determinant(matrix[:, :, :2]).abs().clamp_min(0.04).sqrt()[:, None]
         inlier = weight * (-left.detach().square().sum(-1) / (2 * sigma**2 * scale)).exp()
         update = ridge_solve(design, left, inlier, 0.1 * torch.ones_like(design[0, 0]))  # (B, 3, 2)
         matrix = matrix + (unit @ update).transpose(1, 2)
@@ -198,14 +212,24 @@ def _local_fits(across: Tensor, down: Tensor, left: Tensor, weight: Tensor, ridg
             (s[..., 0, 1], s[..., 1, 0], s[..., 0, 0])]  # fmt: skip
     normal = torch.stack([torch.stack(row, -1) for row in rows], -2)
     right = torch.stack([sums[..., 1:, 0, 1], sums[..., 1:, 1, 0], sums[..., 1:, 0, 0]], -2)  # (B, R, C, 3, 2)
-    fit = torch.linalg.solve(normal + ridge * torch.eye(3).to(normal), right)[..., 2, :]
+    fit = solve(normal + ridge * torch.eye(3).to(normal), right)[..., 2, :]
     return fit.permute(0, 3, 1, 2), s[..., 0, 0][:, None]
 
 
 def ridge_solve(design: Tensor, target: Tensor, weight: Tensor, ridge: Tensor) -> Tensor:
     """Weighted least squares with a ridge: (…, N, 3), (…, N, 2), (…, N), (3,) → (…, 3, 2)."""
     weighted = (design * weight[..., None]).transpose(-1, -2)  # (…, 3, N)
-    return torch.linalg.solve(weighted @ design + ridge.diag(), weighted @ target)
+    return solve(weighted @ design + ridge.diag(), weighted @ target)
+
+
+def solve(normal: Tensor, right: Tensor) -> Tensor:
+    """Solve symmetric systems of three by cofactors: (…, 3, 3), (…, 3, K) → (…, 3, K).
+
+    A batched factorisation of so small matrices takes longer, and few runtimes have one.
+    """
+    a, b, c = normal.unbind(-2)
+    cofactors = torch.stack([torch.linalg.cross(b, c), torch.linalg.cross(c, a), torch.linalg.cross(a, b)], -2)
+    return cofactors @ right / (a * cofactors[..., 0, :]).sum(-1)[..., None, None]
 
 
 def resample(image: Tensor, mask: Tensor | None, field: Field, size: tuple[int, int]) -> tuple[Tensor, Tensor]:
@@ -230,7 +254,8 @@ def resample(image: Tensor, mask: Tensor | None, field: Field, size: tuple[int, 
     valid = torch.ones_like(image) if mask is None else mask.to(image.dtype)
     source = torch.cat([image * valid, valid], 1).float()
     spread = 0.25 * (2 * (field.scale() - 1)).clamp(0, 1)  # px of the frame; 0 from equal scales on
-    places = [[-1, -1], [1, -1], [-1, 1], [1, 1]] if bool(spread.any()) else [[0, 0]]
+    several = torch.compiler.is_exporting() or bool(spread.any())  # an exported graph cannot choose
+    places = [[-1, -1], [1, -1], [-1, 1], [1, 1]] if several else [[0, 0]]
     corners = spread.new_tensor(places) @ field.matrix[:, :, :2].transpose(1, 2)
     samples = [
         F.grid_sample(source, (grid + (2 * spread[:, None] * corner / extent)[:, None]).view(-1, *size, 2),

@@ -118,14 +118,24 @@ def correlate_cells(template: Tensor, search: Tensor, size: int, rows: int | Non
     cells = template.permute(0, 2, 3, 1).unflatten(2, (-1, step)).unflatten(1, (-1, step))  # (B, h, 4, w, 4, C)
     middle = cells[:, :, first : first + 2, :, first : first + 2].transpose(2, 3).flatten(3, 4)  # (B, h, w, 4, C)
     padded = F.pad(search, (margin,) * 4).permute(0, 2, 3, 1)  # (B, 4h + 2m, 4w + 2m, C)
-    count = rows or (1 if template.device.type == "cpu" else cells.shape[1])
+    count = rows or (1 if template.device.type == "cpu" and not torch.compiler.is_exporting() else cells.shape[1])
     parts = []
     for row in range(0, cells.shape[1], count):
         asked = middle[:, row : row + count]  # (B, r, w, 4, C)
         strip = padded[:, row * step : (row + asked.shape[1] - 1) * step + size]
-        window = strip.unfold(1, size, step).unfold(2, size, step).permute(0, 1, 2, 4, 5, 3)  # (B, r, w, W, W, C)
+        window = strip_windows(strip, size, step)
         parts.append(_mean_cosine(asked.flatten(0, 2), window.flatten(0, 2)).unflatten(0, asked.shape[:3]))
     return torch.cat(parts, 1).flatten(3).permute(0, 3, 1, 2)
+
+
+def strip_windows(strip: Tensor, size: int, step: int) -> Tensor:
+    """Cut a strip (B, H, W, C) into windows of ``size``, ``step`` apart: (B, rows, columns, size, size, C)."""
+    if not torch.compiler.is_exporting():
+        return strip.unfold(1, size, step).unfold(2, size, step).permute(0, 1, 2, 4, 5, 3)
+    counts = [(length - size) // step + 1 for length in strip.shape[1:3]]  # an unfold becomes a node a window
+    places = [(step * torch.arange(n)[:, None] + torch.arange(size)).flatten().to(strip.device) for n in counts]
+    cut = strip.index_select(1, places[0]).index_select(2, places[1])
+    return cut.unflatten(2, (-1, size)).unflatten(1, (-1, size)).transpose(2, 3)
 
 
 def _mean_cosine(middle: Tensor, window: Tensor) -> Tensor:

@@ -91,6 +91,9 @@ class MSFL(nn.Module):
             (B, C2, H/2, W/2).
         """
         mixed: Tensor | None = None
+        if torch.compiler.is_exporting():  # a graph of fixed shapes cannot leave out what has no weight
+            parts = torch.stack([first_stage(image) for first_stage in self.stems.values()], 1)
+            return (parts * modality[:, :, None, None, None].to(parts.dtype)).sum(1)
         for k, first_stage in enumerate(self.stems.values()):
             rows = modality[:, k].nonzero().flatten()
             if len(rows) == len(image):

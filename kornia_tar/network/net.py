@@ -203,18 +203,24 @@ class TARNet(nn.Module):
         """Fit image0 → image1 and image1 → image0, in float32."""
         if self.second_look is None:
             raise ValueError("this network has no second look: looks must be 1")
-        config = self.second_look.config
         most = max(1, int(torch.bincount(matches.batch, minlength=1).max()))
         counts = cell_weight(first.features, matches.points0, matches.batch)
         counts = counts * cell_weight(second.features, matches.points1, matches.batch)
         values = matches.points0, matches.points1, matches.confidence * counts
+        return self.fit_padded(first, second, *pad_matches(matches.batch, values, len(first.image), most))
+
+    def fit_padded(
+        self, first: Frame, second: Frame, points0: Tensor, points1: Tensor, weight: Tensor
+    ) -> tuple[Field, Field]:
+        """Do the same to matches as (B, N, 2), (B, N, 2) px and (B, N), of which those of no weight are none."""
+        assert self.second_look is not None
+        config = self.second_look.config
         with torch.autocast(first.image.device.type, enabled=False):
-            p0, p1, weight = pad_matches(matches.batch, values, len(first.image), most)
             size0, size1 = ((int(f.image.shape[2]), int(f.image.shape[3])) for f in (first, second))
-            start = propose_similarity(p0, p1, weight, config.seeds)
+            start = propose_similarity(points0, points1, weight, config.seeds)
             sizes = config.spacing, config.reach, config.ridge
-            ahead = fit_field(p0, p1, weight, start, size0, *sizes)
-            return ahead, fit_field(p1, p0, weight, inverted(start), size1, *sizes)
+            ahead = fit_field(points0, points1, weight, start, size0, *sizes)
+            return ahead, fit_field(points1, points0, weight, inverted(start), size1, *sizes)
 
     def see(self, own: Frame, other: Frame, field: Field, text: Tensor | None = None) -> DisplacementPosterior:
         """Resample ``other`` into the frame of ``own`` through ``field``, and ask every cell of ``own``.

@@ -264,10 +264,19 @@ class CellMatches(NamedTuple):
 
 def match_cells(found: DisplacementPosterior, field: Field) -> CellMatches:
     """Carry a look's answers from its frame into the other image."""
+    batch, cell = found.valid.flatten(1).nonzero(as_tuple=True)
+    own, other, confidence, std = (t[batch, cell] for t in answers(found, field))
+    return CellMatches(own, other, confidence, std, batch)
+
+
+def answers(found: DisplacementPosterior, field: Field) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+    """Say of every cell, valid or not, what :func:`match_cells` lists of the valid ones.
+
+    Returns:
+        (B, N, 2) px of their own image, (B, N, 2) px of the other, (B, N) confidence, (B, N) px standard deviation.
+    """
     B, _, rows, columns = found.logits.shape
     centres = cell_centres(torch.arange(rows * columns, device=found.logits.device), columns).expand(B, -1, -1)
     there = field(centres + found.shift.flatten(2).transpose(1, 2))  # (B, N, 2)
-    batch, cell = found.valid.flatten(1).nonzero(as_tuple=True)
     std = math.sqrt(2) * found.log_scale.exp().flatten(1) * field.scale()[:, None]
-    confidence = found.match_logit.sigmoid().flatten(1)
-    return CellMatches(centres[batch, cell], there[batch, cell], confidence[batch, cell], std[batch, cell], batch)
+    return centres, there, found.match_logit.sigmoid().flatten(1), std
