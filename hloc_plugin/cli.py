@@ -83,6 +83,9 @@ def build_parser() -> argparse.ArgumentParser:
     )  # fmt: skip
     _add_pairs(rebuild)
     _add_matched(rebuild)
+    rebuild.add_argument("--camera", nargs="+", metavar=("MODEL", "PARAM"), help="COLMAP's model and parameters of all "
+                         "views, known and held: SIMPLE_PINHOLE 500 240 180 (default: found by COLMAP, which cannot "
+                         "tell them from overhead views of little relief)")  # fmt: skip
     rebuild.add_argument("--package", default="hloc", help="Python package that contains hloc (default: hloc)")
     rebuild.add_argument(
         "--overwrite", action="store_true", help="replace an earlier model; an input is never replaced"
@@ -244,11 +247,13 @@ def run_reconstruct(a: argparse.Namespace) -> int:
     read = [a.pairs, a.features, a.matches, *(a.images / name for name in names)]
     check_outputs((a.out / name for name in HLOC_WRITES), read, overwrite=a.overwrite)
     pycolmap = _pycolmap.load()
+    camera = known_camera(a.camera) if a.camera else {}
     reconstruction = registry.import_hloc(a.package, "reconstruction")
     with registry.plain_pairs(a.pairs) as pairs:
         model = reconstruction.main(
             output_folder(a.out), a.images, pairs, a.features, a.matches,
             camera_mode=pycolmap.CameraMode.__members__[a.camera_mode], verbose=a.verbose, image_list=names,
+            **camera,
         )  # fmt: skip
     if model is None:
         print("no model was reconstructed: too few matches, or views without parallax", file=sys.stderr)
@@ -256,6 +261,31 @@ def run_reconstruct(a: argparse.Namespace) -> int:
     print(f"{model.num_reg_images()} of {len(names)} images, {model.num_points3D()} points, "
           f"mean reprojection error {model.compute_mean_reprojection_error():.2f} px; see {a.out}")  # fmt: skip
     return 0
+
+
+def known_camera(told: Sequence[str]) -> dict[str, dict[str, Any]]:
+    """Make of a camera's model and parameters the options by which hloc's reconstruction takes and holds them.
+
+    Raises:
+        ValueError: no model of COLMAP's, or other numbers than it has.
+    """
+    from hloc_plugin import _pycolmap
+
+    pycolmap = _pycolmap.load()
+    model, *params = told
+    if model not in pycolmap.CameraModelId.__members__ or model == "INVALID":
+        known = "SIMPLE_PINHOLE takes f cx cy, PINHOLE fx fy cx cy"
+        raise ValueError(f"--camera {model}: is no model of COLMAP's; {known}")
+    try:
+        numbers = [float(value) for value in params]
+    except ValueError as error:
+        raise ValueError(f"--camera {' '.join(told)}: {error}") from None
+    if not pycolmap.Camera(model=model, width=1, height=1, params=numbers).verify_params():
+        raise ValueError(f"--camera {' '.join(told)}: {model} has other parameters than {len(numbers)} numbers")
+    return {
+        "image_options": {"camera_model": model, "camera_params": ",".join(map(str, numbers))},
+        "mapper_options": {"ba_refine_focal_length": False, "ba_refine_extra_params": False},
+    }
 
 
 def _tell(line: str) -> None:

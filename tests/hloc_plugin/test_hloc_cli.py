@@ -173,3 +173,20 @@ def test_help_shows_examples(command, capsys):
         cli.main([*command.split(), "--help"])
     assert ended.value.code == 0
     assert f"tar-hloc {command}" in capsys.readouterr().out.split("example")[-1]
+
+
+@pytest.mark.parametrize(
+    ("told", "why"),
+    [("PINOLE 500 240 180", "no model"), ("PINHOLE 500 240 180", "3 numbers"), ("SIMPLE_PINHOLE f 240 180", "float")],
+)
+def test_a_camera_that_is_none_is_told(told, why):
+    pytest.importorskip("pycolmap")
+    with pytest.raises(ValueError, match=why):
+        cli.known_camera(told.split())
+
+
+def test_a_known_camera_is_taken_and_held():
+    pytest.importorskip("pycolmap")
+    options = cli.known_camera(["SIMPLE_PINHOLE", "500", "240", "180"])
+    assert options["image_options"] == {"camera_model": "SIMPLE_PINHOLE", "camera_params": "500.0,240.0,180.0"}
+    assert not any(options["mapper_options"].values())
