@@ -22,10 +22,12 @@ class SearchConfig:
     wide_scales: tuple[float, ...] = (2.0, 0.5, 2.8, 0.36)  # where those fail, and of images that show unlike ground
     told_scale: float | None = None  # full pixels of image1 for one of image0's, where it is known: no other is tried
     side: int = 384  # longest side of the small images
-    first_side: int = 256  # longest side of what the first looks see, which cost most
+    first_side: int = 192  # longest side of what the first looks see, which cost most
     min_confidence: float = 0.1  # of the matches that a pose is fitted to, as the network states it
     inlier_threshold: float = 6.0  # wide, for a similarity knows neither shear nor perspective
-    candidates: int = 3  # of one scale's rotations, that the second look is asked about at half the size
+    candidates: int = 2  # of one scale's rotations, that the second look is asked about at half the size
+    likely_agreement: float = 0.3  # of half the size, from which the full size is asked at once
+    late_candidates: int = 2  # others, at most, that it is asked about when all poses are tried
     sure_agreement: float = 0.6  # mean confidence of the second look: no further pose is tried
     doubtful_agreement: float = 0.3  # below it one of two images of like size may show a small part of the other
     # Of 112 right poses of three sets none lies below 0.45; of 13 mismatched pairs none above 0.09, at 256² up to 0.6.
@@ -41,8 +43,9 @@ class SearchConfig:
             raise ValueError(f"told_scale must be a positive number, got {self.told_scale}")
         if self.side < MIN_SIDE:
             raise ValueError(f"side must be at least {MIN_SIDE} px, got {self.side}")
-        if self.candidates < 1:
-            raise ValueError(f"candidates must be at least 1, got {self.candidates}")
+        if self.candidates < 1 or self.late_candidates < 1:
+            told = f"{self.candidates} and {self.late_candidates}"
+            raise ValueError(f"candidates and late_candidates must be at least 1, got {told}")
 
 
 @dataclass(frozen=True)

@@ -26,7 +26,7 @@ from kornia_tar.registration.search.pose import PoseCandidate, moved
 
 LEAST_RATIO = 1.5  # of the sides of the ground, below which the ordinary search sees both whole
 MOST_RATIO = 12.0  # beyond it a chip is a needle in a haystack
-CHIP_SIDE, LARGE_SIDE = 256, 1152  # px, longest sides of what the network is shown; the chip's gives way
+CHIP_SIDE, LARGE_SIDE = 192, 1152  # px, longest sides of what the network is shown; the chip's gives way
 MOST_WIDE_RATIO, WIDE_LARGE_SIDE = 4.0, 384  # the same at scales far from 1, which few pairs have and all would pay for
 WINDOW, STEP = 1.5, 0.75  # sides of the chip
 CANDIDATES = 2  # of one scale, that the second look is asked about; 1 where it is far from 1

@@ -80,25 +80,33 @@ class _Search:
 
         A pose that has far more inliers than the others may be sure at once. Else candidates of one scale are compared
         at half the size, where a cell sees twice as far, as poses may be off; the best of each is then asked about at
-        full size. Only there does a pose in doubt show: at half the size some
-        right ones say no more than chance.
+        full size: at once where half the size finds it likely, else when all are tried, for some right ones say no
+        more than chance at half the size.
         """
         best: _Candidate | None = None
+        late: list[_Candidate] = []
         for candidates in self._first_looks():
-            if not self._encoder.looks_twice:
-                candidates = candidates[:1]
-            elif (clear := self._clear(candidates)) is not None:
-                candidates = [clear]
-            else:
-                nearer = [self._look_again(one, self._half) for one in candidates]
-                candidates = [self._look_again(one, self._full) for one in sorted(nearer, key=_evidence)[-1:]]
-            for one in candidates:
-                best = one if best is None or _evidence(one) > _evidence(best) else best
+            one = self._confirmed(candidates, late) if self._encoder.looks_twice else next(iter(candidates), None)
+            best = max((c for c in (best, one) if c is not None), key=_evidence, default=None)
             if best is not None and best.pose.agreement >= self._rules.sure_agreement:
                 return best.pose
+        late.sort(key=_evidence, reverse=True)
+        asked = [self._look_again(one, self._full) for one in late[: self._rules.late_candidates]]
+        best = max((c for c in (best, *asked) if c is not None), key=_evidence, default=None)
         if best is not None and self._encoder.looks_twice:
             best = max(best, self._look_again(best, self._full), key=_evidence)
         return None if best is None else best.pose
+
+    def _confirmed(self, candidates: list[_Candidate], late: list[_Candidate]) -> _Candidate | None:
+        """Ask the second look about candidates of one scale; the best of those that are unlikely goes to ``late``."""
+        if (clear := self._clear(candidates)) is not None:
+            return clear
+        nearer = (self._look_again(one, self._half) for one in candidates)
+        one = max(nearer, key=_evidence, default=None)
+        if one is None or one.pose.agreement >= self._rules.likely_agreement:
+            return one and self._look_again(one, self._full)
+        late.append(one)
+        return None
 
     def _clear(self, candidates: list[_Candidate]) -> _Candidate | None:
         """Ask about the first candidate where it has far more inliers than the next; None unless it is sure."""
@@ -126,7 +134,7 @@ class _Search:
         """Fits to the matches at each rotation, those with the most inliers first, and the matches."""
         found, here = [], list[_Candidate]()
         for degrees in rotations:
-            turned, upright = shrunk.view1.turned(degrees)
+            turned, upright = shrunk.view1.turned(degrees, cut=True)
             as_it_is = degrees == 0 and shrunk.view1 is self._small1  # encoded already
             features1 = self._full.frames[1].features if as_it_is else self._encoder.encode(turned)
             matches = self._encoder.match(shrunk.features0, features1)
