@@ -27,9 +27,7 @@ from kornia_tar.registration.search.pose import PoseCandidate, moved
 LEAST_RATIO = 1.5  # of the sides of the ground, below which the ordinary search sees both whole
 MOST_RATIO = 12.0  # beyond it a chip is a needle in a haystack
 CHIP_SIDE, LARGE_SIDE = 192, 1152  # px, longest sides of what the network is shown; the chip's gives way
-# The same at scales far from 1, which few pairs have and all would pay for; of ratios near 2 the ordinary search, which
-# follows scales up to 2, sees more.
-LEAST_WIDE_RATIO, MOST_WIDE_RATIO, WIDE_LARGE_SIDE = 2.5, 4.0, 384
+MOST_WIDE_RATIO, WIDE_LARGE_SIDE = 4.0, 384  # the same at scales far from 1, which few pairs have and all would pay for
 WINDOW, STEP = 1.5, 0.75  # sides of the chip
 CANDIDATES = 2  # of one scale, that the second look is asked about; 1 where it is far from 1
 MARGIN = 0.1  # of the chip's side, around the ground that the second look is shown
@@ -75,8 +73,7 @@ def _slides(
         sides = max(first.size) * scale, max(second.size)  # of the ground, px of image1
         ratio = max(sides) / min(sides)
         wide = told is None and scale not in config.search.scales
-        least, most = (LEAST_WIDE_RATIO, MOST_WIDE_RATIO) if wide else (LEAST_RATIO, MOST_RATIO)
-        if least <= ratio <= most:
+        if LEAST_RATIO <= ratio <= (MOST_WIDE_RATIO if wide else MOST_RATIO):
             side = min(CHIP_SIDE, (WIDE_LARGE_SIDE if wide else LARGE_SIDE) / ratio)
             candidates = 1 if wide else CANDIDATES
             yield _Slide(first, second, scale, sides[0] > sides[1], side, candidates, encoder, config)
