@@ -47,7 +47,7 @@ from kornia_tar.registration.config import RegistrarConfig
 from kornia_tar.registration.local import Refined, Relief
 from kornia_tar.registration.plane import PlaneAlignment
 from kornia_tar.registration.result import Registration, estimated_error
-from kornia_tar.registration.search.chip import LEAST_RATIO, find_chip
+from kornia_tar.registration.search.chip import find_chip
 from kornia_tar.registration.search.common_ground import CommonGround
 from kornia_tar.registration.search.pose import PoseCandidate, find_pose
 from kornia_tar.registration.testimony import hear
@@ -126,10 +126,10 @@ class Registrar:
         start = find_pose(*views, self._encoder, self.config)
         hopeless = self._hopeless(start)
         outcome = self._failed(start, hopeless) if start is None or hopeless else self._register(*views, start)
-        if outcome.registered or not self._may_be_chip(*views, start):
+        if outcome.registered or not self._encoder.looks_twice:
             return outcome
         chip = find_chip(*views, self._encoder, self.config)
-        if chip is None or chip.agreement < self.config.search.doubtful_agreement:
+        if chip is None or chip.agreement < self.config.search.chip_agreement:
             return outcome
         ground = CommonGround.of(*views, chip.matrix)
         inward = chip._replace(matrix=ground.inward(chip.matrix))
@@ -218,17 +218,6 @@ class Registrar:
             "check that the images show the same ground, or resample one if their ground sampling distances differ by "
             "more than 3"
         )
-
-    def _may_be_chip(self, first: MaskedImage, second: MaskedImage, start: PoseCandidate | None) -> bool:
-        """Whether one image may show a small part of the other: of unlike sizes any, else where the cells agree little.
-
-        Of unlike sizes a chip is as likely as other pixels on the same ground, and a small image agrees by chance.
-        """
-        if not self._encoder.looks_twice:
-            return False
-        small, large = sorted(max(view.size) for view in (first, second))
-        in_doubt = start is None or start.agreement < self.config.search.doubtful_agreement
-        return in_doubt or large >= LEAST_RATIO * small
 
     def _register(
         self, first: MaskedImage, second: MaskedImage, start: PoseCandidate, settle: bool = True
