@@ -53,6 +53,7 @@ def pad_matches(batch: Tensor, values: Sequence[Tensor], size: int, capacity: in
         size: number of pairs B.
         capacity: at least as large as the longest list.
     """
+    batch = batch.contiguous()  # of thinned lists it is not, and torch warns
     slot = torch.arange(len(batch), device=batch.device) - torch.searchsorted(batch, batch)
     padded = [v.float().new_zeros(size, capacity, *v.shape[1:]) for v in values]
     return [p.index_put((batch, slot), v.float()) for p, v in zip(padded, values, strict=True)]

@@ -29,7 +29,7 @@ class SearchConfig:
     likely_agreement: float = 0.3  # of half the size, from which the full size is asked at once
     late_candidates: int = 2  # others, at most, that it is asked about when all poses are tried
     sure_agreement: float = 0.6  # mean confidence of the second look: no further pose is tried
-    chip_agreement: float = 0.3  # below it a chip's place is not aligned
+    chip_agreement: float = 0.15  # below it a chip's place is not aligned; the right ones of 10 pairs had 0.23 and more
     # Of 112 right poses of three sets none lies below 0.45; of 13 mismatched pairs none above 0.09, at 256² up to 0.6.
     hopeless_agreement: float = 0.1  # below it nothing is aligned: hundreds of small cells see no common ground
     near: float = math.inf  # px of image0: images of one grid, which lie on each other to within this

@@ -3,7 +3,8 @@
 For each relative scale the image that covers less ground is the chip. Both are reduced to one ground sampling distance;
 the large one is encoded once, and the chip, at every turn, is matched with one window of its cells after the other: in
 a window there are few cells to be mistaken for each other. Then the second look is asked about the windows with the
-most inliers, as in ``pose``.
+most inliers, as in ``pose``: once, for a chip has so few cells that asked again it comes to believe in any place. Where
+it said so of one window more than of all others, it is asked again from its own matches.
 """
 
 from __future__ import annotations
@@ -18,7 +19,7 @@ from numpy.typing import NDArray
 
 from kornia_tar.conventions import CELL, MIN_SIDE
 from kornia_tar.geometry import FloatArray, compose, fit_transform, image_corners, invert, transform_points
-from kornia_tar.network.frames import ImageFeatures, Matches
+from kornia_tar.network.frames import Frame, ImageFeatures, Matches
 from kornia_tar.raster.view import MaskedImage
 from kornia_tar.registration.alignment.tiled import TileEncoder
 from kornia_tar.registration.config import RegistrarConfig
@@ -29,7 +30,8 @@ MOST_RATIO = 12.0  # beyond it a chip is a needle in a haystack
 CHIP_SIDE, LARGE_SIDE = 192, 1152  # px, longest sides of what the network is shown; the chip's gives way
 MOST_WIDE_RATIO, WIDE_LARGE_SIDE = 4.0, 384  # the same at scales far from 1, which few pairs have and all would pay for
 WINDOW, STEP = 1.5, 0.75  # sides of the chip
-CANDIDATES = 2  # of one scale, that the second look is asked about; 1 where it is far from 1
+CANDIDATES = 3  # of one scale, that the second look is asked about
+SURE = 0.45  # what the second look must say of a place for no other scale to be tried; of wrong ones it said 0.32
 MARGIN = 0.1  # of the chip's side, around the ground that the second look is shown
 
 
@@ -47,7 +49,7 @@ def find_chip(
     Returns:
         the pose, its matrix in full pixels.
     """
-    best: PoseCandidate | None = None
+    best: tuple[_Slide, _Asked] | None = None
     slides = list(_slides(first, second, encoder, config))
     quarters = range(0, 360, 90) if config.search.rotations >= 4 else range(1)
     looks = [(slide, quarters) for slide in slides]
@@ -56,12 +58,12 @@ def find_chip(
         looks += [(slide, range(45, 360, 90)) for slide in slides if slide.scale == likeliest]
     for slide, rotations in looks:
         for place in slide.best(rotations):
-            pose = slide.confirmed(place)
-            if pose is not None and (best is None or pose.agreement > best.agreement):
-                best = pose
-        if best is not None and best.agreement >= config.search.sure_agreement:
+            asked = slide.asked(place)
+            if asked is not None and (best is None or asked.agreement > best[1].agreement):
+                best = slide, asked
+        if best is not None and best[1].agreement >= SURE:
             break
-    return best
+    return None if best is None else best[0].confirmed(best[1])
 
 
 def _slides(
@@ -75,8 +77,7 @@ def _slides(
         wide = told is None and scale not in config.search.scales
         if LEAST_RATIO <= ratio <= (MOST_WIDE_RATIO if wide else MOST_RATIO):
             side = min(CHIP_SIDE, (WIDE_LARGE_SIDE if wide else LARGE_SIDE) / ratio)
-            candidates = 1 if wide else CANDIDATES
-            yield _Slide(first, second, scale, sides[0] > sides[1], side, candidates, encoder, config)
+            yield _Slide(first, second, scale, sides[0] > sides[1], side, encoder, config)
 
 
 class _Place(NamedTuple):
@@ -88,14 +89,26 @@ class _Place(NamedTuple):
     matches: Matches  # that agree
 
 
+class _Asked(NamedTuple):
+    """What the second look said of a place."""
+
+    agreement: float  # mean confidence of the cells within
+    rotation: int
+    matrix: FloatArray  # chip → large, full pixels
+    seen: Matches  # in the pixels of the frames
+    frames: tuple[Frame, Frame]  # chip, and the ground that it would show
+    size: tuple[int, int]  # of the chip's frame
+    ways: tuple[FloatArray, FloatArray]  # from full pixels to those of the frames
+
+
 class _Slide:
     """A chip on its way over a large image, both at one ground sampling distance if ``scale`` is right."""
 
     def __init__(
-        self, first: MaskedImage, second: MaskedImage, scale: float, swapped: bool, side: float, candidates: int,
-        encoder: TileEncoder, config: RegistrarConfig,
+        self, first: MaskedImage, second: MaskedImage, scale: float, swapped: bool, side: float, encoder: TileEncoder,
+        config: RegistrarConfig,
     ) -> None:  # fmt: skip
-        self.scale, self._swapped, self._candidates = scale, swapped, candidates
+        self.scale, self._swapped = scale, swapped
         self._encoder, self._config = encoder, config
         self._full_chip, self._full_large = (second, first) if swapped else (first, second)
         self._finer = 1 / scale if swapped else scale  # px of the large image for one of the chip
@@ -122,7 +135,7 @@ class _Slide:
             at = transform_points(place.matrix, middle)[0]
             if all(np.linalg.norm(at - there) > near or place.rotation != one.rotation for one, there in kept):
                 kept.append((place, at))
-            if len(kept) == self._candidates:
+            if len(kept) == CANDIDATES:
                 break
         return [place for place, _ in kept]
 
@@ -151,33 +164,33 @@ class _Slide:
                         agree = moved(agree, invert(self._to_chip), invert(self._to_large))
                         yield _Place(len(agree.points0), degrees, matrix, agree)
 
-    def confirmed(self, place: _Place) -> PoseCandidate | None:
-        """Ask the second look about a place, on the ground that the chip would show; None where nothing fits.
-
-        It is asked twice, the second time from its own matches: windows lead it less far than a whole image does.
-        """
+    def asked(self, place: _Place) -> _Asked | None:
+        """Ask the second look about a place, on the ground that the chip would show; None where nothing fits."""
         ground, to_ground = self._ground(place.matrix)
         chip, to_chip, large, to_large = self._alike(ground, self._config.search.side)
         to_large = compose(to_ground, to_large)
         frames = self._encoder.frame(chip), self._encoder.frame(large)
-        seen, threshold = moved(place.matches, to_chip, to_large), self._config.search.inlier_threshold
-        fit, agreement, evidence = None, 0.0, 0.0
-        for _ in range(2):
-            seen = self._encoder.look_again(*frames, seen)
-            points0, points1, sure = (t.cpu().double().numpy() for t in seen[:3])
-            fit = fit_transform(points0, points1, model="affine", threshold=threshold, weights=sure)
-            if fit is None:
-                return None
-            inside = _within(transform_points(invert(fit.matrix), points1), chip.size)  # around it nothing can agree
-            agreement, evidence = float(sure[inside].mean()) if inside.any() else 0.0, float((sure**2).sum())
-            if agreement >= self._config.search.sure_agreement:
-                break
-        assert fit is not None
+        seen = self._encoder.look_again(*frames, moved(place.matches, to_chip, to_large))
+        return self._fitted(_Asked(0.0, place.rotation, np.eye(3), seen, frames, chip.size, (to_chip, to_large)))
+
+    def confirmed(self, one: _Asked) -> PoseCandidate | None:
+        """Ask again from what was said: windows lead the second look less far than a whole image does."""
+        again = self._fitted(one._replace(seen=self._encoder.look_again(*one.frames, one.seen))) or one
+        matrix = invert(again.matrix) if self._swapped else again.matrix
+        return PoseCandidate(0.0, one.rotation, self.scale, matrix, one.agreement)
+
+    def _fitted(self, one: _Asked) -> _Asked | None:
+        """The affine transform of what was seen, chip → large in full pixels, and how sure the cells within are."""
+        (to_chip, to_large), threshold = one.ways, self._config.search.inlier_threshold
+        points0, points1, sure = (t.cpu().double().numpy() for t in one.seen[:3])
+        fit = fit_transform(points0, points1, model="affine", threshold=threshold, weights=sure)
+        if fit is None:
+            return None
+        inside = _within(transform_points(invert(fit.matrix), points1), one.size)  # around it nothing can agree
         matrix = compose(compose(to_chip, fit.matrix), invert(to_large))
         if self._config.acceptance.limits.violations(matrix, self._full_chip.size):
             return None
-        matrix = invert(matrix) if self._swapped else matrix
-        return PoseCandidate(evidence, place.rotation, self.scale, matrix, agreement)
+        return one._replace(agreement=float(sure[inside].mean()) if inside.any() else 0.0, matrix=matrix)
 
     def _ground(self, matrix: FloatArray) -> tuple[MaskedImage, FloatArray]:
         """The part of the large image that the chip would show, and the matrix from the image's pixels to its own."""
