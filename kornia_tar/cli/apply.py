@@ -6,8 +6,9 @@ import argparse
 from pathlib import Path
 
 from kornia_tar.cli.command import AddCommand, steps
-from kornia_tar.cli.options import add_overwrite, add_progress, add_target, target_of
+from kornia_tar.cli.options import add_overwrite, add_progress, add_target
 from kornia_tar.outputs.apply import applied
+from kornia_tar.outputs.registered import Target
 
 
 def add(command: AddCommand) -> None:
@@ -32,7 +33,9 @@ def add(command: AddCommand) -> None:
 
 def _do(a: argparse.Namespace) -> int:
     step = steps(len(a.images), a.progress)
-    results = applied(a.transform, a.images, a.out, target_of(a), a.nodata, a.refused, a.overwrite)
+    results = applied(
+        a.transform, a.images, a.out, Target(a.resampling, a.grid, a.resolution), a.nodata, a.refused, a.overwrite
+    )
     for image in a.images:
         step(image.name)
         done = next(results)

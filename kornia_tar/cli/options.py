@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 import argparse
-import math
 import sys
 from pathlib import Path
 from typing import get_args
 
 from kornia_tar.conventions import MODALITIES
-from kornia_tar.outputs.target import GridChoice, Resampling, Target
+from kornia_tar.outputs.registered import GridChoice, Resampling
 from kornia_tar.raster import Raster, read_image, source_files
 from kornia_tar.registration.acceptance import RIGHT, AcceptanceConfig
 from kornia_tar.registration.config import RegistrationModel
@@ -91,7 +90,7 @@ def add_progress(parser: argparse.ArgumentParser) -> None:
 
 
 def add_target(parser: argparse.ArgumentParser) -> None:
-    """On which grid pixels are written, and how they are brought there; see :func:`target_of`."""
+    """On which grid pixels are written, and how; see :class:`kornia_tar.outputs.registered.Target`."""
     parser.add_argument("--grid", choices=get_args(GridChoice), default="reference", help="to write on: image0's, or "
                         "image1's own reference system, pixels and extent, its content moved to where it belongs "
                         "(default: reference)")  # fmt: skip
@@ -101,13 +100,6 @@ def add_target(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--resampling", choices=get_args(Resampling), default="bilinear", help="onto that grid; "
                         "nearest mixes nothing, else what is finer is averaged over areas first "
                         "(default: bilinear)")  # fmt: skip
-
-
-def target_of(a: argparse.Namespace) -> Target:
-    """Read the options of :func:`add_target`."""
-    if a.resolution is not None and not 0 < a.resolution < math.inf:
-        raise ValueError(f"--resolution must be a positive number, got {a.resolution}")
-    return Target(a.resampling, a.grid, a.resolution)
 
 
 def inputs_of(image0: Path, image1: Path, weights: str, bank: Path | None) -> list[Path]:

@@ -16,10 +16,9 @@ from kornia_tar.cli.options import (
     add_steering,
     add_target,
     files_of,
-    target_of,
 )
-from kornia_tar.cli.outcome import tell
-from kornia_tar.cli.pair import PairJob, register_pair
+from kornia_tar.cli.pair import PairJob, register_pair, tell
+from kornia_tar.outputs.registered import Target
 from kornia_tar.registration.files import make_matcher, make_registrar
 
 
@@ -42,7 +41,7 @@ def add(command: AddCommand) -> None:
 def _do(a: argparse.Namespace) -> int:
     job = PairJob(
         a.image0, a.image1, a.out, a.modality0, a.modality1, a.nodata0, a.nodata1, a.search_radius,
-        not a.no_georeference, a.threshold, target_of(a), a.overwrite, a.line,
+        not a.no_georeference, a.threshold, Target(a.resampling, a.grid, a.resolution), a.overwrite, a.line,
     )  # fmt: skip
     job.check(files_of(a.weights, a.bank))
     step = steps(4, a.progress)

@@ -10,8 +10,7 @@ from typing import Any, NamedTuple
 
 from kornia_tar.files import check_outputs, output_folder, write_json
 from kornia_tar.geometry import Transform
-from kornia_tar.outputs.registered import resampled, write_on_grid
-from kornia_tar.outputs.target import GridChoice, Resampling, Target
+from kornia_tar.outputs.registered import GridChoice, Resampling, Target, resampled, write_on_grid
 from kornia_tar.raster import read_image, source_files
 from kornia_tar.raster.grid import Grid
 from kornia_tar.registration.result import Registration

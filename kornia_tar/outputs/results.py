@@ -20,8 +20,7 @@ from kornia_tar.outputs.ground import claimed_transform, map_coordinates, metres
 from kornia_tar.outputs.matches import write_matches
 from kornia_tar.outputs.page import build_page
 from kornia_tar.outputs.quicklook import draw_quicklook
-from kornia_tar.outputs.registered import write_registered
-from kornia_tar.outputs.target import Target
+from kornia_tar.outputs.registered import Target, write_registered
 from kornia_tar.outputs.thumbnails import Thumbnails
 from kornia_tar.outputs.windows import Window, find_windows
 from kornia_tar.raster import Raster, to_rgb8, write_image

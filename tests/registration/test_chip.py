@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import cv2
 import numpy as np
 import pytest
 import torch
@@ -10,7 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from kornia_tar import Registrar, TARMatcher
-from kornia_tar.conventions import MIN_SIDE
+from kornia_tar.conventions import MIN_SIDE, MODALITIES
 from kornia_tar.geometry import (
     DisplacementField,
     PointMatches,
@@ -20,13 +21,15 @@ from kornia_tar.geometry import (
     image_corners,
     invert,
     transform_points,
+    warp_image,
 )
+from kornia_tar.raster import to_grey
 from kornia_tar.raster.synthetic import demo_pair
 from kornia_tar.raster.view import MaskedImage
 from kornia_tar.registration.acceptance import Witnesses
 from kornia_tar.registration.held_out import HeldOut
 from kornia_tar.registration.result import Registration
-from kornia_tar.registration.search.chip import STEP, WINDOW, _windows
+from kornia_tar.registration.search.chip import STEP, WINDOW, _windows, find_chip
 from kornia_tar.registration.search.common_ground import CommonGround
 
 
@@ -129,6 +132,24 @@ def test_a_chip_is_registered_in_the_large_image(registrar, chip_of):
     assert outcome.registered, outcome.reasons
     assert corner_error(matrix, truth, (side, side)) < 3
     assert len(outcome.matches) > 100
+
+
+@needs_weights
+@pytest.mark.slow  # a drawn scene convinces at the last scale alone
+@pytest.mark.parametrize("finer", ["image0", "image1"])
+def test_a_part_that_was_magnified_to_the_size_of_the_whole_is_found(registrar, finer):
+    optical, sar, matrix = demo_pair(0)
+    whole, (top, left) = slice(128, 384), (70, 90)
+    optical, sar = to_grey(optical)[whole, whole], warp_image(sar, Transform(matrix), (512, 512))[whole, whole]
+    part, other = (optical, sar) if finer == "image0" else (sar, optical)
+    part = cv2.resize(part[top : top + 128, left : left + 128], (256, 256), interpolation=cv2.INTER_CUBIC)
+    images = (part, other) if finer == "image0" else (other, part)
+    views = [MaskedImage.of(image, None, modality, "image") for image, modality in zip(images, MODALITIES, strict=True)]
+    with torch.no_grad():
+        pose = find_chip(*views, registrar._encoder, registrar.config)
+    assert pose is not None
+    truth = np.array([[0.5, 0, left - 0.25], [0, 0.5, top - 0.25], [0, 0, 1]])
+    assert corner_error(pose.matrix if finer == "image0" else invert(pose.matrix), truth, (256, 256)) < 6
 
 
 @needs_weights

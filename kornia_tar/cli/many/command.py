@@ -27,11 +27,10 @@ from kornia_tar.cli.options import (
     add_registrar,
     add_target,
     files_of,
-    target_of,
 )
-from kornia_tar.cli.outcome import NOT_REGISTERED
-from kornia_tar.cli.pair import PairJob
+from kornia_tar.cli.pair import NOT_REGISTERED, PairJob
 from kornia_tar.files import check_outputs, output_folder
+from kornia_tar.outputs.registered import Target
 from kornia_tar.outputs.results import remove_results
 from kornia_tar.outputs.summary import Row, read_summary, write_parquet, write_summary
 
@@ -66,8 +65,8 @@ def _do(a: argparse.Namespace) -> int:
     setup = Setup(a.weights, a.device, threads, a.bank, a.model, a.rotations, a.min_probability)
     base = PairJob(
         Path(), Path(), a.out, a.modality0, a.modality1, search_radius=a.search_radius,
-        use_georeference=not a.no_georeference, threshold=a.threshold, target=target_of(a),
-        command=a.line,
+        use_georeference=not a.no_georeference, threshold=a.threshold,
+        target=Target(a.resampling, a.grid, a.resolution), command=a.line,
     )  # fmt: skip
     jobs, known = read_jobs(a.pairs, base), read_summary(a.out)
     read = [a.pairs, *files_of(a.weights, a.bank)]

@@ -16,7 +16,7 @@ from kornia_tar import __version__
 from kornia_tar.cli.main import build_parser, main
 from kornia_tar.cli.options import MODALITY_CHOICES
 from kornia_tar.cli.qgis import command
-from kornia_tar.outputs.target import GridChoice, Resampling
+from kornia_tar.outputs.registered import GridChoice, Resampling
 from kornia_tar.registration import RegistrationModel
 
 NAME = "kornia_tar_qgis"
