@@ -97,7 +97,7 @@ def test_the_command_registers_from_every_start(toy, tmp_path, monkeypatch, caps
         "VARIANTS",
         {
             "upright": RegistrarConfig(
-                search=SearchConfig(rotations=1, scales=(1.0,)), alignment=AlignmentConfig(max_cells=100)
+                search=SearchConfig(rotations=1, scales=(1.0,), candidates=3), alignment=AlignmentConfig(max_cells=100)
             )
         },
     )
