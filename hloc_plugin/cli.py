@@ -7,6 +7,7 @@ was reconstructed (argparse's own usage errors are 2 as well) · 130 interrupted
 from __future__ import annotations
 
 import argparse
+import math
 import sys
 from collections.abc import Sequence
 from copy import deepcopy
@@ -280,6 +281,8 @@ def known_camera(told: Sequence[str]) -> dict[str, dict[str, Any]]:
         numbers = [float(value) for value in params]
     except ValueError as error:
         raise ValueError(f"--camera {' '.join(told)}: {error}") from None
+    if not all(map(math.isfinite, numbers)) or numbers[:1] <= [0.0]:
+        raise ValueError(f"--camera {' '.join(told)}: needs finite numbers, and a focal length above 0")
     if not pycolmap.Camera(model=model, width=1, height=1, params=numbers).verify_params():
         raise ValueError(f"--camera {' '.join(told)}: {model} has other parameters than {len(numbers)} numbers")
     return {

@@ -11,7 +11,7 @@ import numpy as np
 from kornia_tar import __version__
 from kornia_tar.cli.command import AddCommand
 from kornia_tar.cli.options import add_matcher, add_overwrite, add_registrar, files_of
-from kornia_tar.cli.pair import tell
+from kornia_tar.cli.pair import tell_outcome
 from kornia_tar.files import check_outputs, output_folder
 from kornia_tar.geometry import corner_error
 from kornia_tar.outputs.results import NAMES, write_results
@@ -53,4 +53,4 @@ def _do(a: argparse.Namespace) -> int:
     headline = f"synthetic scene, seed {a.seed}: mean corner error {error:.2f} px against the known truth"
     write_results(out, outcome, report, first, second, sar, headline)
     print(f"mean corner error against the known truth: {error:.2f} px")
-    return tell(outcome, out, seconds)
+    return tell_outcome(outcome, out, seconds)

@@ -11,8 +11,10 @@ import torch
 from kornia_tar.cli.command import AddCommand, steps
 from kornia_tar.cli.options import MODALITY_CHOICES, add_overwrite, add_progress, add_threshold, add_weights, files_of
 from kornia_tar.files import check_outputs, output_folder
-from kornia_tar.matching.export import FixedMatcher, Precision, farthest, write_exported
+from kornia_tar.matching.export import FixedMatcher, Precision, check_export, compare, write_exported
 from kornia_tar.matching.matcher import TARMatcher
+
+MOST_APART = 8.0  # px on the drawn scene: half precision moves a few matches, a graph that is wrong all
 
 
 def add(command: AddCommand) -> None:
@@ -49,6 +51,7 @@ def _do(a: argparse.Namespace) -> int:
         raise ValueError(f"--size takes one, two or four numbers, got {len(a.size)}")
     size0 = (a.size[0], a.size[-1] if len(a.size) < 4 else a.size[1])
     size1 = size0 if len(a.size) < 4 else (a.size[2], a.size[3])
+    check_export(a.out, size0, size1, a.precision)
     check_outputs([a.out], files_of(a.weights, a.bank), overwrite=a.overwrite)
     step = steps(3, a.progress)
     step("loading the weights")
@@ -66,6 +69,9 @@ def _do(a: argparse.Namespace) -> int:
         torch.from_numpy(image[: size[0], : size[1]].copy())[None, None].float() / 255
         for image, size in ((scene.optical.mean(2).round(), size0), (scene.sar, size1))
     )
-    off, megabytes = farthest(a.out, fixed, image0, image1), a.out.stat().st_size / 1e6
-    print(f"{a.out}: {megabytes:.1f} MB; matches of a drawn scene lie within {off:.1g} px of the matcher's")
+    found, megabytes = compare(a.out, fixed, image0, image1), a.out.stat().st_size / 1e6
+    told = f"{found.matches} matches of a drawn scene, {found.expected} of the matcher, {found.farthest:.1g} px apart"
+    print(f"{a.out}: {megabytes:.1f} MB; {told} at most")
+    if not found.farthest < MOST_APART:
+        raise ValueError(f"{a.out}: says something else than the matcher, see the line above; do not use it")
     return 0

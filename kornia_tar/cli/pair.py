@@ -11,10 +11,13 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any, NamedTuple
 
+import numpy as np
+
 from kornia_tar import __version__
 from kornia_tar.cli.command import Step
 from kornia_tar.cli.options import read_pair
 from kornia_tar.files import check_outputs, output_folder
+from kornia_tar.geometry import Transform
 from kornia_tar.outputs.ground import ground_report
 from kornia_tar.outputs.journal import FolderJournal
 from kornia_tar.outputs.registered import Target
@@ -81,7 +84,7 @@ def register_pair(
     """
     step("reading")
     first, second = read_pair(job.image0, job.image1, job.nodata0, job.nodata1)
-    job.target.chosen(Grid.of(first), Grid.of(second))  # what cannot be written is said before the work
+    job.target.reached(Transform(np.eye(3)), Grid.of(first), Grid.of(second))  # what cannot be is said before the work
     out = output_folder(job.out)
     step("registering")
     journal = FolderJournal(out, tell)
@@ -100,7 +103,7 @@ def register_pair(
     return PairOutcome(outcome, search, ground, seconds)
 
 
-def tell(
+def tell_outcome(
     outcome: Registration,
     out: Path,
     seconds: float,

@@ -17,7 +17,7 @@ from kornia_tar.cli.options import (
     add_target,
     files_of,
 )
-from kornia_tar.cli.pair import PairJob, register_pair, tell
+from kornia_tar.cli.pair import PairJob, register_pair, tell_outcome
 from kornia_tar.outputs.registered import Target
 from kornia_tar.registration.files import make_matcher, make_registrar
 
@@ -50,4 +50,4 @@ def _do(a: argparse.Namespace) -> int:
     registrar = make_registrar(matcher, a.model, a.rotations, a.min_probability)
     tell_line = lambda line: print(line, file=sys.stderr, flush=True)  # noqa: E731
     found = register_pair(job, registrar, a.weights, step, tell_line)
-    return tell(found.registration, a.out, found.seconds, found.ground, found.search)
+    return tell_outcome(found.registration, a.out, found.seconds, found.ground, found.search)

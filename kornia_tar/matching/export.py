@@ -12,8 +12,9 @@ from __future__ import annotations
 import copy
 import tempfile
 import warnings
+from importlib.util import find_spec
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, NamedTuple
 
 import torch
 from torch import Tensor, nn
@@ -139,14 +140,29 @@ class FixedMatcher(nn.Module):
         return dict(zip(OUTPUTS, best, strict=True))
 
 
-def check_size(size: tuple[int, int], name: str) -> None:
-    """Refuse sizes (H, W) that the graph cannot have.
+def check_export(path: Path, size0: tuple[int, int], size1: tuple[int, int], precision: Precision) -> None:
+    """Refuse what :func:`write_exported` cannot write; args as there.
 
     Raises:
-        ValueError: too small.
+        ValueError: sizes too small, or so large that all cells cannot be compared at once; another suffix.
+        ImportError: ONNX's libraries are absent.
     """
-    if min(size) < MIN_SIDE:
-        raise ValueError(f"{name} is {size[1]}x{size[0]} pixels; each side needs at least {MIN_SIDE}")
+    for size, name in ((size0, "image0"), (size1, "image1")):
+        if min(size) < MIN_SIDE:
+            raise ValueError(f"{name} is {size[1]}x{size[0]} pixels; each side needs at least {MIN_SIDE}")
+    if len(pyramid_sizes((1, 1, *size0), (1, 1, *size1))) > 1:
+        side = CELL * 64
+        raise ValueError(
+            f"{size0[1]}x{size0[0]} and {size1[1]}x{size1[0]} pixels are too many for a fixed graph: export no more "
+            f"than two of {side}x{side}, and match larger images in parts or shrunk"
+        )
+    if path.suffix not in SUFFIXES:
+        raise ValueError(f"{path}: the suffix must be one of {', '.join(SUFFIXES)}")
+    if path.suffix == ".pt2" and precision != "float32":
+        raise ValueError(f"{path}: {precision} is for .onnx alone")
+    lacking = [name for name in ("onnx", "onnxruntime", "onnxscript") if find_spec(name) is None]
+    if path.suffix == ".onnx" and lacking:
+        raise ImportError(f'{path}: needs {", ".join(lacking)}; install with: pip install "kornia-tar[onnx]"')
 
 
 def write_exported(
@@ -163,21 +179,9 @@ def write_exported(
             as pixel coordinates need.
 
     Raises:
-        ValueError: sizes too small, or so large that all cells cannot be compared at once; another suffix.
-        ImportError: ONNX's libraries are absent.
+        ValueError, ImportError: see :func:`check_export`.
     """
-    for size, name in ((size0, "image0"), (size1, "image1")):
-        check_size(size, name)
-    if len(pyramid_sizes((1, 1, *size0), (1, 1, *size1))) > 1:
-        side = CELL * 64
-        raise ValueError(
-            f"{size0[1]}x{size0[0]} and {size1[1]}x{size1[0]} pixels are too many for a fixed graph: export "
-            f"{side}x{side} at most, and match larger images in parts or shrunk"
-        )
-    if path.suffix not in SUFFIXES:
-        raise ValueError(f"{path}: the suffix must be one of {', '.join(SUFFIXES)}")
-    if path.suffix == ".pt2" and precision != "float32":
-        raise ValueError(f"{path}: {precision} is for .onnx alone")
+    check_export(path, size0, size1, precision)
     images = tuple(torch.rand(1, 1, *size) for size in (size0, size1))
     with tempfile.TemporaryDirectory(prefix=f".{path.name}.", dir=path.parent) as folder:
         made = Path(folder) / f"made{path.suffix}"
@@ -192,12 +196,9 @@ def write_exported(
 
 
 def _write_onnx(path: Path, program: torch.export.ExportedProgram, precision: Precision) -> None:
-    try:
-        import onnx
-        import onnxruntime
-        import onnxscript  # noqa: F401  # what torch writes with
-    except ImportError as error:
-        raise ImportError(f'{error}; install it with: pip install "kornia-tar[onnx]"') from error
+    import onnx
+    import onnxruntime
+
     whole = path.with_name("whole.onnx")
     torch.onnx.export(
         program, (), whole, input_names=list(INPUTS), output_names=list(OUTPUTS), opset_version=OPSET, dynamo=True,
@@ -214,7 +215,15 @@ def _write_onnx(path: Path, program: torch.export.ExportedProgram, precision: Pr
     onnx.save(model, path)
 
 
-def farthest(path: Path, fixed: FixedMatcher, image0: Tensor, image1: Tensor) -> float:
+class Parity(NamedTuple):
+    """What a written file says of a pair, beside what the matcher says."""
+
+    matches: int  # valid ones of the file
+    expected: int  # of the matcher
+    farthest: float  # px, of either's matches from the other's nearest, in either image; 0 of none and none
+
+
+def compare(path: Path, fixed: FixedMatcher, image0: Tensor, image1: Tensor) -> Parity:
     """Compare what a written file says of a pair with what the matcher says.
 
     Args:
@@ -224,7 +233,7 @@ def farthest(path: Path, fixed: FixedMatcher, image0: Tensor, image1: Tensor) ->
         image1: likewise.
 
     Returns:
-        px, the largest distance of the file's valid matches from the matcher's nearest ones, in either image.
+        how many matches there are, and how far they lie apart at most.
     """
     with torch.no_grad():
         expected = fixed(image0, image1)
@@ -237,9 +246,11 @@ def farthest(path: Path, fixed: FixedMatcher, image0: Tensor, image1: Tensor) ->
             given = {name: image.numpy() for name, image in zip(INPUTS, (image0, image1), strict=True)}
             found = dict(zip(OUTPUTS, map(torch.from_numpy, session.run(OUTPUTS, given)), strict=True))
     pairs = [torch.cat([out["keypoints0"], out["keypoints1"]], 1)[out["valid"]] for out in (found, expected)]
-    if not len(pairs[0]) or not len(pairs[1]):
-        return 0.0 if len(pairs[0]) == len(pairs[1]) else torch.inf
-    return float(torch.cdist(pairs[0], pairs[1], p=torch.inf).amin(1).max())
+    counts = len(pairs[0]), len(pairs[1])
+    if not all(counts):
+        return Parity(*counts, 0.0 if counts[0] == counts[1] else torch.inf)
+    apart = torch.cdist(pairs[0], pairs[1], p=torch.inf)
+    return Parity(*counts, float(torch.maximum(apart.amin(0).max(), apart.amin(1).max())))
 
 
 def _halve_weights(model: Any) -> None:

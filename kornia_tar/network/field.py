@@ -226,11 +226,14 @@ def ridge_solve(design: Tensor, target: Tensor, weight: Tensor, ridge: Tensor) -
 def solve(normal: Tensor, right: Tensor) -> Tensor:
     """Solve symmetric systems of three by cofactors: (…, 3, 3), (…, 3, K) → (…, 3, K).
 
-    A batched factorisation of so small matrices takes longer, and few runtimes have one.
+    A batched factorisation of so small matrices takes longer, and few runtimes have one. In float64, for cofactors of
+    matches that lie close together cancel.
     """
+    given, wide = right.dtype, right.dtype if right.device.type == "mps" else torch.float64  # which that device lacks
+    normal, right = normal.to(wide), right.to(wide)
     a, b, c = normal.unbind(-2)
     cofactors = torch.stack([torch.linalg.cross(b, c), torch.linalg.cross(c, a), torch.linalg.cross(a, b)], -2)
-    return cofactors @ right / (a * cofactors[..., 0, :]).sum(-1)[..., None, None]
+    return (cofactors @ right / (a * cofactors[..., 0, :]).sum(-1)[..., None, None]).to(given)
 
 
 def resample(image: Tensor, mask: Tensor | None, field: Field, size: tuple[int, int]) -> tuple[Tensor, Tensor]:

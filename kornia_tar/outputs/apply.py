@@ -111,6 +111,8 @@ def applied(
     transform, grid0, grid1, registered = read_transform(path)
     if not registered and not refused:
         raise ValueError(f"{path}: this registration was refused; give --refused to apply it all the same")
+    if target.grid == "reference":
+        target.chosen(grid0, grid0)  # what cannot be is said before anything is made
     single = out.suffix.lower() in SUFFIXES
     if single and len(images) > 1:
         raise ValueError(f"{out}: is one file, but {len(images)} images are given; name a folder")
@@ -128,6 +130,6 @@ def applied(
             raise ValueError(f"{image}: {error}") from error
         pixels, valid, told = resampled(raster, way, grid.size, target.resampling)
         if not valid.any():
-            raise ValueError(f"{image}: shows nothing of the ground that image0 shows; is it of another scene?")
+            raise ValueError(f"{image}: nothing of it lies on the grid to write on; is it of another scene?")
         write_on_grid(output, pixels, valid, told, grid, raster, target.resampling)
         yield Applied(output, float(valid.mean()))

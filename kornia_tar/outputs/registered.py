@@ -98,7 +98,10 @@ class Target:
             there = transform(points if first is None else first(points))
             return there if onward is None else onward(there)
 
-        return grid, smooth_transform(way, grid.size, spacing)
+        try:
+            return grid, smooth_transform(way, grid.size, spacing)
+        except ValueError as error:
+            raise ValueError(f"the grid to write on reaches where nothing says what lies there ({error})") from error
 
 
 def resampled(

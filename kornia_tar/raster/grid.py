@@ -85,14 +85,15 @@ class Grid:
             raise ValueError(f"a resolution needs a georeference with pixels of one size, and the grid has {kind}")
         t = self.profile.transform
         ratios = resolution / math.hypot(t.a, t.d), resolution / math.hypot(t.b, t.e)  # of x and y
-        width, height = (
-            max(1, math.ceil(length / ratio - SLIVER)) for length, ratio in zip(self.size[::-1], ratios, strict=True)
-        )
-        if max(height, width) > MAX_SIDE:
-            raise ValueError(f"a resolution of {resolution:g} would make {width}x{height} pixels of the grid")
+        sides = [
+            length / ratio if ratio > 0 else math.inf for length, ratio in zip(self.size[::-1], ratios, strict=True)
+        ]
+        if max(sides) > MAX_SIDE:
+            raise ValueError(f"a resolution of {resolution:g} would make {sides[0]:g}x{sides[1]:g} pixels of the grid")
+        width, height = (max(1, math.ceil(side - SLIVER)) for side in sides)
         x, y = ratios
         scaled = type(t)(t.a * x, t.b * y, t.c, t.d * x, t.e * y, t.f)
-        return Grid((height, width), replace(self.profile, transform=scaled))
+        return Grid((height, width), replace(self.profile, transform=scaled, gcps=(), rpcs=None))
 
     def to_dict(self) -> dict[str, Any]:
         """Plain values for JSON; inverse of :meth:`from_dict`."""

@@ -96,18 +96,12 @@ class MaskedImage:
         matrix = np.array([[factor, 0, (factor - 1) / 2], [0, factor, (factor - 1) / 2], [0, 0, 1]])
         return self.warped(invert(matrix), size), matrix
 
-    def turned(self, degrees: int, cut: bool = False) -> tuple[MaskedImage, FloatArray]:
-        """Turned counter-clockwise, and the matrix from its pixels back to the upright ones.
-
-        Nothing is cut off; with ``cut`` what stands on its corner loses those, a sixth of its area, and is half as
-        large.
-        """
+    def turned(self, degrees: int) -> tuple[MaskedImage, FloatArray]:
+        """Turned counter-clockwise, nothing cut off, and the matrix from its pixels back to the upright ones."""
         (height, width), angle = self.size, math.radians(degrees)
         cos, sin = (0.0 if abs(part) < 1e-9 else part for part in (math.cos(angle), math.sin(angle)))
         along = lambda a, b: math.ceil(a * abs(cos) + b * abs(sin) - 1e-9)  # noqa: E731
         size = along(height, width), along(width, height)
-        if cut and degrees % 90:
-            size = round(size[0] / math.sqrt(2)), round(size[1] / math.sqrt(2))
         to_middle = np.array([[1, 0, -(size[1] - 1) / 2], [0, 1, -(size[0] - 1) / 2], [0, 0, 1]])
         from_middle = np.array([[1, 0, (width - 1) / 2], [0, 1, (height - 1) / 2], [0, 0, 1]])
         matrix = from_middle @ np.array([[cos, -sin, 0], [sin, cos, 0], [0, 0, 1]]) @ to_middle

@@ -22,7 +22,7 @@ class SearchConfig:
     wide_scales: tuple[float, ...] = (2.0, 0.5, 2.8, 0.36)  # where those fail, and of images that show unlike ground
     told_scale: float | None = None  # full pixels of image1 for one of image0's, where it is known: no other is tried
     side: int = 384  # longest side of the small images
-    first_side: int = 192  # longest side of what the first looks see, which cost most
+    first_side: int = 256  # longest side of what the first looks see, which cost most
     min_confidence: float = 0.1  # of the matches that a pose is fitted to, as the network states it
     inlier_threshold: float = 6.0  # wide, for a similarity knows neither shear nor perspective
     candidates: int = 2  # of one scale's rotations, that the second look is asked about at half the size

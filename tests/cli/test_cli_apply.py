@@ -166,7 +166,7 @@ def test_what_cannot_be_applied_is_told_in_one_line(told, tmp_path, capsys):
     foreign.write_text('{"matrix": [[1, 0, 0], [0, 1, 0], [0, 0, 1]]}')
     cases = {
         (told, "wide.png"): "another shape than 140x120",
-        (told, "far.tif"): "shows nothing of the ground",
+        (told, "far.tif"): "nothing of it lies on the grid",
         (told, "none.tif"): "no such file",
         (refused, "far.tif"): "was refused",
         (foreign, "far.tif"): "not a transform.json of ours",
@@ -237,7 +237,8 @@ def test_a_file_keeps_its_own_grid_and_its_content_moves(told, tmp_path, more):
     ("words", "told_of"),
     [
         (["--grid", "source"], "needs a georeference in both"), (["--resolution", "0"], "positive number"),
-        (["--resolution", "nan"], "positive number"), (["--resolution", "1e-7"], "pixels"),
+        (["--resolution", "nan"], "positive number"), (["--resolution", "1e-7"], "would make"),
+        (["--resolution", "1e-309"], "would make"),
     ],
 )  # fmt: skip
 def test_a_grid_that_cannot_be_is_refused_in_one_line(told, tmp_path, capsys, words, told_of):

@@ -33,7 +33,8 @@ def untrained(tmp_path_factory: pytest.TempPathFactory) -> list[str]:
 
 @needs_weights
 def test_shift_and_error_in_metres_and_tie_points_on_the_map(files, tmp_path, capsys):
-    assert main(["register", *map(str, files), "-o", str(tmp_path), "--nodata1=-9999", "--search-radius", "300"]) == 0
+    words = ["--nodata1=-9999", "--search-radius", "300", "--grid", "source", "--resolution", "20"]
+    assert main(["register", *map(str, files), "-o", str(tmp_path), *words]) == 0
     told = capsys.readouterr()
     assert "m)" in told.out and "m east" in told.out and "within 300 m" in told.out and not told.err
     report = json.loads((tmp_path / "report.json").read_text())
@@ -49,6 +50,20 @@ def test_shift_and_error_in_metres_and_tie_points_on_the_map(files, tmp_path, ca
     np.testing.assert_allclose(apart, [30, 0], atol=12)
     with rasterio.open(tmp_path / "registered.tif") as file:
         assert file.nodata == -9999 and (file.read(1) == -9999).any()
+        with rasterio.open(files[1]) as source:
+            assert file.transform.almost_equals(source.transform * source.transform.scale(2))
+            assert file.shape == (source.height / 2, source.width / 2)
+
+
+def test_a_grid_that_cannot_be_is_refused_before_the_work(files, untrained, tmp_path, capsys):
+    write_image(
+        tmp_path / "world.tif",
+        np.ones((90, 180), np.uint8),
+        GeoProfile("EPSG:4326", rasterio.Affine(2, 0, -180, 0, -2, 90)),
+    )
+    pair = [str(files[0]), str(tmp_path / "world.tif")]
+    assert main(["register", *pair, "-o", str(tmp_path / "out"), "--grid", "source", *untrained]) == 1
+    assert "the grid to write on" in capsys.readouterr().err and not (tmp_path / "out").exists()
 
 
 def test_an_undeclared_fill_value_is_named_and_the_option_silences_it(files, untrained, tmp_path, capsys):

@@ -177,7 +177,14 @@ def test_help_shows_examples(command, capsys):
 
 @pytest.mark.parametrize(
     ("told", "why"),
-    [("PINOLE 500 240 180", "no model"), ("PINHOLE 500 240 180", "3 numbers"), ("SIMPLE_PINHOLE f 240 180", "float")],
+    [
+        ("PINOLE 500 240 180", "no model"),
+        ("PINHOLE 500 240 180", "3 numbers"),
+        ("SIMPLE_PINHOLE f 240 180", "float"),
+        ("SIMPLE_PINHOLE nan 240 180", "finite"),
+        ("SIMPLE_PINHOLE -5 1 1", "above 0"),
+        ("PINHOLE", "above 0"),
+    ],
 )
 def test_a_camera_that_is_none_is_told(told, why):
     pytest.importorskip("pycolmap")

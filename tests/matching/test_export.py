@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import re
+
 import pytest
 import torch
 from helpers import demo_middle
 
 from kornia_tar import TARMatcher
 from kornia_tar.cli.main import main
-from kornia_tar.matching.export import FixedMatcher, farthest, write_exported
+from kornia_tar.matching.export import FixedMatcher, compare, write_exported
 
 
 @pytest.fixture(scope="module")
@@ -76,7 +78,8 @@ def test_a_file_says_what_the_matcher_says(pair, tmp_path, name, precision, most
     sizes = [tuple(image.shape[2:]) for image in pair]
     write_exported(tmp_path / name, fixed, *sizes, precision)
     assert [path.name for path in tmp_path.iterdir()] == [name]
-    assert fixed(*pair)["valid"].sum() > 50 and farthest(tmp_path / name, fixed, *pair) < most
+    found = compare(tmp_path / name, fixed, *pair)
+    assert found.expected > 50 and found.farthest < most and found.matches == found.expected
 
 
 @pytest.mark.slow(reason="torch takes half a minute to trace and write one look")
@@ -84,6 +87,7 @@ def test_the_command_writes_a_file_that_it_has_checked(tmp_path, capsys):
     pytest.importorskip("onnxruntime")
     out = tmp_path / "new" / "one_look.onnx"
     assert main(["export", str(out), "--size", "64", "96", "--looks", "1", "--precision", "float16"]) == 0
-    assert "lie within" in capsys.readouterr().out and out.stat().st_size > 2**20
+    told = re.search(r"MB; (\d+) matches of a drawn scene, (\d+) of the matcher, (\S+) px", capsys.readouterr().out)
+    assert told and int(told[1]) > 0 and float(told[3]) < 0.1 and out.stat().st_size > 2**20
     assert main(["export", str(out), "--size", "64", "--looks", "1"]) == 1
     assert "--overwrite" in capsys.readouterr().err

@@ -12,7 +12,7 @@ from torch import Tensor
 
 from kornia_tar import TARMatcher
 from kornia_tar.network.checkpoint import load_checkpoint, save_checkpoint
-from kornia_tar.network.field import Field, fit_field, pad_matches, propose_similarity, resample
+from kornia_tar.network.field import Field, fit_field, pad_matches, propose_similarity, resample, solve
 from kornia_tar.network.net import TARConfig, TARNet, with_second_look
 from kornia_tar.network.points import transform_affine
 from kornia_tar.network.second_look import SecondLook, SecondLookConfig, correlate, log_likelihood_gain
@@ -329,3 +329,14 @@ def test_looks_and_thresholds_that_mean_nothing_are_refused():
     for options in ({"looks": 0}, {"looks": 2, "threshold": 0.5}):
         with pytest.raises(ValueError, match="looks is"):
             net(image, image, **options)
+
+
+def test_a_field_of_matches_in_one_spot_is_as_exact_as_a_factorisation():
+    generator = torch.Generator().manual_seed(0)
+    points = 5 * torch.randn(1, 3000, 2, generator=generator) + 100
+    away = points @ torch.tensor([[1.1, 0.2], [-0.2, 1.1]]).T + 7
+    design = torch.cat([(points - 256) / 256, torch.ones_like(points[..., :1])], -1)
+    normal, right = design.mT @ design + 0.1 * torch.eye(3), design.mT @ away
+    exact = torch.linalg.solve(normal.double(), right.double())
+    corners = torch.tensor([[-1.0, -1, 1], [1, 1, 1]])
+    torch.testing.assert_close(corners @ solve(normal, right)[0], corners @ exact[0].float(), atol=0.01, rtol=0)

@@ -3,8 +3,8 @@
 For each relative scale the image that covers less ground is the chip. Both are reduced to one ground sampling distance;
 the large one is encoded once, and the chip, at every turn, is matched with one window of its cells after the other: in
 a window there are few cells to be mistaken for each other. Then the second look is asked about the windows with the
-most inliers, as in ``pose``: once, for a chip has so few cells that asked again it comes to believe in any place. Where
-it said so of one window more than of all others, it is asked again from its own matches.
+most inliers, as in ``pose``: once, for a chip has so few cells that asked again it comes to believe in any place. Of
+the window that it is surest of it is asked again, for the place alone; the confidence stays that of the first time.
 """
 
 from __future__ import annotations
@@ -173,8 +173,11 @@ class _Slide:
         seen = self._encoder.look_again(*frames, moved(place.matches, to_chip, to_large))
         return self._fitted(_Asked(0.0, place.rotation, np.eye(3), seen, frames, chip.size, (to_chip, to_large)))
 
-    def confirmed(self, one: _Asked) -> PoseCandidate | None:
-        """Ask again from what was said: windows lead the second look less far than a whole image does."""
+    def confirmed(self, one: _Asked) -> PoseCandidate:
+        """Ask again from what was said: windows lead the second look less far than a whole image does.
+
+        The agreement stays that of the first time.
+        """
         again = self._fitted(one._replace(seen=self._encoder.look_again(*one.frames, one.seen))) or one
         matrix = invert(again.matrix) if self._swapped else again.matrix
         return PoseCandidate(0.0, one.rotation, self.scale, matrix, one.agreement)

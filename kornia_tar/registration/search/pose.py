@@ -134,7 +134,7 @@ class _Search:
         """Fits to the matches at each rotation, those with the most inliers first, and the matches."""
         found, here = [], list[_Candidate]()
         for degrees in rotations:
-            turned, upright = shrunk.view1.turned(degrees, cut=True)
+            turned, upright = shrunk.view1.turned(degrees)
             as_it_is = degrees == 0 and shrunk.view1 is self._small1  # encoded already
             features1 = self._full.frames[1].features if as_it_is else self._encoder.encode(turned)
             matches = self._encoder.match(shrunk.features0, features1)
