@@ -72,13 +72,11 @@ class Grid:
         """Cover the same ground from the same corner with pixels of another size.
 
         Args:
-            resolution: sides of the pixels, in units of the reference system: metres of UTM, degrees of EPSG:4326.
+            resolution: sides of the pixels, above 0, in units of the reference system: metres of UTM, degrees of EPSG:4326.
 
         Raises:
-            ValueError: no positive number; or the grid is none of equal pixels, but of GCPs, RPCs, or nothing.
+            ValueError: too many pixels; or the grid is none of equal pixels, but of GCPs, RPCs, or nothing.
         """
-        if not 0 < resolution < math.inf:
-            raise ValueError(f"a resolution must be a positive number, got {resolution}")
         georeference = self.georeference
         if self.profile is None or georeference is None or georeference.kind != "transform":
             kind = "none that can be used" if georeference is None else f"one by {georeference.kind}"
