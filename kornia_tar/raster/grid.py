@@ -72,7 +72,8 @@ class Grid:
         """Cover the same ground from the same corner with pixels of another size.
 
         Args:
-            resolution: sides of the pixels, above 0, in units of the reference system: metres of UTM, degrees of EPSG:4326.
+            resolution: sides of the pixels, above 0, in units of the reference system: metres of UTM, degrees of
+                EPSG:4326.
 
         Raises:
             ValueError: too many pixels; or the grid is none of equal pixels, but of GCPs, RPCs, or nothing.
