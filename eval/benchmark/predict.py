@@ -17,7 +17,7 @@ from eval.benchmark.cache import Cache, Prediction, cache_path
 from eval.benchmark.pairs import LevelPairs
 from eval.benchmark.protocol import WARPS, Pair
 from eval.benchmark.provenance import provenance
-from eval.benchmark.speed import peak_memory
+from eval.benchmark.speed.memory import peak_memory
 from eval.datasets import Dataset
 from eval.peers import Matcher, MatcherUnavailable, digest
 

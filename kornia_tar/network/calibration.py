@@ -99,15 +99,19 @@ class LogisticFit:
 
 @dataclass(frozen=True)
 class RegistrationFits:
-    """That a registration is right: with what the second look says of it, and for weights that have none.
+    """That a registration is right; by default as fitted to the weights that are shipped.
 
-    By default those of the weights that are shipped.
+    Args:
+        with_look: that it is of the right place, with what the second look says of it.
+        without_look: the same for weights that have no second look.
+        exact: that, of the right place, it is as exact as asked, by the logarithm of its estimated error.
     """
 
     with_look: LogisticFit = LogisticFit(
         0.148, {"agreement": 0.861, "excess_gain": 19.1, "few_cells": -2.6, "log_error": -2.48}
     )
     without_look: LogisticFit = LogisticFit(-1.94, {"excess_gain": 25.9, "few_cells": -2.14, "log_error": -2.5})
+    exact: LogisticFit = LogisticFit(9.0, {"log_estimate": -4.0})
 
 
 @dataclass(frozen=True)
@@ -133,8 +137,8 @@ class Calibration:
         }
         if "registration" not in values:
             return cls(**parts)
-        fits = (LogisticFit(**values["registration"][kind]) for kind in ("with_look", "without_look"))
-        return cls(**parts, registration=RegistrationFits(*fits))
+        fits = {kind: LogisticFit(**fit) for kind, fit in values["registration"].items()}
+        return cls(**parts, registration=RegistrationFits(**fits))
 
     def to_metadata(self) -> dict[str, Any]:
         """Plain dictionaries for the checkpoint."""

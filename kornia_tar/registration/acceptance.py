@@ -110,12 +110,13 @@ class Witnesses:
 
     gain: float  # nats per cell over knowing nothing
     cells: int  # of both images, that voted
-    error: float  # estimated, px of the coarser image
+    error: float  # estimated, px of the coarser image: of that size are the cells
     agreement: float  # mean probability of a cell to lie within 3 px, of the second look; nan without one
     excess_gain: float  # nats per cell more than at a decoy, see ``testimony``
     trimmed_excess: float  # the same without the fifth of the cells that gains most, of either
     block_agreement: float = math.nan  # share of the overlap's blocks that gain more than at the decoy; nan without one
     stretch: float = 1.0  # of one axis against the other; where chance is followed, as often 1.2 as 1
+    finer: float = 1.0  # px of image1 for one of the coarser image
 
     @classmethod
     def none(cls) -> Witnesses:
@@ -131,6 +132,7 @@ class Witnesses:
             "few_cells": math.log(max(MANY_CELLS / max(self.cells, 1), 1.0)),
             "log_stretch": math.log(min(max(stretch, SQUARE), 1.5)),
             "log_error": math.log(min(max(self.error, 0.1), 100.0)),
+            "log_estimate": math.log(min(max(self.error * self.finer, 0.1), 100.0)),
         }
         if not math.isnan(self.agreement):
             p = min(max(self.agreement, 0.01), 0.99)
@@ -178,7 +180,7 @@ class AcceptanceConfig:
                 probability >= self.min_probability,
                 f"the probability that it is right to {RIGHT:g} px is {probability:.2f}, at least "
                 f"{self.min_probability:g} is required ({sure}each gains {witnesses.excess_gain:.2f} nats more than at "
-                f"a decoy, estimated error {witnesses.error:.1f} px of the coarser image, one axis stretched "
+                f"a decoy, estimated error {witnesses.error * witnesses.finer:.1f} px, one axis stretched "
                 f"{witnesses.stretch:.2f} times as much as the other)", self.min_probability,
             ),
             Check(
@@ -200,9 +202,14 @@ class AcceptanceConfig:
 
 
 def probability_right(witnesses: Witnesses, fits: RegistrationFits) -> float:
-    """Return the calibrated probability that a transform's mean corner error is below ``RIGHT`` px."""
-    fit = fits.without_look if math.isnan(witnesses.agreement) else fits.with_look
-    return fit.probability(witnesses.features())
+    """Return the calibrated probability that a transform's mean corner error is below ``RIGHT`` px.
+
+    It is of the right place, and of that place it is exact enough: a corner that lies outside of what both images show
+    may be far off though all cells agree.
+    """
+    place = fits.without_look if math.isnan(witnesses.agreement) else fits.with_look
+    values = witnesses.features()
+    return place.probability(values) * fits.exact.probability(values)
 
 
 @dataclass(frozen=True)

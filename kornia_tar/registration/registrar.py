@@ -248,8 +248,9 @@ class Registrar:
         std, disagreement = found.std * unit, found.disagreement * unit
         error = estimated_error(std, disagreement) / scale
         witnesses = Witnesses(
-            found.log_likelihood_gain, found.cells, error, *testimony, stretch=stretch_at(matrix, first.size)
-        )
+            found.log_likelihood_gain, found.cells, error, *testimony,
+            stretch=stretch_at(matrix, first.size), finer=scale,
+        )  # fmt: skip
         probability = probability_right(witnesses, self.matcher.calibration.registration)
         checks = rules.checks(matrix, first.size, probability, witnesses)
         refused = failed(checks)

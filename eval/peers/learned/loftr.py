@@ -34,8 +34,8 @@ class LoFTR:
     offset = 0.5
 
     def __init__(self, store: Store, threshold: float = 0.2) -> None:
-        self._net = store.load(build(threshold), "loftr/loftr_outdoor.ckpt", URL, _without_prefix)
-        self.parameters = count(self._net)
+        self.net = store.load(build(threshold), "loftr/loftr_outdoor.ckpt", URL, _without_prefix)
+        self.parameters = count(self.net)
         self.settings = f"kornia {kornia.__version__}, outdoor, threshold {threshold:g}, {store.settings}"
 
     @torch.inference_mode()
@@ -43,7 +43,7 @@ class LoFTR:
         """Match; the confidence is LoFTR's own."""
         tensors = [to_tensor(image, 1) for image in (image0, image1)]
         padded = [torch.nn.functional.pad(t, (0, -t.shape[-1] % 8, 0, -t.shape[-2] % 8)) for t in tensors]
-        out = self._net({"image0": padded[0], "image1": padded[1]})
+        out = self.net({"image0": padded[0], "image1": padded[1]})
         points0, points1 = (out[key] - self.offset for key in ("keypoints0", "keypoints1"))
         return Matches.of(points0, points1, out["confidence"]).on_images(image0, image1)
 
