@@ -24,7 +24,7 @@ _EXAMPLES = """examples, from the checkout's root, with DATA for ../shared/data:
   python -m eval refit runs/a/checkpoint.safetensors --data DATA --store runs/a/fitted.safetensors --out runs/a
   python -m eval forms --data DATA/scenes --out eval/results
   python -m eval failures --data DATA/val-000.tar --level hard --matcher tar_registrar --count 4 --out runs
-  python -m eval speed --size 512 --threads 2
+  python -m eval speed --sizes 512 --threads 2
   python -m eval study --help
 """
 

@@ -6,17 +6,18 @@ import inspect
 import sys
 import time
 from collections.abc import Callable, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import cv2
 import torch
-from torch.utils.flop_counter import FlopCounterMode
 
 from eval.benchmark.cache import Cache, Prediction, cache_path
 from eval.benchmark.pairs import LevelPairs
 from eval.benchmark.protocol import WARPS, Pair
 from eval.benchmark.provenance import provenance
+from eval.benchmark.speed.ceiling import count_flops
 from eval.benchmark.speed.memory import peak_memory
 from eval.datasets import Dataset
 from eval.peers import Matcher, MatcherUnavailable, digest
@@ -65,10 +66,9 @@ def predict(
             hints = {**pair.hints, "model": pairs.model}
             try:
                 if not warm:  # the first call of a network is slow for reasons of its own
-                    with FlopCounterMode(display=False) as counter:
-                        matcher.match(pair.image0.copy(), pair.image1, **hints)  # a copy: some remember an image0
+                    first = partial(matcher.match, pair.image0.copy(), pair.image1, **hints)  # some remember an image0
+                    about |= {"gflops": count_flops(first) / 1e9, "gflops at": _sizes(pair)}
                     warm = True
-                    about |= {"gflops": counter.get_total_flops() / 1e9, "gflops at": _sizes(pair)}
                 start = time.process_time()  # of all threads of this process: what else runs here does not count
                 matches = matcher.match(pair.image0, pair.image1, **hints)
                 seconds = time.process_time() - start

@@ -5,15 +5,19 @@ from __future__ import annotations
 import argparse
 from collections.abc import Callable, Iterable
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from eval.benchmark.speed.contenders import CONTENDERS, MODES, PRECISIONS
 from eval.commands.options import AddParser, positive, words
 
+if TYPE_CHECKING:
+    from eval.benchmark.speed.measure import Group, Result
+
 EXAMPLES = """examples:
   python -m eval speed                                     TAR beside kornia's LoFTR at 512², two threads
   python -m eval speed --sizes 256,512 --threads 1 --out eval/results
-  python -m eval speed --device cuda --sizes 256,512,1024 --batches 1,4,16 --precisions float32,bfloat16,float16 \\
-      --modes eager,fused,compiled --matchers tar,tar_one_look,loftr,eloftr,roma,xfeat,aliked --minutes 4 --out out
+  python -m eval speed --device cuda --sizes 512 --batches 1,16 --precisions float32,bfloat16 --modes fused,compiled \\
+      --matchers tar,tar_one_look,loftr,eloftr,xfeat,aliked --minutes 4 --out out
 """
 
 
@@ -34,7 +38,7 @@ def add(add_parser: AddParser) -> None:
     parser.add_argument("--device", default="auto", help="auto, cpu, cuda, mps (%(default)s)")
     parser.add_argument("--threads", type=positive, default=2, help="CPU threads (%(default)s)")
     parser.add_argument("--repeats", type=positive, default=5, help="rounds (%(default)s)")
-    parser.add_argument("--minutes", type=float, help="begin no further size or number of pairs after so many")
+    parser.add_argument("--minutes", type=float, help="end after about so many: what is not begun then is left out")
     parser.add_argument("--weights", type=Path, default=Path("weights"), help="folder of peers' weights; else random")
     parser.add_argument("--checkpoint", type=Path, help="TAR's checkpoint instead of the shipped one")
     parser.add_argument("--out", type=Path, help="folder of table, roofline and JSON; else printed alone")
@@ -62,13 +66,18 @@ def _do(args: argparse.Namespace) -> None:
     from eval.report import speed
     from kornia_tar.matching.device import choose_device
 
-    device = choose_device(args.device)
+    made = provenance()
     plan = Plan(
-        args.matchers, args.modes, args.precisions, args.sizes, args.batches, device, args.threads, args.repeats,
-        args.weights, args.checkpoint, args.minutes,
+        args.matchers, args.modes, args.precisions, args.sizes, args.batches, choose_device(args.device), args.threads,
+        args.repeats, args.weights, args.checkpoint, args.minutes,
     )  # fmt: skip
-    result, made = measure(plan, tick=lambda name: print(name, flush=True)), provenance()
+
+    def keep(result: Result, group: Group) -> None:
+        print(group, flush=True)
+        if args.out:
+            speed.write(args.out, result, made)
+
+    result = measure(plan, keep)
     print(speed.markdown(result, made))
-    if args.out:
-        for path in speed.write(args.out, f"speed-{device.partition(':')[0]}", result, made):
-            print(path)
+    for path in speed.write(args.out, result, made) if args.out else ():
+        print(path)

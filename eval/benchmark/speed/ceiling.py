@@ -1,4 +1,4 @@
-"""What a machine could do at best, and what a network asks of it: the two sides of a roofline (Williams et al. 2009).
+"""What a device could do at best, and what a network asks of it: the two sides of a roofline (Williams et al. 2009).
 
 A network's traffic counts each operator's tensors as read and written once, as if none stayed in a cache: so fused or
 compiled code may run beyond the roof that this traffic draws.
@@ -6,7 +6,6 @@ compiled code may run beyond the roof that this traffic draws.
 
 from __future__ import annotations
 
-import statistics
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -15,7 +14,9 @@ from typing import Any
 import torch
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
-from torch.utils.flop_counter import FlopCounterMode
+from torch.utils.flop_counter import FlopCounterMode, sdpa_flop_count
+
+CPU_ATTENTION = torch.ops.aten._scaled_dot_product_flash_attention_for_cpu  # which torch has no formula for
 
 
 @dataclass(frozen=True)
@@ -41,13 +42,13 @@ class Work:
 
 def synchronize(device: torch.device) -> None:
     """Wait until a device has done what it was told."""
-    if device.type == "cuda":
-        torch.cuda.synchronize(device)
+    if device.type != "cpu":
+        torch.accelerator.synchronize()
 
 
-def ceiling(device: torch.device, dtype: torch.dtype, repeats: int = 5) -> Ceiling:
+def measure_ceiling(device: torch.device, dtype: torch.dtype, repeats: int = 5) -> Ceiling:
     """Measure a device's best rates for a type of number."""
-    side, length = (8192, 1 << 28) if device.type == "cuda" else (1536, 1 << 25)
+    side, length = (1536, 1 << 25) if device.type == "cpu" else (8192, 1 << 28)
     a, b = torch.rand(2, side, side, device=device).to(dtype)
     source = torch.zeros(length, dtype=dtype, device=device)
     target = torch.empty_like(source)
@@ -65,17 +66,29 @@ def _best(call: Callable[[], object], device: torch.device, repeats: int) -> flo
         call()
         synchronize(device)
         times.append(time.perf_counter() - start)
-    return statistics.median(times)
+    return min(times)
 
 
-def work(call: Callable[[], object]) -> Work:
-    """Count what a call asks for; an eager one, for compiled code hides its operators."""
-    traffic = _Traffic()
-    with FlopCounterMode(display=False) as counter:
+def count_flops(call: Callable[[], object]) -> int:
+    """Count a call's floating-point operations: those of products, convolutions and attention."""
+    with FlopCounterMode(display=False, custom_mapping={CPU_ATTENTION: _attention}) as counter:
         call()
-    with traffic:
+    return int(counter.get_total_flops())
+
+
+def _attention(query: torch.Size, key: torch.Size, value: torch.Size, *_: Any, **__: Any) -> int:
+    return int(sdpa_flop_count(query, key, value))
+
+
+def count_work(call: Callable[[], object]) -> Work:
+    """Count what a call asks for; an eager one, for compiled code hides its operators.
+
+    Not in inference mode, where copies such as ``contiguous()`` look like views.
+    """
+    traffic, flops = _Traffic(), count_flops(call)
+    with torch.no_grad(), traffic:
         call()
-    return Work(counter.get_total_flops() / 1e9, traffic.bytes / 1e9)
+    return Work(flops / 1e9, traffic.bytes / 1e9)
 
 
 class _Traffic(TorchDispatchMode):

@@ -1,16 +1,15 @@
-"""Networks whose speed is compared: each takes a batch of pairs as tensors and gives whatever it gives.
+"""Networks whose speed is compared: each takes a batch of pairs as tensors, where it runs.
 
-The adapters in ``eval.peers`` match one pair of arrays on the CPU, which is what accuracy needs. Here a network gets
-tensors where it runs, as many pairs at once as its library takes; where it takes one pair, they go one after the other.
-Its weights are the published ones where they are to be had, else random, which the row says. Of random weights LoFTR
-and its kin find next to no match, so their fine stages are idle: the comparison is in their favour.
+The adapters in ``eval.peers`` match one pair of arrays on the CPU, which is what accuracy needs. Here a network gets as
+many pairs at once as its library takes; where that takes one pair, they go one after the other. Its weights are the
+published ones where they are to be had, else random, which the table says.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Any, Literal, get_args
+from typing import Any, Literal, NamedTuple, get_args
 
 import torch
 from torch import Tensor, nn
@@ -30,19 +29,41 @@ class Contender:
     """A network that is ready to run.
 
     Args:
-        name: as the table calls it.
+        key: on the command line.
+        name: in the table.
+        mode: how it runs.
         about: what it depends on, in words.
         parameters: number of learned numbers.
-        call: two (B, 1, H, W) tensors of floats in [0, 1] on the network's device → anything.
+        weight: of its parameters and buffers, MiB.
+        call: two (B, 1, H, W) tensors of floats in [0, 1] on the network's device → its library's answer.
     """
 
+    key: str
     name: str
+    mode: Mode
     about: str
     parameters: int
+    weight: float
     call: Call
 
 
-def contender(
+class Built(NamedTuple):
+    """What a network's own function makes: all its parts, how it is called, what it depends on."""
+
+    parts: Sequence[nn.Module]
+    call: Call
+    about: str
+
+
+class Kind(NamedTuple):
+    """A network: its name, what makes it, and the modes that it has; without "fused" its library offers none."""
+
+    name: str
+    build: Callable[[Store, torch.device], Built]
+    modes: tuple[Mode, ...]
+
+
+def build_contender(
     key: str, store: Store, device: torch.device, mode: Mode = "eager", precision: Precision = "float32"
 ) -> Contender:
     """Make a network ready.
@@ -51,28 +72,28 @@ def contender(
         key: one of ``CONTENDERS``.
         store: peers' weights.
         device: where it runs.
-        mode: "fused" folds TAR's blocks, which others do not have; "compiled" is ``torch.compile``, of TAR fused.
+        mode: "fused" folds TAR's blocks, which others do not offer; "compiled" is ``torch.compile``, of TAR fused.
         precision: of what autocast turns to it.
 
     Raises:
         MatcherUnavailable: it does not run here, or not in this mode.
     """
-    name, build = CONTENDERS[key]
+    kind = CONTENDERS[key]
+    if mode not in kind.modes:
+        raise MatcherUnavailable(f"has no mode {mode}, only {', '.join(kind.modes)}")
     try:
-        net, call, about = build(store, device)
+        built = kind.build(store, device)
     except ImportError as error:
         raise MatcherUnavailable(str(error)) from error
-    fuse = getattr(net, "fuse", None)
-    if mode == "fused" and fuse is None:
-        raise MatcherUnavailable("has no blocks to fuse")
-    if mode != "eager" and fuse is not None:
-        fuse()
+    net = built.parts[0]
+    if mode != "eager" and "fused" in kind.modes:
+        net.fuse()  # type: ignore[operator]
     if mode == "compiled":
-        if key not in COMPILED:
-            raise MatcherUnavailable("its network is called in parts, which torch.compile does not reach from outside")
         net.compile(dynamic=False)
-    ready = call if precision == "float32" else _autocast(call, device, getattr(torch, precision))
-    return Contender(name, about, count(net), ready)
+    call = built.call if precision == "float32" else _autocast(built.call, device, getattr(torch, precision))
+    tensors = [t for part in built.parts for t in (*part.parameters(), *part.buffers())]
+    weight = sum(t.numel() * t.element_size() for t in tensors) / 2**20
+    return Contender(key, kind.name, mode, built.about, count(*built.parts), weight, call)
 
 
 def _autocast(call: Call, device: torch.device, dtype: torch.dtype) -> Call:
@@ -83,69 +104,76 @@ def _autocast(call: Call, device: torch.device, dtype: torch.dtype) -> Call:
     return inner
 
 
-_Built = tuple[nn.Module, Call, str]
-
-
-def _tar(store: Store, device: torch.device) -> _Built:
+def _tar(store: Store, device: torch.device) -> Built:
     from kornia_tar import TARMatcher
 
     return _ours(TARMatcher(_weights(store)), device)
 
 
-def _one_look(store: Store, device: torch.device) -> _Built:
+def _one_look(store: Store, device: torch.device) -> Built:
     from kornia_tar import TARMatcher
 
     return _ours(TARMatcher(_weights(store), looks=1, turns=1, scales=1), device)
+
+
+def _lost(store: Store, device: torch.device) -> Built:
+    from kornia_tar import TARMatcher
+
+    built = _ours(TARMatcher(_weights(store)), device)
+    return built._replace(call=lambda image0, image1: built.call(image0, image1.flip(3)))
 
 
 def _weights(store: Store) -> str:
     return "optical-sar" if store.checkpoint is None else str(store.checkpoint)
 
 
-def _ours(net: Any, device: torch.device) -> _Built:
+def _ours(net: Any, device: torch.device) -> Built:
     net = net.to(device)
     told = {"modality0": "optical", "modality1": "sar"}
     about = f"looks {net.looks}, turns {net.turns}, scales {net.scales}"
-    return net, lambda image0, image1: net({"image0": image0, "image1": image1, **told}), about
+    return Built([net], lambda image0, image1: net({"image0": image0, "image1": image1, **told}), about)
 
 
-def _loftr(store: Store, device: torch.device) -> _Built:
+def _loftr(store: Store, device: torch.device) -> Built:
     from eval.peers.learned.loftr import LoFTR
 
     net, about = _trained(store, lambda own: LoFTR(own).net)
     net = net.to(device).eval()
-    return net, lambda image0, image1: net({"image0": image0, "image1": image1}), about
+    return Built([net], lambda image0, image1: net({"image0": image0, "image1": image1}), about)
 
 
-def _eloftr(store: Store, device: torch.device) -> _Built:
+def _eloftr(store: Store, device: torch.device) -> Built:
     from eval.peers.learned.eloftr import EfficientLoFTR
 
     net, about = _trained(store, lambda own: EfficientLoFTR(own).net)
     net = net.to(device).eval()
-    return net, lambda *images: net(torch.stack(images, 1).expand(-1, -1, 3, -1, -1)), about
+    about = f"at the images' size, RepVGG blocks unfused as transformers has them, {about}"
+    return Built([net], lambda *images: net(torch.stack(images, 1).expand(-1, -1, 3, -1, -1)), about)
 
 
-def _roma(store: Store, device: torch.device) -> _Built:
+def _roma(store: Store, device: torch.device) -> Built:
+    from eval.peers.learned import roma
+
     try:
         from romatch import roma_outdoor
     except ImportError as error:
-        from eval.peers.learned.roma import INSTALL
-
-        raise need("romatch", INSTALL) from error
-    from eval.peers.learned import roma
+        raise need("romatch", roma.INSTALL) from error
+    from torchvision.transforms.functional import to_pil_image
 
     weights = read_weights(store.file("roma/roma_outdoor.pth", roma.URL))
     dino = read_weights(store.file("roma/dinov2_vitl14_pretrain.pth", roma.DINO_URL))
     net = roma_outdoor(device, weights=weights, dinov2_weights=dino, use_custom_corr=False).eval()
 
     def call(image0: Tensor, image1: Tensor) -> list[object]:
-        pictures = zip(image0.expand(-1, 3, -1, -1), image1.expand(-1, 3, -1, -1), strict=True)
-        return [net.sample(*net.match(*pair, device=device), num=roma.SAMPLES) for pair in pictures]
+        """Match one pair after the other; it takes pictures, and their making counts."""
+        pictures = ([to_pil_image(one).convert("RGB") for one in images] for images in (image0, image1))
+        return [net.sample(*net.match(*pair, device=device), num=roma.SAMPLES) for pair in zip(*pictures, strict=True)]
 
-    return net, call, f"its own sizes (560, then 864), {store.settings}"
+    about = f"its own sizes (560, then 864) and half precision, {store.settings}"
+    return Built([net, *net.encoder.dinov2_vitl14], call, about)
 
 
-def _xfeat(store: Store, device: torch.device) -> _Built:
+def _xfeat(store: Store, device: torch.device) -> Built:
     from kornia.feature import match_mnn
 
     from eval.peers.learned import xfeat
@@ -157,10 +185,10 @@ def _xfeat(store: Store, device: torch.device) -> _Built:
         found = zip(net.detectAndCompute(image0), net.detectAndCompute(image1), strict=True)
         return [match_mnn(one["descriptors"], other["descriptors"]) for one, other in found]
 
-    return net, call, f"{xfeat.FEATURES} features, mutual, {about}"
+    return Built([net], call, f"{xfeat.FEATURES} features, mutual, {about}")
 
 
-def _aliked(store: Store, device: torch.device) -> _Built:
+def _aliked(store: Store, device: torch.device) -> Built:
     from kornia.feature import match_mnn
 
     from eval.peers.learned import aliked
@@ -172,7 +200,7 @@ def _aliked(store: Store, device: torch.device) -> _Built:
         found = zip(net(image0.expand(-1, 3, -1, -1)), net(image1.expand(-1, 3, -1, -1)), strict=True)
         return [match_mnn(one.descriptors, other.descriptors) for one, other in found]
 
-    return net, call, f"{aliked.FEATURES} features, mutual, {about}"
+    return Built([net], call, f"{aliked.FEATURES} features, mutual, {about}")
 
 
 def _trained(store: Store, build: Callable[[Store], Any]) -> tuple[Any, str]:
@@ -185,14 +213,14 @@ def _trained(store: Store, build: Callable[[Store], Any]) -> tuple[Any, str]:
         return build(Store(store.folder, untrained=True)), "random weights"
 
 
-#: By the name on the command line: the name in the table, and what makes it ready.
-CONTENDERS: dict[str, tuple[str, Callable[[Store, torch.device], _Built]]] = {
-    "tar": ("TAR", _tar),
-    "tar_one_look": ("TAR, one look, upright", _one_look),
-    "loftr": ("LoFTR", _loftr),
-    "eloftr": ("EfficientLoFTR", _eloftr),
-    "roma": ("RoMa", _roma),
-    "xfeat": ("XFeat", _xfeat),
-    "aliked": ("ALIKED-n16", _aliked),
+#: By the name on the command line.
+CONTENDERS = {
+    "tar": Kind("TAR", _tar, MODES),
+    "tar_lost": Kind("TAR, nothing to find", _lost, MODES),
+    "tar_one_look": Kind("TAR, one look, upright", _one_look, MODES),
+    "loftr": Kind("LoFTR", _loftr, ("eager", "compiled")),
+    "eloftr": Kind("EfficientLoFTR", _eloftr, ("eager", "compiled")),
+    "roma": Kind("RoMa", _roma, ("eager",)),
+    "xfeat": Kind("XFeat", _xfeat, ("eager",)),
+    "aliked": Kind("ALIKED-n16", _aliked, ("eager",)),
 }
-COMPILED = ("tar", "tar_one_look", "loftr", "eloftr")  # whose ``forward`` is all of it

@@ -1,4 +1,4 @@
-"""The memory that a process or an accelerator has needed at most."""
+"""The memory that a process has needed at most."""
 
 from __future__ import annotations
 
