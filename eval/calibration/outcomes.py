@@ -47,6 +47,7 @@ class Outcome:
     stretch: float = 1.0
     probability: float = 0.0
     digest: str = ""  # of the pairs that were asked, see ``protocol.Pair.digest``
+    finer: float = 1.0
 
     @classmethod
     def of(cls, name: str, found: Registration, error: float | None, seconds: float, digest: str) -> Outcome:
@@ -55,7 +56,7 @@ class Outcome:
         return cls(
             name, error, bool(found.registered), float(found.error_estimate), seconds, float(seen.gain), seen.cells,
             float(seen.error), float(seen.agreement), seen.excess_gain, seen.trimmed_excess, seen.block_agreement,
-            seen.stretch, float(found.probability), digest,
+            seen.stretch, float(found.probability), digest, seen.finer,
         )  # fmt: skip
 
     @property
@@ -63,7 +64,7 @@ class Outcome:
         """What the registrar had to go by."""
         return Witnesses(
             self.gain, self.cells, self.witness_error, self.agreement, self.excess_gain, self.trimmed_excess,
-            self.block_agreement, self.stretch,
+            self.block_agreement, self.stretch, self.finer,
         )  # fmt: skip
 
 
