@@ -36,7 +36,7 @@ STEPS, RETRIES, SHORTER = 30, 5, 4.0  # uphill, and so many times shorter ones i
 DAMPING = 1e-4  # of the mean curvature: a direction that cells say nothing of is no reason to leave
 LONGEST = 4.0  # px that a step may move the frame's edge: further than the maps see, a step is a guess
 ENOUGH = 1e-6  # nats per cell: what a last step gains
-RIPPLE = 0.01  # nats per cell: what maps that say nothing gain on their own raster through splines of those widths
+RIPPLE = 0.01  # nats per cell, either way: what maps that say nothing gain on their own raster through those splines
 FLAT_TOP = 4.0  # times: what the sharper ones may say more than the wider ones; more, and their top is an accident's
 
 
@@ -143,10 +143,11 @@ def _blocks(points: FloatArray) -> NDArray[np.int64]:
 def _std(likelihood: Likelihood, theta: FloatArray, block: NDArray[np.int64], points: FloatArray) -> float:
     """Mean one-sigma error of where (P, 2) ``points`` lie, px: covariance H⁻¹ (Σ_b g_b g_bᵀ) H⁻¹ over blocks b.
 
-    Infinite where too few blocks are seen, or the likelihood has no top at ``theta``, or gains nothing.
+    Infinite where too few blocks are seen, or the likelihood has no top at ``theta``, or the cells say nothing. On
+    sensors that the network never saw cells are too sure of wrong places, and the gain may be negative at the truth.
     """
     seen, index = np.unique(block, return_inverse=True)
-    if len(seen) <= len(theta) or likelihood.gains(theta).mean() < RIPPLE:
+    if len(seen) <= len(theta) or np.abs(likelihood.gains(theta)).mean() < RIPPLE:
         return math.inf
     cells, _, curve = likelihood.derivatives(theta)
     if not np.isfinite(curve).all():
