@@ -99,6 +99,15 @@ def test_half_of_the_cells_may_be_wrong():
     assert corner_error(found.matrix, truth, SIZE) < 0.4
 
 
+def test_cells_that_are_too_sure_lose_and_are_judged_by_how_far_they_agree():
+    """As on sensors that the network never saw: most are sure of a wrong place, the others agree on the right one."""
+    truth = TRUTHS["affine"]
+    found = align(*both(truth, wrong=0.8, sigma=(0.7, 0.7)), "affine", SIZE, check_points=image_corners(SIZE))
+    error = corner_error(found.matrix, truth, SIZE)
+    assert found.log_likelihood_gain < 0 and error < 1
+    assert 0.3 * error < found.std < 5
+
+
 def test_edges_that_pin_one_direction_each_pin_the_transform_together():
     truth = TRUTHS["affine"]
     found = align(*both(truth, noise=0.0, sigma=(0.8, 50.0)), "affine", SIZE)
