@@ -108,10 +108,12 @@ class RegistrationFits:
     """
 
     with_look: LogisticFit = LogisticFit(
-        0.148, {"agreement": 0.861, "excess_gain": 19.1, "few_cells": -2.6, "log_error": -2.48}
+        -1.5, {"agreement": 0.749, "excess_gain": 38.5, "few_cells": -5.32, "log_error": -2.22, "log_stretch": -33.8}
     )
-    without_look: LogisticFit = LogisticFit(-1.94, {"excess_gain": 25.9, "few_cells": -2.14, "log_error": -2.5})
-    exact: LogisticFit = LogisticFit(9.0, {"log_estimate": -4.0})
+    without_look: LogisticFit = LogisticFit(
+        -1.53, {"excess_gain": 41.1, "few_cells": -4.55, "log_error": -2.73, "log_stretch": -43.2}
+    )
+    exact: LogisticFit = LogisticFit(9.2, {"log_estimate": -3.63})
 
 
 @dataclass(frozen=True)
