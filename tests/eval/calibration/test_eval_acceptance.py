@@ -42,6 +42,7 @@ def test_right_and_wrong_are_told_apart_on_kinds_that_a_fit_has_not_seen():
     for kind in kinds():
         row = acceptance.figures(kind, found[kind.name], 0.9)
         assert row["found and accepted"] > 90 and row["mismatched accepted"] == 0
+        assert 0.5 < row["true over estimated"] < 4 and 0 < row["within twice"] < 100  # errors of 0.5 to 4, all said 1
     rows = acceptance.reliability(kinds(), found)
     assert sum(count for _, count, _ in rows) == 120 and rows[0][2] < 0.1 and rows[-1][2] > 0.9
 
