@@ -168,8 +168,8 @@ def judge(kinds: Sequence[Kind]) -> dict[str, NDArray[np.float64]]:
     found = {}
     for kind in kinds:
         others = [other for other in kinds if _family(other) != _family(kind)]
-        places = [fit_place(others, names) for names in (WITH_LOOK, WITHOUT_LOOK)]
-        fits = [RegistrationFits(*places, exact) for exact in halves]
+        seeing, blind = (fit_place(others, names) for names in (WITH_LOOK, WITHOUT_LOOK))
+        fits = [RegistrationFits(seeing, blind, exact) for exact in halves]
         found[kind.name] = np.array([probability_right(o.witnesses, fits[k % 2]) for k, o in enumerate(kind.all)])
     return found
 
