@@ -2,9 +2,10 @@
 
 A stated probability p becomes sigmoid(logit(p) / T + b): Platt's scaling (1999), of which temperature scaling (Guo et
 al. 2017) is the case b = 0. A stated one-sigma error is multiplied by a factor. T > 0 keeps the order of the matches.
-Whether a registration is right is a logistic model of several witnesses. ``python -m eval calibration`` and ``python -m
-eval acceptance`` fit, a checkpoint's metadata keep the fit; where they hold none, nothing is changed. A
-fit belongs to its weights and their text.
+Whether a registration is right is the product of two logistic models: of the place, and of how exact it is there.
+``python -m eval calibration`` and ``python -m eval acceptance`` fit, a checkpoint's metadata keep the fit; where they
+hold none, confidences and errors stay as stated, and registrations are judged by the fit of the shipped weights. A fit
+belongs to its weights and their text.
 
 The paper publishes no confidence; this is ours.
 """
@@ -139,8 +140,10 @@ class Calibration:
         }
         if "registration" not in values:
             return cls(**parts)
-        fits = {kind: LogisticFit(**fit) for kind, fit in values["registration"].items()}
-        return cls(**parts, registration=RegistrationFits(**fits))
+        known = values["registration"]
+        place = [LogisticFit(**known[kind]) for kind in ("with_look", "without_look")]
+        exact = [LogisticFit(**known["exact"])] if "exact" in known else []  # of older fits it is the default
+        return cls(**parts, registration=RegistrationFits(*place, *exact))
 
     def to_metadata(self) -> dict[str, Any]:
         """Plain dictionaries for the checkpoint."""

@@ -207,9 +207,13 @@ def probability_right(witnesses: Witnesses, fits: RegistrationFits) -> float:
     It is of the right place, and of that place it is exact enough: a corner that lies outside of what both images show
     may be far off though all cells agree.
     """
-    place = fits.without_look if math.isnan(witnesses.agreement) else fits.with_look
-    values = witnesses.features()
-    return place.probability(values) * fits.exact.probability(values)
+    return probability_of_place(witnesses, fits) * fits.exact.probability(witnesses.features())
+
+
+def probability_of_place(witnesses: Witnesses, fits: RegistrationFits) -> float:
+    """Return the calibrated probability that a transform is of the right place, however exact it is there."""
+    fit = fits.without_look if math.isnan(witnesses.agreement) else fits.with_look
+    return fit.probability(witnesses.features())
 
 
 @dataclass(frozen=True)

@@ -38,7 +38,14 @@ from kornia_tar.geometry import (
 from kornia_tar.matching.matcher import TARMatcher
 from kornia_tar.raster.graphics import without_shared_graphics
 from kornia_tar.raster.view import Mask, MaskedImage, scale_at, stretch_at
-from kornia_tar.registration.acceptance import RIGHT, Check, Witnesses, failed, probability_right
+from kornia_tar.registration.acceptance import (
+    RIGHT,
+    Check,
+    Witnesses,
+    failed,
+    probability_of_place,
+    probability_right,
+)
 from kornia_tar.registration.alignment.evidence import tie_points
 from kornia_tar.registration.alignment.journal import Journal
 from kornia_tar.registration.alignment.smooth import block_count
@@ -126,7 +133,7 @@ class Registrar:
         start = find_pose(*views, self._encoder, self.config)
         hopeless = self._hopeless(start)
         outcome = self._failed(start, hopeless) if start is None or hopeless else self._register(*views, start)
-        if outcome.registered or not self._encoder.looks_twice:
+        if outcome.registered or not self._encoder.looks_twice or self._placed(outcome):
             return outcome
         chip = find_chip(*views, self._encoder, self.config)
         if chip is None or chip.agreement < self.config.search.chip_agreement:
@@ -150,7 +157,7 @@ class Registrar:
         """Say whether a transform that was found elsewhere can be trusted, by the decision of :meth:`__call__`.
 
         No pose is searched: the images are aligned from the transform, and the outcome is judged as any other. It is
-        refused, too, where the alignment left the transform by more than ``RIGHT`` px.
+        refused, too, where the alignment left the transform by more than ``RIGHT`` px of the coarser image.
 
         Args:
             image0: as in :meth:`__call__`, and so on.
@@ -181,9 +188,16 @@ class Registrar:
         if outcome.transform is None:
             return outcome
         apart = corner_error(outcome.transform.matrix, given, size) / max(1.0, start.scale)
-        reason = f"the cells lead {apart:.0f} px away from it, at most {RIGHT:g} are allowed"
+        reason = f"the cells lead {apart:.0f} px of the coarser image away from it, at most {RIGHT:g} are allowed"
         return outcome.also(
-            Check("apart", "px from the given transform to the cells'", apart, apart <= RIGHT, reason, most=RIGHT)
+            Check(
+                "apart",
+                "px of the coarser image from the given transform to the cells'",
+                apart,
+                apart <= RIGHT,
+                reason,
+                most=RIGHT,
+            )
         )
 
     def _views(
@@ -202,6 +216,11 @@ class Registrar:
             if view.flat:  # features of nothing but the frame would agree with each other
                 return f"{name} is flat: all its valid pixels are alike"
         return first, second
+
+    def _placed(self, outcome: Registration) -> bool:
+        """Whether the place is beyond doubt, and only its corners are not: no other place is worth a search."""
+        fits, least = self.matcher.calibration.registration, self.config.acceptance.min_probability
+        return outcome.probability < least <= probability_of_place(outcome.witnesses, fits)
 
     def _hopeless(self, start: PoseCandidate | None) -> str:
         """Say why nothing is worth aligning from a pose; nothing where it is.
