@@ -28,9 +28,8 @@ WITHOUT_LOOK = ("excess_gain", "few_cells", "log_error", "log_stretch")
 WITH_LOOK = ("agreement", *WITHOUT_LOOK)
 PRIOR = 2 / 3  # of right transforms: most pairs that users bring are of one place, and 97 of 100 of those are found
 NEAR = 40.0  # px; a transform between RIGHT and this is of the right place: it must not teach what chance looks like
-TRUTH_OFF = (
-    "srif-opt-opt",
-)  # by 4 px in the median, see ``python -m eval study truth``: it tells not how exact we are
+# By 4 px in the median, see ``python -m eval study truth``: such a truth does not tell how exact an answer is.
+TRUTH_OFF = ("srif-opt-opt",)
 PENALTY = 10.0  # scikit-learn's C, on standardised numbers: a few hundred pairs must not make it too sure
 
 

@@ -1,9 +1,9 @@
 """Every rule of "trust it or not" in one room.
 
-A registration is accepted when the probability that it is right is large enough, which is one calibrated decision on
-several witnesses, and its transform is one that two overhead images can have. Raw matches of a pair are accepted when a
-transform or an epipolar geometry has enough of them as inliers, evenly enough spread. Each check gives its reason in
-words, with the number and what was needed.
+A registration is accepted when the probability that it is right is large enough, the product of two calibrated ones,
+of the place and of how exact it is there, and its transform is one that two overhead images can have. Raw matches of a
+pair are accepted when a transform or an epipolar geometry has enough of them as inliers, evenly enough spread. Each
+check gives its reason in words, with the number and what was needed.
 """
 
 from __future__ import annotations

@@ -50,7 +50,7 @@ class Alignment(NamedTuple):
 
     @property
     def log_likelihood_gain(self) -> float:
-        """Nats per cell; 0 or less where nothing agrees."""
+        """Nats per cell; 0 where nothing agrees. Negative at the truth, too, where cells are too sure."""
         return float(self.gains.mean())
 
     @property
