@@ -25,7 +25,7 @@ CALIBRATION = (
     *REPORT, "eval.report", "kornia_tar.network.calibration", "kornia_tar.network.checkpoint",
     "kornia_tar.registration.acceptance",
 )  # fmt: skip
-COMMANDS = (*CALIBRATION, "eval.calibration")
+COMMANDS = (*CALIBRATION, "eval.calibration", "kornia_tar.matching.device")
 ALLOWED: dict[str, tuple[str, ...]] = {
     "kornia_tar": ("kornia_tar.matching", "kornia_tar.network", "kornia_tar.registration", "kornia_tar.text"),
     "kornia_tar.__main__": ("kornia_tar.cli",),
