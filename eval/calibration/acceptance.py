@@ -136,11 +136,16 @@ def fit_exact(kinds: Sequence[Kind]) -> LogisticFit:
 
     Without a near miss nothing is learnt, and the fit of the shipped weights is returned.
     """
-    outcomes = [o for kind in kinds if _family(kind) not in TRUTH_OFF for o in kind.true if _is_near(o)]
+    outcomes = _telling_how_exact(kinds)
     right = np.array([is_right(o) for o in outcomes], bool)
     if not right.any() or right.all():
         return RegistrationFits().exact
     return _logistic(outcomes, right, ("log_estimate",), np.ones(len(right)))
+
+
+def _telling_how_exact(kinds: Sequence[Kind]) -> list[Outcome]:
+    """Transforms of the right place, of kinds whose truth is good enough."""
+    return [o for kind in kinds if _family(kind) not in TRUTH_OFF for o in kind.true if _is_near(o)]
 
 
 def _logistic(
@@ -218,6 +223,7 @@ def reliability(kinds: Sequence[Kind], probability: Mapping[str, NDArray[np.floa
 def write(folder: Path, kinds: Sequence[Kind], least: float) -> Path:
     """Write ``acceptance.md`` and ``.json``; returns the former's path."""
     probability, fits, made = judge(kinds), fit(kinds), provenance()
+    near = sum(not is_right(o) for o in _telling_how_exact(kinds))
     rows = {kind.name: figures(kind, probability[kind.name], least) for kind in kinds}
     folder.mkdir(parents=True, exist_ok=True)
     outcomes = {kind.name: [asdict(o) for o in kind.all] for kind in kinds}
@@ -241,7 +247,7 @@ def write(folder: Path, kinds: Sequence[Kind], least: float) -> Path:
               ([span, str(count), "–" if share != share else f"{share:.3f}"]
                for span, count, share in reliability(kinds, probability))), "",
         f"The fit to all rows, in logits: of the place {fits.with_look}; without a second look {fits.without_look}; "
-        f"of being exact {fits.exact}.", "",
+        f"of being exact {fits.exact}, which {near} near misses taught.", "",
         f"`{made['command']}` · commit {made['commit']} · {made['date']}",
     ]  # fmt: skip
     return write_text(folder / "acceptance.md", "\n".join(lines) + "\n")
