@@ -8,7 +8,7 @@ not been seen either. What is stored is the fit to all kinds.
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass
 from itertools import pairwise
 from pathlib import Path
 from typing import Any
@@ -28,8 +28,6 @@ WITHOUT_LOOK = ("excess_gain", "few_cells", "log_error", "log_stretch")
 WITH_LOOK = ("agreement", *WITHOUT_LOOK)
 PRIOR = 2 / 3  # of right transforms: most pairs that users bring are of one place, and 97 of 100 of those are found
 NEAR = 40.0  # px; a transform between RIGHT and this is of the right place: it must not teach what chance looks like
-# By 4 px in the median, see ``python -m eval study truth``: such a truth does not tell how exact an answer is.
-TRUTH_OFF = ("srif-opt-opt",)
 PENALTY = 10.0  # scikit-learn's C, on standardised numbers: a few hundred pairs must not make it too sure
 
 
@@ -107,54 +105,29 @@ def _is_near(outcome: Outcome) -> bool:
 
 
 def fit(kinds: Sequence[Kind]) -> RegistrationFits:
-    """Fit all three models.
+    """Fit both models, with and without the second look; each kind has the same weight, right ones ``PRIOR`` together.
 
-    That it is the right place, with and without the second look: each kind has the same weight, right ones ``PRIOR``
-    together. Transforms that are ``RIGHT`` to ``NEAR`` px off are left out here, and judged like all others: they are
-    of the right place, and teach how exact a transform of it is.
+    Transforms that are ``RIGHT`` to ``NEAR`` px off are left out here, and judged like all others: they are of the
+    right place, and it is their estimated error that says how exact they are.
 
     Raises:
         ValueError: the kinds hold no right, or no wrong, transform.
     """
-    return RegistrationFits(fit_place(kinds, WITH_LOOK), fit_place(kinds, WITHOUT_LOOK), fit_exact(kinds))
+    return RegistrationFits(_fit(kinds, WITH_LOOK), _fit(kinds, WITHOUT_LOOK))
 
 
-def fit_place(kinds: Sequence[Kind], names: Sequence[str]) -> LogisticFit:
-    """Fit the probability that a transform is of the right place."""
+def _fit(kinds: Sequence[Kind], names: Sequence[str]) -> LogisticFit:
+    from sklearn.linear_model import LogisticRegression
+    from sklearn.preprocessing import StandardScaler
+
     telling = [[o for o in kind.all if is_right(o) or not _is_near(o)] for kind in kinds]
     outcomes = [(len(part), o) for part in telling for o in part]
     right = np.array([is_right(o) for _, o in outcomes])
     if not right.any() or right.all():
         raise ValueError("acceptance needs transforms that are right and some that are wrong: take more pairs")
+    x = np.array([[o.witnesses.features().get(name, 0.0) for name in names] for _, o in outcomes])
     share = np.array([1 / count for count, _ in outcomes])
     share = np.where(right, PRIOR * share / share[right].sum(), (1 - PRIOR) * share / share[~right].sum()) * len(share)
-    return _logistic([o for _, o in outcomes], right, names, share)
-
-
-def fit_exact(kinds: Sequence[Kind]) -> LogisticFit:
-    """Fit the probability that a transform of the right place is right to ``RIGHT`` px, by its estimated error.
-
-    Without a near miss nothing is learnt, and the fit of the shipped weights is returned.
-    """
-    outcomes = _telling_how_exact(kinds)
-    right = np.array([is_right(o) for o in outcomes], bool)
-    if not right.any() or right.all():
-        return RegistrationFits().exact
-    return _logistic(outcomes, right, ("log_estimate",), np.ones(len(right)))
-
-
-def _telling_how_exact(kinds: Sequence[Kind]) -> list[Outcome]:
-    """Transforms of the right place, of kinds whose truth is good enough."""
-    return [o for kind in kinds if _family(kind) not in TRUTH_OFF for o in kind.true if _is_near(o)]
-
-
-def _logistic(
-    outcomes: Sequence[Outcome], right: NDArray[np.bool_], names: Sequence[str], share: NDArray[np.float64]
-) -> LogisticFit:
-    from sklearn.linear_model import LogisticRegression
-    from sklearn.preprocessing import StandardScaler
-
-    x = np.array([[o.witnesses.features().get(name, 0.0) for name in names] for o in outcomes])
     scaler = StandardScaler().fit(x, sample_weight=share)
     model = LogisticRegression(C=PENALTY).fit(scaler.transform(x), right, sample_weight=share)
     weights = model.coef_[0] / scaler.scale_
@@ -163,18 +136,11 @@ def _logistic(
 
 
 def judge(kinds: Sequence[Kind]) -> dict[str, NDArray[np.float64]]:
-    """Return each kind's probabilities, true pairs first.
-
-    Whether it is the right place is judged by a fit to the other kinds, how exact it is by a fit to the other half of
-    all pairs: near misses are few, and most of them of one kind.
-    """
-    halves = [fit_exact([replace(kind, true=kind.true[half::2]) for kind in kinds]) for half in (1, 0)]
+    """Return each kind's probabilities, true pairs first, by a fit to the other kinds."""
     found = {}
     for kind in kinds:
-        others = [other for other in kinds if _family(other) != _family(kind)]
-        seeing, blind = (fit_place(others, names) for names in (WITH_LOOK, WITHOUT_LOOK))
-        fits = [RegistrationFits(seeing, blind, exact) for exact in halves]
-        found[kind.name] = np.array([probability_right(o.witnesses, fits[k % 2]) for k, o in enumerate(kind.all)])
+        fits = fit([other for other in kinds if _family(other) != _family(kind)])
+        found[kind.name] = np.array([probability_right(o.witnesses, fits) for o in kind.all])
     return found
 
 
@@ -223,7 +189,6 @@ def reliability(kinds: Sequence[Kind], probability: Mapping[str, NDArray[np.floa
 def write(folder: Path, kinds: Sequence[Kind], least: float) -> Path:
     """Write ``acceptance.md`` and ``.json``; returns the former's path."""
     probability, fits, made = judge(kinds), fit(kinds), provenance()
-    near = sum(not is_right(o) for o in _telling_how_exact(kinds))
     rows = {kind.name: figures(kind, probability[kind.name], least) for kind in kinds}
     folder.mkdir(parents=True, exist_ok=True)
     outcomes = {kind.name: [asdict(o) for o in kind.all] for kind in kinds}
@@ -232,9 +197,8 @@ def write(folder: Path, kinds: Sequence[Kind], least: float) -> Path:
     lines = [
         "## Acceptance", "",
         f"The Registrar's own transforms, accepted from a probability of {least:g} on that the mean corner error is "
-        f"below {RIGHT:g} px. Whether it is the right place is judged by a fit that saw nothing of the row's set, how "
-        "exact it is by one to the other half of all pairs. True over estimated error: median of what is right and "
-        "accepted; a truth that is off by some pixels shows there.", "",
+        f"below {RIGHT:g} px. Each row is judged by a fit that saw nothing of its set. True over "
+        "estimated error: median of what is right and accepted; a truth that is off by some pixels shows there.", "",
         *grid(("pairs", "true", "found, %", "found and accepted, %", "wrong but accepted", "true over estimated error",
                "within twice, %", "mismatched", "accepted", "highest probability"),
               ([name, str(row["true"]), number(row["found"]), number(row["found and accepted"]),
@@ -246,8 +210,7 @@ def write(folder: Path, kinds: Sequence[Kind], least: float) -> Path:
         *grid(("stated probability", "transforms", "right"),
               ([span, str(count), "–" if share != share else f"{share:.3f}"]
                for span, count, share in reliability(kinds, probability))), "",
-        f"The fit to all rows, in logits: of the place {fits.with_look}; without a second look {fits.without_look}; "
-        f"of being exact {fits.exact}, which {near} near misses taught.", "",
+        f"The fit to all rows, in logits: {fits.with_look}; without a second look: {fits.without_look}.", "",
         f"`{made['command']}` · commit {made['commit']} · {made['date']}",
     ]  # fmt: skip
     return write_text(folder / "acceptance.md", "\n".join(lines) + "\n")

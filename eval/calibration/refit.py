@@ -25,7 +25,7 @@ KINDS = (  # paths below the folder of all data
     Plan("bench/srif-opt-map", "real", 40, 14),
     Plan("bench/srif-opt-opt", "real", 40, 5),
     Plan("bench/srif-opt-sar", "real", 60, 30),
-    Plan("val-000.tar", "hard", 100, 24),  # which hold near misses
+    Plan("val-000.tar", "hard", 100, 24),
     Plan("val-000.tar", "tar", 50, 40),
     Plan("val-000.tar", "tar", 16, 16, 128),
 )

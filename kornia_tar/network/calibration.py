@@ -2,10 +2,9 @@
 
 A stated probability p becomes sigmoid(logit(p) / T + b): Platt's scaling (1999), of which temperature scaling (Guo et
 al. 2017) is the case b = 0. A stated one-sigma error is multiplied by a factor. T > 0 keeps the order of the matches.
-Whether a registration is right is the product of two logistic models: of the place, and of how exact it is there.
-``python -m eval calibration`` and ``python -m eval acceptance`` fit, a checkpoint's metadata keep the fit; where they
-hold none, confidences and errors stay as stated, and registrations are judged by the fit of the shipped weights. A fit
-belongs to its weights and their text.
+Whether a registration is right is a logistic model of several witnesses. ``python -m eval calibration`` and ``python -m
+eval acceptance`` fit, a checkpoint's metadata keep the fit; where they hold none, confidences and errors stay as
+stated, and registrations are judged by the fit of the shipped weights. A fit belongs to its weights and their text.
 
 The paper publishes no confidence; this is ours.
 """
@@ -103,9 +102,8 @@ class RegistrationFits:
     """That a registration is right; by default as fitted to the weights that are shipped.
 
     Args:
-        with_look: that it is of the right place, with what the second look says of it.
-        without_look: the same for weights that have no second look.
-        exact: that, of the right place, it is as exact as asked, by the logarithm of its estimated error.
+        with_look: with what the second look says of it.
+        without_look: for weights that have none.
     """
 
     with_look: LogisticFit = LogisticFit(
@@ -114,7 +112,6 @@ class RegistrationFits:
     without_look: LogisticFit = LogisticFit(
         -1.53, {"excess_gain": 41.1, "few_cells": -4.55, "log_error": -2.73, "log_stretch": -43.2}
     )
-    exact: LogisticFit = LogisticFit(9.2, {"log_estimate": -3.63})
 
 
 @dataclass(frozen=True)
@@ -140,10 +137,8 @@ class Calibration:
         }
         if "registration" not in values:
             return cls(**parts)
-        known = values["registration"]
-        place = [LogisticFit(**known[kind]) for kind in ("with_look", "without_look")]
-        exact = [LogisticFit(**known["exact"])] if "exact" in known else []  # of older fits it is the default
-        return cls(**parts, registration=RegistrationFits(*place, *exact))
+        fits = (LogisticFit(**values["registration"][kind]) for kind in ("with_look", "without_look"))
+        return cls(**parts, registration=RegistrationFits(*fits))
 
     def to_metadata(self) -> dict[str, Any]:
         """Plain dictionaries for the checkpoint."""

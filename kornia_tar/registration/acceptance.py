@@ -1,9 +1,9 @@
 """Every rule of "trust it or not" in one room.
 
-A registration is accepted when the probability that it is right is large enough, the product of two calibrated ones,
-of the place and of how exact it is there, and its transform is one that two overhead images can have. Raw matches of a
-pair are accepted when a transform or an epipolar geometry has enough of them as inliers, evenly enough spread. Each
-check gives its reason in words, with the number and what was needed.
+A registration is accepted when the probability that it is right is large enough, which is one calibrated decision on
+several witnesses, its estimated error is small enough, and its transform is one that two overhead images can have. Raw
+matches of a pair are accepted when a transform or an epipolar geometry has enough of them as inliers, evenly enough
+spread. Each check gives its reason in words, with the number and what was needed.
 """
 
 from __future__ import annotations
@@ -123,6 +123,11 @@ class Witnesses:
         """Return what is known where nothing was found."""
         return cls(-math.inf, 0, math.inf, 0.0, 0.0, 0.0, 0.0)
 
+    @property
+    def error_px(self) -> float:
+        """The estimated error in pixels of image1."""
+        return self.error * self.finer
+
     def features(self) -> dict[str, float]:
         """Return the numbers that :class:`kornia_tar.network.calibration.LogisticFit` weighs, all finite."""
         stretch = self.stretch if math.isfinite(self.stretch) else math.inf
@@ -132,7 +137,6 @@ class Witnesses:
             "few_cells": math.log(max(MANY_CELLS / max(self.cells, 1), 1.0)),
             "log_stretch": math.log(min(max(stretch, SQUARE), 1.5)),
             "log_error": math.log(min(max(self.error, 0.1), 100.0)),
-            "log_estimate": math.log(min(max(self.error * self.finer, 0.1), 100.0)),
         }
         if not math.isnan(self.agreement):
             p = min(max(self.agreement, 0.01), 0.99)
@@ -147,6 +151,7 @@ class AcceptanceConfig:
     min_probability: float = 0.9  # that the transform is right to RIGHT px
     # Of 51 right transforms of six sets none lies below 0.29 and 0.67; of 24 wrong ones three lie above both of these.
     min_trimmed_excess: float = 0.2  # nats per cell more than at a decoy, without the fifth that gains most
+    max_error: float = RIGHT  # estimated: corners outside of what both show may be far off though all cells agree
     min_block_agreement: float = 0.6  # share of 6×6 blocks over the overlap whose cells gain more than at a decoy
     inlier_threshold: float = 3.0  # px of a tie point's residual
     inlier_confidence: float = 0.5  # least of an inlier
@@ -180,8 +185,14 @@ class AcceptanceConfig:
                 probability >= self.min_probability,
                 f"the probability that it is right to {RIGHT:g} px is {probability:.2f}, at least "
                 f"{self.min_probability:g} is required ({sure}each gains {witnesses.excess_gain:.2f} nats more than at "
-                f"a decoy, estimated error {witnesses.error * witnesses.finer:.1f} px, one axis stretched "
+                f"a decoy, estimated error {witnesses.error:.1f} px of the coarser image, one axis stretched "
                 f"{witnesses.stretch:.2f} times as much as the other)", self.min_probability,
+            ),
+            Check(
+                "estimated_error", "estimated error at the corners, px of image1", witnesses.error_px,
+                witnesses.error_px <= self.max_error,
+                f"the estimated error at the corners is {witnesses.error_px:.1f} px, at most {self.max_error:g} are "
+                "allowed: the images share too little ground; crop to it", most=self.max_error,
             ),
             Check(
                 "trimmed_excess_gain", "nats that a cell gains over a decoy, without the fifth of them that gains most",
@@ -202,16 +213,7 @@ class AcceptanceConfig:
 
 
 def probability_right(witnesses: Witnesses, fits: RegistrationFits) -> float:
-    """Return the calibrated probability that a transform's mean corner error is below ``RIGHT`` px.
-
-    It is of the right place, and of that place it is exact enough: a corner that lies outside of what both images show
-    may be far off though all cells agree.
-    """
-    return probability_of_place(witnesses, fits) * fits.exact.probability(witnesses.features())
-
-
-def probability_of_place(witnesses: Witnesses, fits: RegistrationFits) -> float:
-    """Return the calibrated probability that a transform is of the right place, however exact it is there."""
+    """Return the calibrated probability that a transform's mean corner error is below ``RIGHT`` px."""
     fit = fits.without_look if math.isnan(witnesses.agreement) else fits.with_look
     return fit.probability(witnesses.features())
 

@@ -24,17 +24,18 @@ def test_good_witnesses_are_believed_and_poor_ones_are_not(fits):
 def test_weights_without_a_second_look_are_judged_by_the_rest():
     blind, lost = (replace(w, agreement=math.nan) for w in (GOOD, POOR))
     assert probability_right(blind, RegistrationFits()) > 0.9 > 0.1 > probability_right(lost, RegistrationFits())
-    fits = RegistrationFits(LogisticFit(0.0, {}), LogisticFit(0.0, {"gain": 100.0}), LogisticFit(50.0, {}))
+    fits = RegistrationFits(LogisticFit(0.0, {}), LogisticFit(0.0, {"gain": 100.0}))
     unseen = replace(GOOD, agreement=math.nan)
     assert probability_right(unseen, fits) > 0.99
     assert probability_right(GOOD, fits) == 0.5
 
 
-def test_a_transform_of_the_right_place_may_be_too_inexact():
-    far = replace(GOOD, finer=2.5, error=6.0)  # cells of a coarse image1: 6 px of its own are 15 of image1's
-    fits = RegistrationFits()
-    assert probability_right(replace(GOOD, finer=2.5), fits) > 0.9 > probability_right(far, fits)
-    assert fits.with_look.probability(far.features()) > probability_right(far, fits)
+def test_a_transform_whose_corners_may_be_far_off_is_refused_however_probable():
+    rules, far = AcceptanceConfig(), replace(GOOD, error=6.0, finer=2.0)  # 6 px of the coarser image, 12 of image1
+    (reason,) = rules.refusal(np.eye(3), (256, 256), 0.99, far)
+    assert "12.0 px, at most 10" in reason
+    assert rules.refusal(np.eye(3), (256, 256), 0.99, replace(far, finer=1.0)) == ()
+    assert AcceptanceConfig(max_error=15).refusal(np.eye(3), (256, 256), 0.99, far) == ()
 
 
 def test_numbers_stay_finite_where_nothing_was_found():

@@ -16,10 +16,9 @@ from hypothesis import strategies as st
 from kornia_tar import AcceptanceConfig, AlignmentConfig, Registrar, RegistrarConfig, SearchConfig, TARMatcher
 from kornia_tar.files import write_json
 from kornia_tar.geometry import corner_error, invert, transform_points
-from kornia_tar.network.calibration import Calibration, LogisticFit, PairScalings, PlattScaling
+from kornia_tar.network.calibration import Calibration, PairScalings, PlattScaling
 from kornia_tar.raster.synthetic import demo_pair, draw_scene
 from kornia_tar.raster.view import MaskedImage, tiles
-from kornia_tar.registration.acceptance import probability_of_place
 from kornia_tar.registration.alignment.tiled import FeatureCache, TileEncoder
 from kornia_tar.registration.result import estimated_error
 
@@ -272,14 +271,12 @@ def test_demo_pair_is_registered_at_any_rotation(registrar, quarters):
 @pytest.mark.slow  # 512 px
 @needs_weights
 def test_an_answer_that_is_only_too_inexact_is_refused_without_another_search(monkeypatch):
-    matcher = TARMatcher().fuse()
-    fits = replace(matcher.calibration.registration, exact=LogisticFit(-50.0, {}))
-    matcher.calibration = replace(matcher.calibration, registration=fits)
     monkeypatch.setattr("kornia_tar.registration.registrar.find_chip", lambda *_: pytest.fail("searched again"))
     optical, sar, truth = demo_middle(side=192)
-    outcome = Registrar(matcher, RegistrarConfig(search=SearchConfig(rotations=1, scales=(1.0,))))(optical, sar)
-    assert probability_of_place(outcome.witnesses, fits) > 0.9 > 1e-9 > outcome.probability
-    assert not outcome.registered and corner_error(outcome.matrix, truth, (192, 192)) < 3
+    search, strict = SearchConfig(rotations=1, scales=(1.0,)), AcceptanceConfig(max_error=0.01)
+    outcome = Registrar(TARMatcher().fuse(), RegistrarConfig(search=search, acceptance=strict))(optical, sar)
+    assert outcome.probability > 0.9 and not outcome.registered and "estimated error" in outcome.reasons[0]
+    assert corner_error(outcome.matrix, truth, (192, 192)) < 3
 
 
 @needs_weights

@@ -17,7 +17,6 @@ from eval.calibration.acceptance import Kind, Plan
 from eval.calibration.outcomes import Outcome
 from eval.cli import main
 from eval.commands.acceptance import _plan
-from kornia_tar.network.calibration import RegistrationFits
 from kornia_tar.network.checkpoint import load_checkpoint, resolve_weights
 
 
@@ -56,21 +55,14 @@ def test_a_kind_is_judged_by_the_others():
     assert not np.allclose(alone, beside["b"])
 
 
-def test_near_misses_teach_how_exact_an_answer_is_and_nothing_of_the_place():
-    near = [replace(one, error=15.0, finer=8.0) for one in outcomes(20, True, 5)]  # px of image1, 8 to a coarse one
+def test_near_misses_teach_nothing_and_are_told_by_their_estimated_error():
+    near = [replace(one, error=15.0) for one in outcomes(20, True, 5)]
     with_near = [Kind(kind.name, [*kind.true, *near], kind.mismatched) for kind in kinds()]
-    ours, without = acceptance.fit(with_near), acceptance.fit(kinds())
-    assert ours.with_look == without.with_look and ours.without_look == without.without_look
-    assert without.exact == RegistrationFits().exact
-    assert ours.exact.probability({"log_estimate": 0.0}) > 0.9 > 0.1 > ours.exact.probability({"log_estimate": 2.1})
+    assert acceptance.fit(with_near) == acceptance.fit(kinds())
     row = acceptance.figures(with_near[0], acceptance.judge(with_near)["a tar"], 0.9)
-    assert row["true"] == 40 and row["found"] == 50 and row["wrong but accepted"] == 0
-
-
-def test_a_set_whose_truth_is_off_tells_nothing_of_how_exact_an_answer_is():
-    near = [replace(one, error=15.0) for one in outcomes(20, True, 5)]  # though the estimate is as small as any
-    off = Kind("srif-opt-opt real", near, outcomes(20, False, 6))
-    assert acceptance.fit([*kinds(), off]).exact == acceptance.fit(kinds()).exact
+    assert row["true"] == 40 and row["found"] == 50 and row["wrong but accepted"] > 15
+    told = Kind("a tar", [replace(one, finer=12.0) for one in near], [])  # 12 px of image1 for one of the coarser image
+    assert acceptance.figures(told, np.ones(20), 0.9)["wrong but accepted"] == 0
 
 
 def test_what_a_few_cells_decide_is_not_accepted_however_probable():
