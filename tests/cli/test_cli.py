@@ -44,7 +44,7 @@ def test_register_writes_everything_and_finds_the_truth(pair, tmp_path, capsys):
     ]  # fmt: skip
     report = json.loads((tmp_path / "out" / "report.json").read_text())
     assert report["command"].startswith("kornia-tar register") and report["settings"]["model"] == "affine"
-    assert all(check["passed"] for check in report["checks"]) and len(report["checks"]) == 7
+    assert all(check["passed"] for check in report["checks"]) and len(report["checks"]) == 8
     assert "✓" in (tmp_path / "out" / "report.html").read_text("utf-8")
     assert report["registered"] and corner_error(report["matrix"], truth, (256, 256)) < 2
     matches = read_matches(tmp_path / "out" / "matches.h5")
