@@ -54,8 +54,9 @@ def _do(a: argparse.Namespace) -> int:
     for key in ("step", "minutes", "pairs", "data", "device", "torch"):
         if key in matcher.info:
             print(f"  {key}: {matcher.info[key]}")
-    if "average" in matcher.info:
-        part, share = matcher.info["average"].get("with", {}), matcher.info["average"].get("share")
+    average = matcher.info.get("average")
+    if isinstance(average, dict):  # as ``python -m eval average`` writes it
+        part = average.get("with", {})
         told = ", ".join(f"{key} {part[key]}" for key in ("step", "minutes", "device", "torch") if key in part)
-        print(f"  average: {share:g} of weights trained on from these ({told})")
+        print(f"  average: {average.get('share')} of weights trained on from these ({told})")
     return 0

@@ -40,10 +40,14 @@ class Work:
     gbyte: float
 
 
-def synchronize(device: torch.device) -> None:
-    """Wait until a device has done what it was told."""
-    if device.type != "cpu":
-        torch.accelerator.synchronize()
+def seconds(call: Callable[[], object], device: torch.device) -> float:
+    """Time a call, from the device at rest until it has done what it was told."""
+    wait = torch.accelerator.synchronize if device.type != "cpu" else lambda: None
+    wait()
+    start = time.perf_counter()
+    call()
+    wait()
+    return time.perf_counter() - start
 
 
 def measure_ceiling(device: torch.device, dtype: torch.dtype, repeats: int = 5) -> Ceiling:
@@ -59,14 +63,7 @@ def measure_ceiling(device: torch.device, dtype: torch.dtype, repeats: int = 5) 
 
 def _best(call: Callable[[], object], device: torch.device, repeats: int) -> float:
     call()
-    times = []
-    for _ in range(repeats):
-        synchronize(device)
-        start = time.perf_counter()
-        call()
-        synchronize(device)
-        times.append(time.perf_counter() - start)
-    return min(times)
+    return min(seconds(call, device) for _ in range(repeats))
 
 
 def count_flops(call: Callable[[], object]) -> int:

@@ -16,13 +16,14 @@ import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field
+from functools import partial
 from itertools import product
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import torch
 
-from eval.benchmark.speed.ceiling import Ceiling, Work, count_work, measure_ceiling, synchronize
+from eval.benchmark.speed.ceiling import Ceiling, Work, count_work, measure_ceiling, seconds
 from eval.benchmark.speed.contenders import CONTENDERS, Contender, Mode, Precision, build_contender
 from eval.benchmark.speed.memory import peak_memory
 from eval.peers.store import MatcherUnavailable, Store
@@ -230,10 +231,10 @@ class _Run:
                 ready[key, mode] = one, *self._first_calls(one, group, pair)
         times = self._rounds({which: one for which, (one, *_) in ready.items()}, group, pair)
         reference = times.get(REFERENCE)
-        for which, seconds in times.items():
+        for which, rounds in times.items():
             one, peak, work = ready[which]
-            each = Spread.of(1000 * second / group.batch for second in seconds)
-            pairs = [] if reference is None else list(zip(reference, seconds, strict=False))
+            each = Spread.of(1000 * taken / group.batch for taken in rounds)
+            pairs = [] if reference is None else list(zip(reference, rounds, strict=False))
             faster = Spread.of(theirs / ours for theirs, ours in pairs) if pairs else None
             row = Row(one.key, one.name, one.mode, one.about, one.parameters, group, each, faster, peak, work)
             self.result.rows.append(row)
@@ -250,19 +251,12 @@ class _Run:
             for which in order[number % max(len(order), 1) :] + order[: number % max(len(order), 1)]:
                 taken = None
                 with self._isolated(f"{ready[which].name}, {which[1]}, {group}"):
-                    taken = self._seconds(ready[which], pair)
+                    taken = seconds(partial(ready[which].call, *pair), self._device)
                 if taken is None:
                     del times[which]
                 else:
                     times[which].append(taken)
         return times
-
-    def _seconds(self, one: Contender, pair: Images) -> float:
-        synchronize(self._device)
-        start = time.perf_counter()
-        one.call(*pair)
-        synchronize(self._device)
-        return time.perf_counter() - start
 
     def _first_calls(self, one: Contender, group: Group, pair: Images) -> tuple[float | None, Work | None]:
         """Call a contender for the first times, which are slow; returns its peak memory in MiB, and its work on a pair.
