@@ -137,7 +137,7 @@ def _train_words(
 ) -> Path:  # fmt: skip
     """Train the land-cover head of weights, on what a folder of data teaches; ``limit`` pairs and images alone each."""
     from kornia_tar.training.data import read_optical, read_pairs
-    from kornia_tar.training.lessons import Lessons, name_features, prepare_lessons, read_floods
+    from kornia_tar.training.lessons import VIEWS, Lessons, name_features, prepare_lessons, read_floods
     from kornia_tar.training.words import train_words
 
     if unknown := [word for word in config.held_out if word not in bank.names]:
@@ -147,7 +147,8 @@ def _train_words(
         lessons = Lessons.load(kept, name_features(net))
     else:
         pairs = read_pairs(shards, limit=limit)
-        scenes = read_optical(alone, size=pairs.sar.shape[-1]).first(limit) if alone else None
+        side = pairs.sar.shape[-1]
+        scenes = read_optical(alone, size=side, views=VIEWS, seed=config.seed).first(limit) if alone else None
         masks = {name: mask for path in floods for name, mask in read_floods(path, pairs.names).items()}
         lessons = prepare_lessons(net, pairs, scenes, masks, bank.names)
         if kept is not None:

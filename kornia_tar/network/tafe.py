@@ -44,7 +44,7 @@ class LandCoverConfig:
     classes: int = 19
     width: int = 96
     hidden: int = 256
-    windows: tuple[int, ...] = (5, 13)  # cells on a side, odd: the ground around a cell that its words depend on
+    windows: tuple[int, ...] = (5, 13, 31)  # cells on a side, odd: the ground around a cell that its words depend on
 
 
 class Enhanced(NamedTuple):

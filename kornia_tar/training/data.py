@@ -141,12 +141,22 @@ def read_pairs(shards: Iterable[Path], size: int = 256, limit: int | None = None
     )
 
 
-def read_optical(shards: Iterable[Path], size: int = 256, progress: bool = True) -> Pairs:
+def read_optical(
+    shards: Iterable[Path], size: int = 256, progress: bool = True, views: int = 0, seed: int = 0
+) -> Pairs:
     """Decode optical images without a SAR partner, each at two scales of ``size`` × ``size``, one after the other.
 
     The first is the middle square shrunk, the second the middle at the image's own resolution; of an image that has
     hardly more than ``size`` pixels the first alone. They bring other ground sampling distances than the pairs have;
     each is drawn a quarter as often as a pair. What their JSON names as ``class`` becomes ``Pairs.classes``.
+
+    Args:
+        shards: tar files.
+        size: side in pixels of what is returned.
+        progress: show a bar.
+        views: instead of the two scales so many squares of each image, ``size`` px and more on a side, drawn evenly
+            with one of the eight turns and mirrorings, and shrunk.
+        seed: of the drawing.
 
     Raises:
         ValueError: a member that is no image, or smaller than ``size``; JSON that is none.
@@ -154,6 +164,7 @@ def read_optical(shards: Iterable[Path], size: int = 256, progress: bool = True)
     images: list[np.ndarray] = []
     names: list[str] = []
     classes: dict[str, str] = {}
+    rng = np.random.default_rng(seed)
     for shard in shards:
         with _open(shard) as (tar, members):
             for member in tqdm(members, desc=f"reading {shard.name}", disable=not progress, leave=False):
@@ -166,10 +177,13 @@ def read_optical(shards: Iterable[Path], size: int = 256, progress: bool = True)
                 side = min(image.shape[:2])
                 if side < size:
                     raise ValueError(f"{shard}: {member.name} has a side of {side} px, need {size} or more")
-                whole = cv2.resize(_middle(image, side), (size, size), interpolation=cv2.INTER_AREA)
-                scales = [whole, _middle(image, size)] if side >= 1.2 * size else [whole]
-                images += scales
-                names += [stem] * len(scales)
+                if views:
+                    drawn = [_draw_view(image, size, rng) for _ in range(views)]
+                else:
+                    whole = cv2.resize(_middle(image, side), (size, size), interpolation=cv2.INTER_AREA)
+                    drawn = [whole, _middle(image, size)] if side >= 1.2 * size else [whole]
+                images += drawn
+                names += [stem] * len(drawn)
     if not names:
         raise ValueError("the shards hold no .optical.webp")
     optical = torch.from_numpy(np.stack(images)).permute(0, 3, 1, 2).contiguous()
@@ -181,6 +195,14 @@ def read_optical(shards: Iterable[Path], size: int = 256, progress: bool = True)
 def _middle(image: np.ndarray, side: int) -> np.ndarray:
     top, left = ((n - side) // 2 for n in image.shape[:2])
     return image[top : top + side, left : left + side]
+
+
+def _draw_view(image: np.ndarray, size: int, rng: np.random.Generator) -> np.ndarray:
+    side = int(rng.integers(size, min(image.shape[:2]), endpoint=True))
+    top, left = (int(rng.integers(0, n - side, endpoint=True)) for n in image.shape[:2])
+    view = cv2.resize(image[top : top + side, left : left + side], (size, size), interpolation=cv2.INTER_AREA)
+    view = np.rot90(view, int(rng.integers(4)))
+    return np.ascontiguousarray(view[:, ::-1] if rng.random() < 0.5 else view)
 
 
 def _read_class(tar: tarfile.TarFile, member: tarfile.TarInfo, shard: Path) -> str:

@@ -31,6 +31,8 @@ from kornia_tar.raster.stretch import percentile_stretch, to_grey
 from kornia_tar.training.data import Pairs
 
 AT_ONCE = 8  # images that are encoded together
+VIEWS = 8  # of each image alone: other ground, turns and resolutions, for the features know them apart
+MOST = 2000  # aligned pairs
 
 
 @dataclass(frozen=True)
@@ -107,7 +109,7 @@ def event_held_out(name: str) -> bool:
 
 
 def prepare_lessons(
-    net: TARNet, pairs: Pairs, alone: Pairs | None, masks: dict[str, Tensor], names: Sequence[str], most: int = 1000
+    net: TARNet, pairs: Pairs, alone: Pairs | None, masks: dict[str, Tensor], names: Sequence[str], most: int = MOST
 ) -> Lessons:
     """Encode all images.
 

@@ -75,6 +75,19 @@ def test_optical_images_are_read_whole_and_at_their_own_resolution(tmp_path, sce
     assert len(read_optical(find_shards(tmp_path, "optical_only-*.tar"), 190, progress=False)) == 1
 
 
+def test_drawn_views_show_the_image_at_no_finer_resolution_and_can_be_drawn_again(tmp_path):
+    ramp = np.tile(np.arange(240, dtype=np.uint8), (200, 1))
+    shard = write_shard(tmp_path / "optical_only-000.tar", {"a__1.optical.webp": encode(np.dstack([ramp] * 3))})
+    one, two, other = (read_optical([shard], SIDE, progress=False, views=6, seed=seed) for seed in (0, 0, 1))
+    assert len(one) == 6 and set(one.names) == {"a__1"} and one.optical.shape[2:] == (SIDE, SIDE)
+    assert torch.equal(one.optical, two.optical) and not torch.equal(one.optical, other.optical)
+    slopes = one.optical[:, 0].float()
+    along = [abs(float((view[:, -9] - view[:, 8]).mean())) for view in slopes]
+    across = [abs(float((view[-9] - view[8]).mean())) for view in slopes]
+    assert any(a > b for a, b in zip(along, across, strict=True))  # turned or not
+    assert any(a < b for a, b in zip(along, across, strict=True))
+
+
 def test_class_names_come_from_the_json(tmp_path):
     members: dict[str, bytes] = {}
     airport, port = b'{"class": "airport"}', b'{"class": "port"}'

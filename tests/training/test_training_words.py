@@ -19,6 +19,7 @@ from kornia_tar.training.lessons import Lessons, event_held_out, name_features, 
 from kornia_tar.training.words import (
     WordsConfig,
     agreement_loss,
+    draw_part,
     information,
     naming_loss,
     train_words,
@@ -91,7 +92,16 @@ def test_losses_are_least_where_they_should_be():
     assert float(agreement_loss(right, half)) > 0.1
     frames = torch.cat([right, right.flip(1)])
     assert float(information(frames)) > float(information(torch.cat([right, right]))) >= -1e-6
+    assert float(information(torch.cat([half, half]))) == pytest.approx(0, abs=1e-5)  # tells the frame's places alone
     assert word_indices(["port", "", "moon"], NAMES).tolist() == [2, -1, -1]
+
+
+def test_a_drawn_part_lies_in_the_frame_and_may_be_all_of_it():
+    generator = torch.Generator().manual_seed(0)
+    drawn = [draw_part(16, generator) for _ in range(200)]
+    sizes = {part.stop - part.start for part in drawn}
+    assert sizes == set(range(10, 17)) and {part.start for part in drawn} == set(range(7))
+    assert all(0 <= part.start < part.stop <= 16 for part in drawn)
 
 
 def test_lessons_keep_held_out_floods_and_labels_aside(pairs):
