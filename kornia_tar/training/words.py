@@ -9,9 +9,9 @@ takes minutes on one core and can be repeated for any weights. What it is taught
   the drawing may be water that is always there, so it counts less.
 - **Pairs**: the SAR image's map must say what the optical image's says of the same ground (its answer is the teacher,
   through which no gradient flows).
-- **Places**: maps must tell places apart, and not where in the frame a cell lies: at each place of the frame the entropy
-  of the mean map, less the maps' own. Without it a doubtful image's frame is dealt out among the likely words: houses
-  in the middle, fields at the edge. The head is shown parts of the frame for the same reason.
+- **Places**: maps must tell places apart, and not where in the frame a cell lies: at each place of the frame the
+  entropy of the mean map, less the maps' own. Without it a doubtful image's frame is dealt out among the likely words:
+  houses in the middle, fields at the edge. The head is shown parts of the frame for the same reason.
 """
 
 from __future__ import annotations
@@ -47,12 +47,13 @@ class WordsConfig:
     scenes: int = 24  # images of a step; a third as many pairs, and a quarter as many floods
     learning_rate: float = 2e-3
     weight_decay: float = 0.05
-    smoothing: float = 0.1  # of a scene's class
-    naming: float = 1.5  # weights of the terms
-    flood: float = 2.0
-    dry: float = 0.7  # of cells that are not drawn as flooded
-    agreement: float = 1.0
-    information: float = 0.4
+    smoothing: float = 0.15  # of a scene's class
+    naming: float = 2.0  # weights of the terms
+    flood: float = 4.0
+    dry: float = 0.5  # of cells that are not drawn as flooded
+    agreement: float = 2.0
+    information: float = 0.3
+    variety: float = 2.0  # of the entropy over images, against that of a cell
     stride: int = 3  # every so manieth cell of rows and columns is asked: the head's last layers cost most
     clip: float = 1.0
     seed: int = 0
@@ -191,7 +192,7 @@ def words_loss(
         losses = [F.binary_cross_entropy(one, share, weight=weight) for one in wet]
         terms["floods"] = config.flood * (losses[0] + losses[1]) / 2
     if told := [maps[name] for name in ("scenes", "optical", "sar") if name in maps]:
-        terms["information"] = -config.information * information(torch.cat(told))
+        terms["information"] = -config.information * information(torch.cat(told), config.variety)
     return terms
 
 
@@ -224,10 +225,12 @@ def agreement_loss(teacher: Tensor, pupil: Tensor) -> Tensor:
     return (t * (t.log() - p.log())).sum(1).mean()
 
 
-def information(maps: Tensor) -> Tensor:
-    """How much maps (n, K, h, w) tell of places, nats: the entropy of the mean at each of 4×4 places of the frame, averaged,
-    less the cells' own; of fewer cells a place is a cell."""
+def information(maps: Tensor, variety: float = 1.0) -> Tensor:
+    """How much maps (n, K, h, w) tell of places, nats: the entropy of the mean over the images, less the cells' own.
+
+    The mean is taken at each of 4×4 places of the frame, or at each cell of fewer, and counts ``variety`` times.
+    """
     maps = torch.cat([maps, 1 - maps.sum(1, keepdim=True)], 1).clamp_min(1e-6)
-    places = [min(PLACES, length) for length in maps.shape[2:]]
+    places = min(PLACES, maps.shape[2]), min(PLACES, maps.shape[3])
     mean = F.adaptive_avg_pool2d(maps.mean(0, keepdim=True), places)
-    return (maps * maps.log()).sum(1).mean() - (mean * mean.log()).sum(1).mean()
+    return (maps * maps.log()).sum(1).mean() - variety * (mean * mean.log()).sum(1).mean()
