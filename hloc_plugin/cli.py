@@ -9,7 +9,7 @@ from __future__ import annotations
 import argparse
 import math
 import sys
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from copy import deepcopy
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, cast, get_args
@@ -29,9 +29,9 @@ HLOC_WRITES = ("database.db", *(f"{part}.bin" for part in ("cameras", "images", 
 
 EXAMPLES = """examples:
   tar-hloc prepare scene.tif radar.tif -o data/                       8-bit PNG in data/images, masks in data/masks
-  tar-hloc match-dense --pairs pairs.txt --images data/images -o out/
+  tar-hloc match-dense --pairs pairs.txt --images data/images --nodata 0 -o out/
   tar-hloc verify --pairs pairs.txt --images data/images --features out/feats_matches-tar-guided.h5 \\
-      --matches out/matches-tar-guided_pairs.h5 -o verified/
+      --matches out/matches-tar-guided_pairs.h5 --nodata 0 -o verified/
   tar-hloc match-dense --conf tar_sfm --pairs views.txt --images views/ -o out/
   tar-hloc reconstruct --pairs views.txt --images views/ --features out/feats_matches-tar-sfm.h5 \\
       --matches out/matches-tar-sfm_views.h5 -o sfm/                  optical views only: SAR is no pinhole camera
@@ -115,19 +115,24 @@ def _add_matcher(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--package", default="hloc", help="Python package that contains hloc, e.g. imcui.hloc (default: hloc)"
     )
-    parser.add_argument("--weights", help="name of shipped weights or a .safetensors file (default: the conf's)")
-    parser.add_argument("--text", help="text prior: none, a bank's path, a provider (default: the weights' own)")
-    parser.add_argument("--modality", choices=("cross", "auto", "optical", "sar"),
-                        help="cross: each pair has an optical and a SAR image; auto: told from each image; else of all "
-                        "images (default: the conf's, cross for tar)")  # fmt: skip
+    _add_sight(parser)
     parser.add_argument("--rotations", type=int, choices=(1, 4, 8),
                         help="4: pairs turned by any angle; 8: diagonals too (default: the conf's)")  # fmt: skip
-    parser.add_argument("--nodata", type=int, help="grey value of missing pixels, 0 after prepare (default: none)")
     parser.add_argument("--threshold", type=float, help="least confidence of a match (default: 0.1)")
     parser.add_argument("--resize-max", type=int, help="longest side the matcher sees, px (default: the conf's)")
     parser.add_argument("--max-keypoints", type=int, default=8192, help="of an image (default: 8192)")
     parser.add_argument("--overwrite", action="store_true", help="match pairs again that are in hloc's files; replace "
                         "files of our own writer")  # fmt: skip
+
+
+def _add_sight(parser: argparse.ArgumentParser) -> None:
+    """What looks at the images, and what it is told of them: alike where they are matched and where that is judged."""
+    parser.add_argument("--weights", help="name of shipped weights or a .safetensors file (default: the conf's)")
+    parser.add_argument("--text", help="text prior: none, a bank's path, a provider (default: the weights' own)")
+    parser.add_argument("--modality", choices=("cross", "auto", "optical", "sar"),
+                        help="cross: each pair has an optical and a SAR image; auto: told from each image; else of all "
+                        "images (default: the conf's, cross for tar)")  # fmt: skip
+    parser.add_argument("--nodata", type=int, help="grey value of missing pixels, 0 after prepare (default: none)")
 
 
 def _add_checks(parser: argparse.ArgumentParser) -> None:
@@ -143,6 +148,9 @@ def _add_checks(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--min-probability", type=float, default=0.9,
                         help="least probability that an affine transform or a homography is right to 10 px, which the "
                         "registrar judges by the images; 0: by the counts of inliers alone (default: 0.9)")  # fmt: skip
+    parser.add_argument("--conf", choices=sorted(confs), default="tar", help="that matched; the registrar is told of "
+                        "the images what it was told (default: tar)")  # fmt: skip
+    _add_sight(parser)
     parser.add_argument("--device", default="auto", help="that judges: auto, cpu, cuda, … (default: auto)")
     parser.add_argument("--no-pictures", dest="pictures", action="store_false", help="write no pictures of inliers")
     parser.add_argument("--overwrite", action="store_true", help="replace earlier results; an input is never replaced")
@@ -214,24 +222,26 @@ def run_verify(a: argparse.Namespace) -> int:
     from kornia_tar.registration.acceptance import VerificationConfig
 
     config = VerificationConfig(threshold=a.threshold, min_inliers=a.min_inliers)
+    told = configured(a.conf, weights=a.weights, text=a.text, modality=a.modality, nodata=a.nodata)["model"]
     verified = verify_files(
         a.pairs, a.images, a.features, a.matches, a.out, model=a.model, config=config, camera_mode=a.camera_mode,
-        pictures=a.pictures, registrar=_judge(a.model, a.min_probability, a.device), overwrite=a.overwrite,
-        progress=_tell,
+        pictures=a.pictures, registrar=_judge(a.model, a.min_probability, a.device, told),
+        modality=told.get("modality"), nodata=told.get("nodata"), overwrite=a.overwrite, progress=_tell,
     )  # fmt: skip
     accepted = sum(outcome.accepted for outcome in verified.values())
     print(f"{accepted} of {len(verified)} pairs accepted; see {a.out / 'verification.json'}")
     return 0 if accepted else NOTHING_FOUND
 
 
-def _judge(model: str, min_probability: float, device: str) -> Registrar | None:
-    """Build what judges planar geometries; None where it is not wanted."""
+def _judge(model: str, min_probability: float, device: str, told: Mapping[str, Any]) -> Registrar | None:
+    """Build what judges planar geometries, with the weights and the text that matched; None where it is not wanted."""
     if not min_probability or model not in ("affine", "homography"):
         return None
-    from kornia_tar import AcceptanceConfig, Registrar, RegistrarConfig, TARMatcher
+    from hloc_plugin.model import load_matcher
+    from kornia_tar import AcceptanceConfig, Registrar, RegistrarConfig
 
     acceptance = AcceptanceConfig(min_probability=min_probability)
-    matcher = TARMatcher().fuse().to(choose_device(device))
+    matcher = load_matcher(told).to(choose_device(device))
     return Registrar(matcher, RegistrarConfig(cast("Literal['affine', 'homography']", model), acceptance=acceptance))
 
 

@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 import warnings
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import torch
 from torch import Tensor
 
-from kornia_tar import GuidedMatcher, RegistrarConfig, SearchConfig, TARMatcher
+from kornia_tar import AcceptanceConfig, GuidedMatcher, RegistrarConfig, SearchConfig, TARMatcher
 from kornia_tar.conventions import CELL, MODALITIES, turn_back
 
 #: Keys of ``conf["model"]``:
@@ -29,6 +29,8 @@ from kornia_tar.conventions import CELL, MODALITIES, turn_back
 #:   is refused; for overhead pairs, which one plane transform joins. Takes seconds on a CPU.
 #: - ``rotations``: 4 tries one image in four quarter turns, for pairs turned by any angle; 8 the diagonals too, where
 #:   those leave doubt, guided only; 1 is faster.
+#: - ``min_probability``: least probability that the registration is right to 10 px, in [0, 1]; below it the pair has no
+#:   matches; guided only.
 #: - ``repeatable``: see :func:`to_cells`; of one look.
 #: - ``looks``: of TARMatcher; None: what the weights were trained for. Views with parallax want 1: a second look lets
 #:   neighbouring cells agree on a smooth field.
@@ -43,6 +45,7 @@ DEFAULTS: dict[str, Any] = {
     "prefer": (),
     "guided": False,
     "rotations": 1,
+    "min_probability": AcceptanceConfig.min_probability,
     "repeatable": False,
     "looks": None,
     "nodata": None,
@@ -70,10 +73,10 @@ def load_matcher(conf: Mapping[str, Any]) -> TARMatcher:
         raise ValueError(f"looks is {conf['looks']}: repeatable matches are made of one look")
     looks = 1 if conf["repeatable"] else conf["looks"]
     options = {"threshold": conf["match_threshold"], "max_keypoints": conf["max_num_matches"]}
+    search = SearchConfig(rotations=conf["rotations"])
+    acceptance = AcceptanceConfig(min_probability=conf["min_probability"])
     matcher = (
-        GuidedMatcher(
-            conf["weights"], registrar=RegistrarConfig(search=SearchConfig(rotations=conf["rotations"])), **options
-        )
+        GuidedMatcher(conf["weights"], registrar=RegistrarConfig(search=search, acceptance=acceptance), **options)
         if conf["guided"]
         else TARMatcher(
             conf["weights"], looks=looks, turns=1, scales=1, **options
@@ -108,13 +111,9 @@ def match(matcher: TARMatcher, data: Mapping[str, Tensor], conf: Mapping[str, An
     """
     conf = {**DEFAULTS, **conf}
     images = [data["image0"], data["image1"]]
-    masks = [_mask(data.get(f"mask{k}"), image, conf["nodata"]) for k, image in enumerate(images)]
-    turned = max((0, 1), key=lambda k: (-images[k].shape[2] * images[k].shape[3], -float(images[k].mean())))
-    modalities = [conf["modality"]] * 2
-    if conf["modality"] == "cross":
-        optical = [float(matcher.infer_modality(*side)[0, 0]) for side in zip(images, masks, strict=True)]
-        first = optical[0] > optical[1] or (optical[0] == optical[1] and turned == 1)
-        modalities = list(MODALITIES if first else MODALITIES[::-1])
+    masks = [valid_pixels(data.get(f"mask{k}"), image, conf["nodata"]) for k, image in enumerate(images)]
+    turned = _lesser(images)
+    modalities = pair_modalities(matcher, images, masks, conf["modality"])
     best: tuple[list[Tensor], Tensor] | None = None
     for quarters in range(1 if conf["guided"] else conf["rotations"]):  # a guided matcher turns by itself
         batch: dict[str, Any] = {}
@@ -160,8 +159,24 @@ def to_cells(keypoints: list[Tensor], scores: Tensor) -> tuple[list[Tensor], Ten
     return [torch.cat([c0, c0 + 2 * e0]), torch.cat([c1 + 2 * e1, c1])], scores[sure].repeat(2)
 
 
-def _mask(mask: Tensor | None, image: Tensor, nodata: float | None) -> Tensor | None:
-    """(1, H, W) of what is told and of pixels that hold the nodata value in every band."""
+def pair_modalities(
+    matcher: TARMatcher, images: Sequence[Tensor], masks: Sequence[Tensor | None], modality: str | None
+) -> Sequence[str | None]:
+    """Say what the two images (1, C, H, W) of a pair are, as ``modality`` of :data:`DEFAULTS` tells it."""
+    if modality != "cross":
+        return modality, modality
+    optical = [float(matcher.infer_modality(*side)[0, 0]) for side in zip(images, masks, strict=True)]
+    first = optical[0] > optical[1] or (optical[0] == optical[1] and _lesser(images) == 1)
+    return MODALITIES if first else MODALITIES[::-1]
+
+
+def _lesser(images: Sequence[Tensor]) -> int:
+    """Which of two images is the smaller one, of two alike the darker, whichever place it has."""
+    return max((0, 1), key=lambda k: (-images[k].shape[2] * images[k].shape[3], -float(images[k].mean())))
+
+
+def valid_pixels(mask: Tensor | None, image: Tensor, nodata: float | None) -> Tensor | None:
+    """Mask (1, H, W) what is told and pixels that hold the nodata value in every band; None where neither is told."""
     if nodata is None:
         return mask
     valid = ((image * 255 - nodata).abs() >= 0.5).any(1)

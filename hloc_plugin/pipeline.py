@@ -8,9 +8,13 @@ from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
+import torch
+
 from hloc_plugin import _pycolmap
 from hloc_plugin.database import write_database
+from hloc_plugin.dense import load_image
 from hloc_plugin.formats import Pair, names_to_pair, read_keypoints, read_matches, read_pairs
+from hloc_plugin.model import pair_modalities, valid_pixels
 from hloc_plugin.picture import draw_inliers
 from hloc_plugin.verification import DEFAULTS, Model, Verification, verify
 from kornia_tar import Registrar
@@ -31,6 +35,8 @@ def verify_files(
     camera_mode: str = "AUTO",
     pictures: bool = True,
     registrar: Registrar | None = None,
+    modality: str | None = None,
+    nodata: int | None = None,
     overwrite: bool = False,
     progress: Callable[[str], None] = lambda line: None,
 ) -> dict[Pair, Verification]:
@@ -47,6 +53,8 @@ def verify_files(
         camera_mode: how COLMAP shares cameras between images.
         pictures: whether to draw.
         registrar: judges affine transforms and homographies by the images, once the counts accept them; or None.
+        modality: told to the registrar, see :data:`hloc_plugin.model.DEFAULTS`.
+        nodata: likewise.
         overwrite: replace earlier results; an input is never replaced.
         progress: told one line for each pair.
 
@@ -77,9 +85,7 @@ def verify_files(
         points0, points1 = (keypoints[name][indices[:, k]] for k, name in enumerate(pair))
         outcome = verify(points0, points1, image0.shape[:2], image1.shape[:2], model, config)
         if registrar is not None and outcome.accepted and model in ("affine", "homography"):
-            assert outcome.matrix is not None
-            seen = registrar.judge(image0, image1, outcome.matrix, modality0=None, modality1=None)
-            outcome = outcome.judged(seen.probability, seen.reasons)
+            outcome = _judged(outcome, registrar, [image_dir / name for name in pair], modality, nodata)
         verified[pair] = outcome
         line = _line(pair, outcome)
         if pictures:
@@ -89,6 +95,24 @@ def verify_files(
     write_database(out / "database.db", image_dir, keypoints, found, verified, camera_mode)
     write_json(out / "verification.json", _report(verified, model, config))
     return verified
+
+
+def _judged(
+    outcome: Verification, registrar: Registrar, paths: list[Path], modality: str | None, nodata: int | None
+) -> Verification:
+    """Ask the registrar, which is shown what the matcher was: stored pixels, where fill still has its own value."""
+    assert outcome.matrix is not None
+    images: list[torch.Tensor] = []
+    masks: list[torch.Tensor | None] = []
+    for path in paths:
+        grey, mask, _ = load_image(path, None)
+        images.append(torch.from_numpy(grey)[None, None])
+        masks.append(valid_pixels(torch.from_numpy(mask)[None], images[-1], nodata))
+    kinds = pair_modalities(registrar.matcher, images, masks, modality)
+    grey0, grey1 = (image[0, 0].numpy() for image in images)
+    valid0, valid1 = (None if mask is None else mask[0].numpy() for mask in masks)
+    seen = registrar.judge(grey0, grey1, outcome.matrix, valid0, valid1, *kinds)
+    return outcome.judged(seen.probability, seen.reasons)
 
 
 def _picture(pair: Pair) -> str:

@@ -223,7 +223,7 @@ class TARMatcher(LocalFeatureMatcher):
         """
         if len(first.image) != len(second.image):
             raise ValueError(f"image0 holds {len(first.image)} images and image1 {len(second.image)}: need as many")
-        matches = self._match(first, second)
+        matches, more = self._match(first, second)
         keep = self._keep(matches, first, second)
         matches = Matches(*(t[keep] for t in matches))
         radius = torch.full_like(matches.confidence, CELL / 2)[None, :, None, None]
@@ -236,6 +236,7 @@ class TARMatcher(LocalFeatureMatcher):
             "batch_indexes": matches.batch,
             "lafs0": lafs[0],
             "lafs1": lafs[1],
+            **more,
         }
 
     def extract_features(
@@ -278,7 +279,7 @@ class TARMatcher(LocalFeatureMatcher):
         """
         dtype = float_type(data)
         found = self.match(self._take(data, "0"), self._take(data, "1"))
-        return {key: value.to(dtype) if value.is_floating_point() else value for key, value in found.items()}
+        return {k: v.to(dtype) if isinstance(v, Tensor) and v.is_floating_point() else v for k, v in found.items()}
 
     @property
     def _like(self) -> Tensor:
@@ -298,8 +299,8 @@ class TARMatcher(LocalFeatureMatcher):
             modality = self.net.msfl.infer_modality(standardise(image, mask))
         return Frame(image, modality, mask, self.net.encode(image, modality, mask, words=words))
 
-    def _match(self, given0: BatchImage | Frame, given1: BatchImage | Frame) -> Matches:
-        """All matches of a batch, their confidence and std calibrated."""
+    def _match(self, given0: BatchImage | Frame, given1: BatchImage | Frame) -> tuple[Matches, dict[str, Any]]:
+        """All matches of a batch, their confidence and std calibrated; and what else a subclass says of its pairs."""
         if not torch.compiler.is_compiling():
             height0, width0, height1, width1 = (*given0.image.shape[2:], *given1.image.shape[2:])
             masked = given0.mask is not None or given1.mask is not None
@@ -308,12 +309,13 @@ class TARMatcher(LocalFeatureMatcher):
         turns, scales = (1, 1) if self.training else (self.turns, self.scales)
         found: Matches = self.net.match_frames(first, second, looks=self.looks, turns=turns, scales=scales)
         if self.looks != self._trained_looks:
-            return found
+            return found, {}
         assert first.modality is not None and second.modality is not None
         same = (first.modality.argmax(1) == second.modality.argmax(1))[found.batch]
         alike, cross = self.calibration.matches.same, self.calibration.matches.cross
         confidence = torch.where(same, alike.confidence(found.confidence), cross.confidence(found.confidence))
-        return found._replace(confidence=confidence, std=torch.where(same, alike.std(found.std), cross.std(found.std)))
+        std = torch.where(same, alike.std(found.std), cross.std(found.std))
+        return found._replace(confidence=confidence, std=std), {}
 
     def _keep(self, matches: Matches, first: BatchImage | Frame, second: BatchImage | Frame) -> Tensor:
         """Indices of matches that are confident enough, on valid pixels of both images and within the budget."""

@@ -9,16 +9,16 @@ import numpy as np
 from kornia_tar.geometry import FloatArray, PointMatches, Transform, decompose
 from kornia_tar.raster import Georeference, Raster, pixel_map
 from kornia_tar.raster.georeference import mean_distance, metres, reproject
+from kornia_tar.raster.grid import Grid
 from kornia_tar.raster.resample import smooth_transform
 from kornia_tar.registration.result import Registration
 
+Place = Raster | Grid  # an image, or what is kept of it: size and georeference
 
-def georeference_of(raster: Raster) -> Georeference | None:
+
+def georeference_of(place: Place) -> Georeference | None:
     """Take an image's georeference, if it has one that can be used."""
-    try:
-        return Georeference.of(raster)
-    except ValueError:
-        return None
+    return Grid(place.size, place.profile).georeference
 
 
 def claimed_transform(first: Raster, second: Raster) -> Transform | None:
@@ -32,7 +32,7 @@ def claimed_transform(first: Raster, second: Raster) -> Transform | None:
         return None
 
 
-def metres_per_pixel(outcome: Registration, first: Raster, second: Raster) -> float | None:
+def metres_per_pixel(outcome: Registration, first: Place, second: Place) -> float | None:
     """Give the metres on the ground of one pixel of image1, by its georeference or else image0's; None without both."""
     distances = [_distance(first), _distance(second)]
     if distances[1] is not None:
@@ -43,13 +43,13 @@ def metres_per_pixel(outcome: Registration, first: Raster, second: Raster) -> fl
     return mean_distance(distances[0]) / decompose(outcome.transform.matrix, at=(float(at[0]), float(at[1]))).scale
 
 
-def ground_report(outcome: Registration, first: Raster, second: Raster) -> dict[str, Any]:
+def ground_report(outcome: Registration, first: Place, second: Place) -> dict[str, Any]:
     """Say a registration in metres on the ground; None for what cannot be said.
 
     Args:
         outcome: of image0 and image1.
-        first: image0.
-        second: image1.
+        first: image0, or its grid: ``ground_report(outcome, *outcome.grids)`` of what was registered from files.
+        second: image1, likewise.
 
     Returns:
         plain values for JSON: ``gsd0_metres`` and ``gsd1_metres``, [along x, along y] in the middle of either image;
@@ -78,13 +78,13 @@ def ground_report(outcome: Registration, first: Raster, second: Raster) -> dict[
     }
 
 
-def _distance(raster: Raster) -> tuple[float, float] | None:
+def _distance(place: Place) -> tuple[float, float] | None:
     """Metres between neighbouring pixels, along x and y, in the middle of an image; None without a georeference."""
-    georeference = georeference_of(raster)
+    georeference = georeference_of(place)
     return None if georeference is None else georeference.ground_distance()
 
 
-def _middle(outcome: Registration, first: Raster) -> FloatArray:
+def _middle(outcome: Registration, first: Place) -> FloatArray:
     """(x, y) px of image0, the middle of the inliers; of the image, where there are none."""
     inliers = outcome.matches.points0[outcome.inliers]
     if len(inliers):

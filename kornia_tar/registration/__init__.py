@@ -3,10 +3,10 @@
 from kornia_tar.registration.acceptance import AcceptanceConfig, TransformLimits, VerificationConfig
 from kornia_tar.registration.config import AlignmentConfig, RegistrarConfig, RegistrationModel, SearchConfig
 from kornia_tar.registration.files import register_files
-from kornia_tar.registration.georeferenced.prior import Search, register_georeferenced
+from kornia_tar.registration.georeferenced.prior import register_georeferenced
 from kornia_tar.registration.guided import GuidedMatcher
 from kornia_tar.registration.registrar import Registrar
-from kornia_tar.registration.result import Registration
+from kornia_tar.registration.result import Registration, Search
 
 __all__ = [
     "AcceptanceConfig", "AlignmentConfig", "GuidedMatcher", "Registrar", "RegistrarConfig", "Registration",

@@ -21,9 +21,9 @@ from kornia_tar.raster.grid import Grid
 from kornia_tar.raster.sources import ImageSource, read_source
 from kornia_tar.registration.acceptance import AcceptanceConfig
 from kornia_tar.registration.config import RegistrarConfig, RegistrationModel, SearchConfig
-from kornia_tar.registration.georeferenced.prior import Search, register_georeferenced
+from kornia_tar.registration.georeferenced.prior import register_georeferenced
 from kornia_tar.registration.registrar import Registrar
-from kornia_tar.registration.result import Registration
+from kornia_tar.registration.result import Registration, Search
 
 
 def register_files(
@@ -70,7 +70,8 @@ def register_files(
         no_georeference: search by the pixels alone.
 
     Returns:
-        transform, tie points, decision, and both images' ``grids``.
+        transform, tie points, decision, both images' ``grids``, and the ``search`` that led to it;
+        :func:`kornia_tar.outputs.ground.ground_report` says it in metres.
 
     Raises:
         FileNotFoundError, ValueError, TypeError: an image or an option that cannot be used, named.
@@ -132,7 +133,7 @@ def register_rasters(
         registrar, first, second, grey0, grey1, kind0, kind1, radius=search_radius, use=use_georeference
     )
     seconds = time.perf_counter() - started
-    outcome = replace(outcome.confident(threshold), grids=(Grid.of(first), Grid.of(second)))
+    outcome = replace(outcome.confident(threshold), grids=(Grid.of(first), Grid.of(second)), search=search)
     return Found(outcome, search, grey1, seconds)
 
 

@@ -7,8 +7,10 @@ scene from many sides, strong relief) take :class:`kornia_tar.TARMatcher`.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -32,6 +34,9 @@ class GuidedMatcher(TARMatcher):
     the reference, of two alike the brighter one, whichever place it has. ``std`` is in pixels of the other image. There
     are no gradients.
 
+    Two keys more than TARMatcher's say what the registrar does of each of the B pairs: ``probability`` (B,), that its
+    transform is right to 10 px, and ``reasons``, a list of B tuples of words, empty where it accepts the pair.
+
     Args:
         pretrained: as TARMatcher's.
         config: as TARMatcher's.
@@ -44,8 +49,8 @@ class GuidedMatcher(TARMatcher):
     Example:
         >>> matcher = GuidedMatcher(pretrained=None)
         >>> out = matcher({"image0": torch.rand(1, 1, 64, 64), "image1": torch.rand(1, 1, 64, 64)})
-        >>> len(out["keypoints0"])
-        0
+        >>> len(out["keypoints0"]), len(out["reasons"])
+        (0, 1)
     """
 
     def __init__(
@@ -65,29 +70,37 @@ class GuidedMatcher(TARMatcher):
         self.registrar = registrar
 
     @torch.no_grad()
-    def _match(self, given0: BatchImage | Frame, given1: BatchImage | Frame) -> Matches:
-        """The tie points of all pairs that register."""
-        parts = [self._register(_one(given0, b), _one(given1, b)) for b in range(len(given0.image))]
+    def _match(self, given0: BatchImage | Frame, given1: BatchImage | Frame) -> tuple[Matches, dict[str, Any]]:
+        """The tie points of all pairs that register, and of every pair its probability and why it is refused."""
+        told = [self._register(_one(given0, b), _one(given1, b)) for b in range(len(given0.image))]
+        parts, probabilities, reasons = zip(*told, strict=True)
         batch = torch.cat([torch.full((len(p.confidence),), b) for b, p in enumerate(parts)])
         joined = (torch.cat([getattr(p, field) for p in parts]) for field in Matches._fields[:4])
-        return Matches(*(t.to(given0.image.device) for t in (*joined, batch)))
+        *found, probability = (t.to(given0.image.device) for t in (*joined, batch, torch.tensor(probabilities)))
+        return Matches(*found), {"probability": probability, "reasons": list(reasons)}
 
-    def _register(self, first: BatchImage, second: BatchImage) -> Matches:
-        """The tie points of one pair; none where it is refused."""
+    def _register(self, first: BatchImage, second: BatchImage) -> tuple[Matches, float, tuple[str, ...]]:
+        """The tie points of one pair, none where it is refused; its probability, and the reasons of the refusal."""
         if _leads(second.image, first.image):
-            found = self._register(second, first)
-            return found._replace(points0=found.points1, points1=found.points0)
+            found, probability, reasons = self._register(second, first)
+            found = found._replace(points0=found.points1, points1=found.points0)
+            return found, probability, tuple(_exchanged(reason) for reason in reasons)
         (image0, mask0, name0), (image1, mask1, name1) = _plain(first), _plain(second)
         outcome = Registrar(self, self.registrar)(image0, image1, mask0, mask1, name0, name1)
         m = outcome.matches if outcome.registered else PointMatches.empty()
         columns = (m.points0, m.points1, m.confidence, m.stated_std, np.zeros(len(m)))
-        return Matches(*(torch.from_numpy(c).float() for c in columns))
+        return Matches(*(torch.from_numpy(c).float() for c in columns)), outcome.probability, outcome.reasons
 
 
 def _one(side: BatchImage | Frame, b: int) -> BatchImage:
     """The ``b``-th pair's, a batch of one."""
     mask, modality = (None if t is None else t[b : b + 1] for t in (side.mask, side.modality))
     return BatchImage(side.image[b : b + 1], mask, modality)
+
+
+def _exchanged(words: str) -> str:
+    """Call each image by the other's name."""
+    return re.sub("image([01])", lambda found: f"image{1 - int(found[1])}", words)
 
 
 def _leads(a: Tensor, b: Tensor) -> bool:

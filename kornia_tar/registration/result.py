@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass, replace
-from typing import Any
+from typing import Any, Literal, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -32,6 +32,14 @@ MAX_RATIO = 50  # likewise
 SHARED_ERROR = 0.5
 
 
+class Search(NamedTuple):
+    """Which search led to a registration."""
+
+    kind: Literal["georeference", "full"]
+    why: str  # in words
+    radius: float | None  # m, of a search by the georeference
+
+
 @dataclass(frozen=True)
 class Registration:
     """Outcome of :class:`Registrar`.
@@ -56,6 +64,7 @@ class Registration:
     held_out: HeldOut | None = None  # errors at tie points that were not fitted
     checks: tuple[Check, ...] = ()  # what acceptance asked; none where it came to no transform to ask about
     grids: tuple[Grid, Grid] | None = None  # of image0 and image1, where files were registered: what ``apply`` needs
+    search: Search | None = None  # that led to it, where files were registered
 
     @property
     def transform(self) -> Transform | None:

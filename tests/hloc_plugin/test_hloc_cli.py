@@ -11,9 +11,10 @@ from helpers import demo_middle, needs_weights
 
 from hloc_plugin import cli
 from hloc_plugin.formats import write_features, write_matches
+from kornia_tar import Registrar, TARMatcher
 from kornia_tar.files import output_folder
 from kornia_tar.geometry import PointMatches, corner_error, transform_points, warp_image
-from kornia_tar.raster import write_image
+from kornia_tar.raster import read_image, to_grey, write_image
 from kornia_tar.raster.synthetic import draw_scene
 
 TRUTH = np.array([[0.95, -0.2, 20.0], [0.2, 0.95, -10.0], [0, 0, 1]])
@@ -98,6 +99,30 @@ def test_verify_asks_the_images_too(tmp_path, capsys):
     assert right["accepted"] and right["probability"] > 0.9
     assert not moved["accepted"] and moved["inliers"] == 200, "counts alone would accept it"
     assert "px away" in " ".join(moved["reasons"]) or "probability" in " ".join(moved["reasons"])
+
+
+@pytest.mark.parametrize(
+    ("modality", "kinds"),
+    [("cross", [("optical", "sar"), ("sar", "optical")]), ("sar", [("sar", "sar")]), ("auto", [(None, None)])],
+)
+def test_verify_is_shown_what_matched(matched, weights, modality, kinds):
+    """The same weights, the modality that was told, and neither image's fill, whose pixels lie on each other."""
+    pytest.importorskip("pycolmap")
+    greys = {}
+    for name in ("optical.png", "sar.png"):
+        grey = np.maximum(to_grey(read_image(matched / "images" / name).pixels), 1)
+        grey[:48, :60] = 0
+        write_image(matched / "images" / name, grey)
+        greys[name] = grey
+    (matched / "true.txt").write_text("optical.png sar.png\n")
+    verify(matched, "true", "--weights", str(weights), "--modality", modality, "--nodata", "0", "--no-pictures")
+    (report,) = json.loads((matched / "out/verification.json").read_text())["pairs"]
+    registrar, images = Registrar(TARMatcher(weights)), list(greys.values())
+    masks = [grey > 0 for grey in images]
+    right = [registrar.judge(*images, report["homography"], *masks, *told).probability for told in kinds]
+    assert any(report["probability"] == pytest.approx(one, rel=1e-3) for one in right)
+    unmasked = registrar.judge(*images, report["homography"], modality0=None, modality1=None).probability
+    assert report["probability"] != pytest.approx(unmasked, rel=1e-3)
 
 
 def test_match_dense_by_our_own_writer(views, weights, tmp_path, capsys):

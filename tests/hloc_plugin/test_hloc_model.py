@@ -7,7 +7,7 @@ import torch
 from helpers import assert_same_matches, needs_weights, picture
 
 from hloc_plugin.model import load_matcher, match, to_cells
-from kornia_tar import GuidedMatcher
+from kornia_tar import AcceptanceConfig, GuidedMatcher
 from kornia_tar.conventions import turn_back
 from kornia_tar.raster.synthetic import draw_scene
 from kornia_tar.text import RandomPrior
@@ -91,7 +91,12 @@ def test_text_prior_through_the_conf(weights, tmp_path):
 
 
 @pytest.mark.parametrize(
-    ("conf", "message"), [({"rotations": 8}, "rotations is 8"), ({"modality": "radar"}, "modality is 'radar'")]
+    ("conf", "message"),
+    [
+        ({"rotations": 8}, "rotations is 8"),
+        ({"modality": "radar"}, "modality is 'radar'"),
+        ({"guided": True, "min_probability": 90}, "min_probability must be in"),
+    ],
 )
 def test_wrong_values_are_named(weights, conf, message):
     with pytest.raises(ValueError, match=message):
@@ -122,5 +127,8 @@ def test_guided_matches_are_the_registrars_or_none(weights):
     image = picture(1, 64, 96)
     out = match(guided, {"image0": image, "image1": picture(2, 64, 96)}, {"guided": True})
     assert len(out["keypoints0"]) == len(out["scores"]) == 0  # untrained, and of different places
+    assert guided.registrar.acceptance == AcceptanceConfig()
+    bold = load_matcher({"weights": weights, "guided": True, "min_probability": 0.5})
+    assert bold.registrar.acceptance.min_probability == 0.5
     with pytest.raises(ValueError, match="repeatable"):
         load_matcher({"weights": weights, "guided": True, "repeatable": True})

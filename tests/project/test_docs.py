@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import re
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -93,6 +94,36 @@ def test_the_check_itself_sees_commands_and_what_is_wrong_with_them():
     assert "none of" in wrong("python -m eval", ["study", "swap"])
     assert "has no --rungs" in wrong("python -m eval", ["run", "--rungs", "tar"])
     assert not wrong("python -m eval", ["study", "text-ablation", "--data", "DATA", "--limit", "48"])
+
+
+SELF_EVIDENT = {"--help", "--version"}  # which every program has, and --help says so
+
+
+def subcommands(parser: argparse.ArgumentParser) -> Iterator[argparse.ArgumentParser]:
+    """A parser and all below it."""
+    yield parser
+    for action in parser._actions:
+        if isinstance(action, argparse._SubParsersAction):
+            for sub in action.choices.values():
+                yield from subcommands(sub)
+
+
+def unnamed(parser: argparse.ArgumentParser, pages: list[str]) -> list[str]:
+    """The options of one command that no page names which names the command, too."""
+    program, _, command = parser.prog.partition(" ")
+    about = [page for page in pages if re.search(rf"`({program} )?{command}[` ]|^{program} {command} ", page, re.M)]
+    named = {option for page in about for option in re.findall(r"(?<![\w-])--?[a-z][\w-]*", page)}
+    options = [set(action.option_strings) for action in parser._actions if action.option_strings]
+    return [f"{parser.prog} {max(words, key=len)}" for words in options if not words & (named | SELF_EVIDENT)]
+
+
+def test_every_option_of_every_command_is_named_in_readme_or_docs():
+    pages = [page.read_text("utf-8") for page in PAGES if page.name == "README.md" or page.parent.name == "docs"]
+    parsers = [sub for program in ("kornia-tar", "tar-hloc") for sub in subcommands(PARSERS[program])]
+    assert len(parsers) > 12
+    assert [option for parser in parsers for option in unnamed(parser, pages)] == []
+    (match,) = (parser for parser in parsers if parser.prog == "kornia-tar match")
+    assert "kornia-tar match --turns" in unnamed(match, ["`match` has `--turns-more`", "`--turns` of another"])
 
 
 def test_readme_is_short_and_its_two_commands_are_what_ci_runs():

@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 import torch
 from helpers import (
+    KEYS,
     SMALL,
     assert_same_matches,
     check_contract,
@@ -38,12 +39,25 @@ def guided(**options) -> GuidedMatcher:
     return matcher.eval()
 
 
+def check_guided(out: dict, data: dict) -> None:
+    """TARMatcher's contract, and two keys more that say something of each pair."""
+    assert set(out) == KEYS | {"probability", "reasons"}
+    check_contract({key: out[key] for key in KEYS}, data)
+    batch, probability = len(data["image0"]), out["probability"]
+    assert probability.shape == (batch,) and probability.dtype == out["confidence"].dtype
+    assert ((probability >= 0) & (probability <= 1)).all()
+    assert len(out["reasons"]) == batch and all(isinstance(told, tuple) for told in out["reasons"])
+    refused = {b for b, told in enumerate(out["reasons"]) if told}
+    assert not refused & set(out["batch_indexes"].tolist())
+
+
 @pytest.mark.parametrize("batch", [1, 2])
 def test_the_contract_holds(batch):
     data = pair(64, 80, 64, 80, batch=batch)
     data["image1"] = data["image0"].roll(4, 3)
     out = guided()(data)
-    check_contract(out, data)
+    check_guided(out, data)
+    assert out["reasons"] == [()] * batch
     assert len(out["confidence"]) > 20
     assert set(out["batch_indexes"].tolist()) == set(range(batch))
 
@@ -76,12 +90,25 @@ def test_masks_modalities_and_budget_are_heeded():
     assert (out["keypoints0"][:, 0] >= 39).all()
 
 
-def test_a_refused_pair_has_no_matches():
+def test_a_refused_pair_has_no_matches_but_reasons():
     data = pair()
     strict = replace(OPEN, acceptance=AcceptanceConfig(min_probability=1))
     out = guided(registrar=strict)(data)
-    check_contract(out, data)
+    check_guided(out, data)
     assert len(out["confidence"]) == 0
+    assert any("probability that it is right" in reason for reason in out["reasons"][0])
+
+
+@pytest.mark.parametrize("flat", [0, 1])
+def test_reasons_name_the_images_by_their_place(flat):
+    """Whichever of them the registrar takes for the reference; of a batch each pair has its own."""
+    data = pair(64, 80, 64, 80, batch=2)
+    data[f"image{1 - flat}"] = data["image0"].clone()
+    data[f"image{flat}"] = torch.stack([torch.zeros(1, 64, 80), data["image0"][1].roll(4, 2)])
+    out = guided()(data)
+    check_guided(out, data)
+    assert out["reasons"] == [(f"image{flat} is flat: all its valid pixels are alike",), ()]
+    assert out["probability"][0] == 0
 
 
 @pytest.mark.parametrize("data", [{}, {"image0": torch.rand(1, 1, 64, 64)}])

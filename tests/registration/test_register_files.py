@@ -12,6 +12,7 @@ from helpers import georeferenced_pair, needs_weights, untrained_weights
 from kornia_tar import Registration, register_files
 from kornia_tar.cli.main import main
 from kornia_tar.outputs.apply import apply_transform, read_transform, write_transform
+from kornia_tar.outputs.ground import ground_report
 from kornia_tar.raster import read_image
 
 rasterio = pytest.importorskip("rasterio", reason="georeferences need rasterio")
@@ -45,6 +46,9 @@ def test_it_finds_what_the_command_finds_from_whatever_is_open(files, tmp_path):
     np.testing.assert_allclose(found.matrix, report["matrix"], atol=1e-9)
     assert (len(found.matches), found.probability) == (report["matches"], pytest.approx(report["probability"]))
     assert [grid.size for grid in found.grids] == [(SIDE, SIDE)] * 2
+    assert found.search is not None and found.search._asdict() == report["search"]
+    for key, told in ground_report(found, *found.grids).items():
+        assert told == pytest.approx(report[key]) and told is not None, key
 
     write_transform(tmp_path / "transform.json", found)
     done = apply_transform(tmp_path / "transform.json", [files[1]], tmp_path / "registered.tif", nodata=-9999)

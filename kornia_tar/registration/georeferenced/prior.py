@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import replace
-from typing import Any, Literal, NamedTuple
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -24,18 +24,10 @@ from kornia_tar.registration.acceptance import Check
 from kornia_tar.registration.georeferenced.common_grid import CommonGrid
 from kornia_tar.registration.held_out import HeldOut
 from kornia_tar.registration.registrar import Registrar
-from kornia_tar.registration.result import Registration
+from kornia_tar.registration.result import Registration, Search
 
 MAX_TURN, MAX_STRETCH = 10.0, 1.25  # degrees and times, of what remains once the georeferences are undone
 MAX_SIDE = 2.0  # times the search's own side, for an image that covers a part of the grid
-
-
-class Search(NamedTuple):
-    """Which search led to a registration."""
-
-    kind: Literal["georeference", "full"]
-    why: str  # in words
-    radius: float | None  # m, of a search by the georeference
 
 
 def register_georeferenced(
