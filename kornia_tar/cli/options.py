@@ -117,7 +117,7 @@ def add_georeference(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--search-radius", type=float, metavar="METRES", help="how far image1 may lie from where its "
                         "georeference says (default: by the data; 500 m or more at 10 m)")  # fmt: skip
     parser.add_argument("--no-georeference", action="store_true", help="search by the pixels alone, as without "
-                        "georeferences")  # fmt: skip
+                        "georeferences; not with --search-radius")  # fmt: skip
 
 
 def read_pair(image0: Path, image1: Path, nodata0: float | None, nodata1: float | None) -> tuple[Raster, Raster]:

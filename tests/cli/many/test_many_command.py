@@ -98,11 +98,21 @@ def test_another_table_in_the_same_folder_leaves_the_first_one_s_rows(folder):
     assert main(command(folder)) == 2 and len(rows(folder)) == 3
 
 
-@pytest.mark.parametrize("more", [("--min-probability", "2"), ("--threads", "0"), ("--bank", "none.npz")])
-def test_a_wrong_option_is_told_once_whatever_the_workers(folder, capsys, more):
-    assert main(command(folder, "--workers", "2", *more)) == 1
+@pytest.mark.parametrize(
+    ("more", "says"),
+    [
+        ("--min-probability 2", "min_probability"),
+        ("--threads 0", "threads must be at least 1"),
+        ("--bank none.npz", "none.npz"),
+        ("--threshold 2", "threshold must be in [0, 1], got 2.0"),
+        ("--search-radius 0", "the search radius is 0.0 m"),
+        ("--search-radius 300 --no-georeference", "a search radius of 300 m needs georeferences"),
+    ],
+)
+def test_a_wrong_option_is_told_once_whatever_the_workers(folder, capsys, more, says):
+    assert main(command(folder, "--workers", "2", *more.split())) == 1
     error = capsys.readouterr().err
-    assert error.count("\n") == 1 and "Traceback" not in error and not (folder / "out").exists()
+    assert says in error and error.count("\n") == 1 and "Traceback" not in error and not (folder / "out").exists()
 
 
 @pytest.mark.slow
@@ -220,6 +230,8 @@ def test_without_ray_one_line_says_how_to_install_it(folder, monkeypatch, capsys
         ("image0,image1\na.png,b.png,c.png\n", "line 2: needs image0 and image1"),
         ("image0,image1,modality1\na.png,b.png,radar\n", "line 2: modality1 is 'radar'"),
         ("image0,image1,nodata1\na.png,b.png,none\n", "line 2: nodata1 is 'none', and no number"),
+        ("image0,image1,search_radius\na.png,b.png,\nb.png,c.png,-5\n", "line 3: the search radius is -5.0 m"),
+        ("image0,image1,search_radius\na.png,b.png,nan\n", "line 2: the search radius is nan m"),
         ("image0,image1,name\na.png,b.png,x\nb.png,a.png,x\n", "line 3: the name 'x' is no folder's, or stands twice"),
         ("image0,image1,name\na.png,b.png,x\n\nb.png,a.png,X\n", "line 4: the name 'X' is no folder's"),
         ("image0,image1,name\na.png,b.png,x\nout/x/registered.png,a.png,y\n", "is read for y and lies where x is"),
@@ -232,6 +244,13 @@ def test_a_file_of_pairs_that_is_wrong_is_told_before_any_work(folder, capsys, t
     assert main(command(folder)) == 1
     error = capsys.readouterr().err
     assert says in error and error.count("\n") == 1 and not (folder / "out").exists()
+
+
+def test_a_row_s_radius_and_no_georeference_exclude_each_other(folder, capsys):
+    (folder / "pairs.csv").write_text("image0,image1,search_radius\na.png,b.png,300\n")
+    assert main(command(folder, "--no-georeference")) == 1
+    error = capsys.readouterr().err
+    assert "pairs.csv, line 2: a search radius of 300 m needs georeferences" in error and error.count("\n") == 1
 
 
 def test_foreign_files_stay(folder, capsys):
