@@ -16,7 +16,7 @@ from kornia_tar.files import check_outputs, output_folder
 from kornia_tar.geometry import corner_error
 from kornia_tar.outputs.results import NAMES, write_results
 from kornia_tar.raster import Raster, write_image
-from kornia_tar.registration.files import make_matcher, make_registrar, registrar_settings
+from kornia_tar.registration.files import check_options, make_matcher, make_registrar, registrar_settings
 
 
 def add(command: AddCommand) -> None:
@@ -32,6 +32,7 @@ def add(command: AddCommand) -> None:
 def _do(a: argparse.Namespace) -> int:
     from kornia_tar.raster.synthetic import demo_pair
 
+    check_options(a.threshold)
     outputs = (a.out / name for name in ("optical.png", "sar.png", *NAMES))
     check_outputs(outputs, files_of(a.weights, a.bank), overwrite=a.overwrite)
     matcher, out = make_matcher(a.weights, a.device, a.threads, a.bank), output_folder(a.out)

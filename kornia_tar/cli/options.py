@@ -33,17 +33,22 @@ def add_matcher(parser: argparse.ArgumentParser) -> None:
 
 
 def add_pair(parser: argparse.ArgumentParser) -> None:
-    """Two images, and the matcher for them; see :func:`kornia_tar.registration.files.stretched`."""
+    """Two images, how they are read, and the matcher for them."""
     parser.add_argument("image0", type=Path, help="reference image, usually optical")
     parser.add_argument("image1", type=Path, help="image to bring onto it, usually SAR")
+    add_reading(parser)
+    add_matcher(parser)
+
+
+def add_reading(parser: argparse.ArgumentParser, which: str = "") -> None:
+    """How images are read, and which ones if not all; see :func:`kornia_tar.registration.files.stretched`."""
     for k, default in enumerate(("optical", "sar")):
         parser.add_argument(f"--modality{k}", choices=MODALITY_CHOICES, default=default,
-                            help=f"of image{k}; auto: by its bands and depth, "
+                            help=f"of image{k}{which}; auto: by its bands and depth, "
                             f"else inferred by the network (default: {default})")  # fmt: skip
     for k in range(2):
-        parser.add_argument(f"--nodata{k}", type=float, metavar="V", help=f"value of image{k}'s missing pixels, beside "
-                            f"what the file declares; --nodata{k}=-9999 with the =")  # fmt: skip
-    add_matcher(parser)
+        parser.add_argument(f"--nodata{k}", type=float, metavar="V", help=f"value of missing pixels of image{k}"
+                            f"{which}, beside what the file declares; --nodata{k}=-9999 with the =")  # fmt: skip
 
 
 def add_threshold(parser: argparse.ArgumentParser, default: float) -> None:
@@ -79,9 +84,9 @@ def _words(told: str) -> tuple[str, ...]:
     return tuple(word.strip() for word in told.split(",") if word.strip())
 
 
-def add_overwrite(parser: argparse.ArgumentParser) -> None:
+def add_overwrite(parser: argparse.ArgumentParser, what: str = "earlier results") -> None:
     """Whether earlier results may be replaced; see :func:`kornia_tar.files.check_outputs`."""
-    parser.add_argument("--overwrite", action="store_true", help="replace earlier results; an input is never replaced")
+    parser.add_argument("--overwrite", action="store_true", help=f"replace {what}; an input is never replaced")
 
 
 def add_progress(parser: argparse.ArgumentParser) -> None:
@@ -117,7 +122,7 @@ def add_georeference(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--search-radius", type=float, metavar="METRES", help="how far image1 may lie from where its "
                         "georeference says (default: by the data; 500 m or more at 10 m)")  # fmt: skip
     parser.add_argument("--no-georeference", action="store_true", help="search by the pixels alone, as without "
-                        "georeferences")  # fmt: skip
+                        "georeferences; not with --search-radius")  # fmt: skip
 
 
 def read_pair(image0: Path, image1: Path, nodata0: float | None, nodata1: float | None) -> tuple[Raster, Raster]:

@@ -25,7 +25,7 @@ from kornia_tar.outputs.results import NAMES, write_results
 from kornia_tar.raster import source_files
 from kornia_tar.raster.grid import Grid
 from kornia_tar.registration import Registrar, Registration, Search
-from kornia_tar.registration.files import register_rasters, registrar_settings
+from kornia_tar.registration.files import check_options, register_rasters, registrar_settings
 
 NOT_REGISTERED = 2  # exit code
 NO_SETTINGS = ("image0", "image1", "out", "overwrite", "command")  # of a job: what it is of, not how it is done
@@ -48,6 +48,9 @@ class PairJob:
     target: Target = field(default_factory=Target)
     overwrite: bool = False
     command: str = ""  # as it was typed
+
+    def __post_init__(self) -> None:
+        check_options(self.threshold, self.search_radius, self.use_georeference)
 
     def check(self, more: list[Path]) -> None:
         """Refuse to write over an input, ``more`` among them, or over other files without being told to."""

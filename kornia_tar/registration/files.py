@@ -21,9 +21,9 @@ from kornia_tar.raster.grid import Grid
 from kornia_tar.raster.sources import ImageSource, read_source
 from kornia_tar.registration.acceptance import AcceptanceConfig
 from kornia_tar.registration.config import RegistrarConfig, RegistrationModel, SearchConfig
-from kornia_tar.registration.georeferenced.prior import register_georeferenced
+from kornia_tar.registration.georeferenced.prior import check_radius, register_georeferenced
 from kornia_tar.registration.registrar import Registrar
-from kornia_tar.registration.result import Registration, Search
+from kornia_tar.registration.result import Registration, Search, check_threshold
 
 
 def register_files(
@@ -67,7 +67,7 @@ def register_files(
         rotations: 8: any rotation; 4: multiples of 90° only; 1: no search.
         min_probability: least probability that the transform is right to 10 px; below it the pair is refused.
         search_radius: m, how far image1 may lie from where its georeference says; None for one that fits the data.
-        no_georeference: search by the pixels alone.
+        no_georeference: search by the pixels alone; then there is no radius.
 
     Returns:
         transform, tie points, decision, both images' ``grids``, and the ``search`` that led to it;
@@ -84,6 +84,7 @@ def register_files(
         >>> register_files("optical.tif", "sar.tif").registered  # doctest: +SKIP
         True
     """
+    check_options(threshold, search_radius, not no_georeference)
     matcher = make_matcher(weights, device, threads, bank, ignore=ignore, prefer=prefer)
     registrar = make_registrar(matcher, model, rotations, min_probability)
     first, second = read_source(image0, "image0", nodata=nodata0), read_source(image1, "image1", nodata=nodata1)
@@ -94,6 +95,17 @@ def register_files(
         registrar, first, second, modality0, modality1, search_radius, not no_georeference, threshold
     )
     return found.registration
+
+
+def check_options(threshold: float, search_radius: float | None = None, use_georeference: bool = True) -> None:
+    """Refuse what :func:`register_rasters` would refuse after minutes, or leave aside; to be asked before any work."""
+    check_threshold(threshold)
+    check_radius(search_radius)
+    if search_radius is not None and not use_georeference:
+        raise ValueError(
+            f"a search radius of {search_radius:g} m needs georeferences, which no-georeference leaves aside: "
+            "give one of the two"
+        )
 
 
 class Found(NamedTuple):

@@ -90,8 +90,7 @@ class Registration:
 
     def confident(self, threshold: float) -> Registration:
         """Leave out tie points with a smaller confidence, in [0, 1]."""
-        if not 0 <= threshold <= 1:
-            raise ValueError(f"threshold must be in [0, 1], got {threshold}")
+        check_threshold(threshold)
         kept = self.matches.confidence >= threshold
         return replace(self, matches=self.matches.chosen(kept), inliers=self.inliers[kept])
 
@@ -124,6 +123,12 @@ class Registration:
             "scale_start": self.scale_start,
             "held_out": self.held_out and self.held_out.report(),
         }
+
+
+def check_threshold(threshold: float) -> None:
+    """Refuse a least confidence that is none."""
+    if not 0 <= threshold <= 1:
+        raise ValueError(f"threshold must be in [0, 1], got {threshold}")
 
 
 def estimated_error(corner_std: float, disagreement: float) -> float:

@@ -212,12 +212,13 @@ def _bad_inputs(folder: Path, good: Path) -> dict[str, list[str]]:
     (folder / "file").write_text("not a folder")
     out = ["-o", str(folder / "out")]
     weights = ["--weights", str(folder / "whole.safetensors")]
+    absent = [str(folder / "absent.png"), str(good)]  # an option is refused before it would be missed
     return {
         "text.png": ["register", str(folder / "text.png"), str(good), *out, *weights],
         "tiny.png": ["register", str(good), str(folder / "tiny.png"), *out, *weights],
         "nan.tif": ["register", str(good), str(folder / "nan.tif"), *out, *weights],
         "cut.png": ["match", str(good), str(folder / "cut.png"), "-o", str(folder / "out" / "m.h5"), *weights],
-        "absent.png": ["register", str(folder / "absent.png"), str(good), *out, *weights],
+        "absent.png": ["register", *absent, *out, *weights],
         "truncated.safetensors": ["register", str(good), str(good), *out, "--weights",
                                   str(folder / "truncated.safetensors")],
         "pickle.safetensors": ["register", str(good), str(good), *out, "--weights",
@@ -226,6 +227,10 @@ def _bad_inputs(folder: Path, good: Path) -> dict[str, list[str]]:
         "file": ["register", str(good), str(good), "-o", str(folder / "file" / "out"), *weights],
         "unknown.bank": ["register", str(good), str(good), *out, *weights, "--bank", str(folder / "unknown.bank")],
         "nodevice": ["register", str(good), str(good), *out, *weights, "--device", "nodevice"],
+        "threshold must be in [0, 1], got 2.0": ["register", *absent, *out, *weights, "--threshold", "2"],
+        "threshold must be in [0, 1], got nan": ["demo", *out, *weights, "--threshold", "nan"],
+        "radius is inf": ["register", *absent, *out, *weights, "--search-radius", "inf"],
+        "radius of 300 m": ["register", *absent, *out, *weights, "--search-radius", "300", "--no-georeference"],
         "matches.txt": ["match", str(good), str(good), "-o", str(folder / "matches.txt"), *weights],
         "cover.jpg": ["landcover", str(good), str(good), "-o", str(folder / "cover.jpg"), *weights],
         "no text": ["landcover", str(good), str(good), "-o", str(folder / "out" / "c.png"), *weights],

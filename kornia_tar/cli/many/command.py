@@ -21,10 +21,12 @@ from kornia_tar.cli.many.settings import Setup, is_done, settings_of
 from kornia_tar.cli.many.table import COLUMNS, read_jobs
 from kornia_tar.cli.many.worker import waiting
 from kornia_tar.cli.options import (
-    MODALITY_CHOICES,
     add_georeference,
     add_matcher,
+    add_overwrite,
+    add_reading,
     add_registrar,
+    add_steering,
     add_target,
     files_of,
 )
@@ -49,30 +51,29 @@ def add(command: AddCommand) -> None:
                         "GPU, or by the cores)")  # fmt: skip
     parser.add_argument("--ray-address", metavar="ADDRESS", help="run them on a Ray cluster: ray://HOST:PORT, auto for "
                         "the one that this machine belongs to, local to start one here (needs [ray])")  # fmt: skip
-    for k, default in enumerate(("optical", "sar")):
-        parser.add_argument(f"--modality{k}", choices=MODALITY_CHOICES, default=default,
-                            help=f"of all image{k} whose row says none (default: {default})")  # fmt: skip
+    add_reading(parser, " where the row says none")
     add_matcher(parser)
     add_registrar(parser)
     add_georeference(parser)
     add_target(parser)
+    add_steering(parser)
+    add_overwrite(parser, "results of other commands in these folders")
 
 
 def _do(a: argparse.Namespace) -> int:
     if a.workers is not None and a.workers < 1:
         raise ValueError(f"--workers must be at least 1, got {a.workers}")
     threads = max(1, (os.cpu_count() or 1) // (a.workers or 1)) if a.threads is None else a.threads
-    setup = Setup(a.weights, a.device, threads, a.bank, a.model, a.rotations, a.min_probability)
+    setup = Setup(a.weights, a.device, threads, a.bank, a.model, a.rotations, a.min_probability, a.ignore, a.prefer)
     base = PairJob(
-        Path(), Path(), a.out, a.modality0, a.modality1, search_radius=a.search_radius,
-        use_georeference=not a.no_georeference, threshold=a.threshold,
-        target=Target(a.resampling, a.grid, a.resolution), command=a.line,
+        Path(), Path(), a.out, a.modality0, a.modality1, a.nodata0, a.nodata1, a.search_radius,
+        not a.no_georeference, a.threshold, Target(a.resampling, a.grid, a.resolution), a.overwrite, a.line,
     )  # fmt: skip
     jobs, known = read_jobs(a.pairs, base), read_summary(a.out)
     read = [a.pairs, *files_of(a.weights, a.bank)]
-    check_outputs((a.out / "summary.csv", a.out / "summary.parquet"), read, overwrite=bool(known))
+    check_outputs((a.out / "summary.csv", a.out / "summary.parquet"), read, overwrite=a.overwrite or bool(known))
     for name, job in jobs.items():  # a folder that our summary names is ours, and may be written again
-        jobs[name] = replace(job, overwrite=name in known)
+        jobs[name] = replace(job, overwrite=a.overwrite or name in known)
         jobs[name].check(read)
     here = setup if not a.ray_address else setup._replace(device="cpu")  # the GPUs are elsewhere
     registrar = here.registrar()  # also for workers, who build their own: what is wrong with an option is told here

@@ -24,17 +24,21 @@ class Setup(NamedTuple):
     model: Any
     rotations: int
     min_probability: float
+    ignore: tuple[str, ...]
+    prefer: tuple[str, ...]
 
     def registrar(self) -> Registrar:
         """Build it."""
-        matcher = make_matcher(self.weights, self.device, self.threads, self.bank)
+        matcher = make_matcher(
+            self.weights, self.device, self.threads, self.bank, ignore=self.ignore, prefer=self.prefer
+        )
         return make_registrar(matcher, self.model, self.rotations, self.min_probability)
 
     def digest(self) -> str:
         """Say in a few letters what files and settings it is built from."""
         read = [resolve_weights(self.weights), *([] if self.bank is None else [self.bank])]
         files = [hashlib.sha256(path.read_bytes()).hexdigest() for path in read]
-        what = (*files, self.model, self.rotations, self.min_probability, __version__)
+        what = (*files, self.model, self.rotations, self.min_probability, self.ignore, self.prefer, __version__)
         return hashlib.sha256(repr(what).encode()).hexdigest()[:12]
 
 

@@ -94,4 +94,7 @@ def _job(path: Path, line: int, entry: dict[str, Any], base: PairJob) -> tuple[P
                 told[key] = float(values[key])
             except ValueError:
                 raise ValueError(f"{path}, line {line}: {key} is {values[key]!r}, and no number") from None
-    return replace(base, **told), values.get("name") or None
+    try:
+        return replace(base, **told), values.get("name") or None
+    except ValueError as error:  # of a radius that is none, or that nothing uses
+        raise ValueError(f"{path}, line {line}: {error}") from None

@@ -61,8 +61,7 @@ def register_georeferenced(
     Raises:
         ValueError: a radius that is not positive; an image that does not fit, named.
     """
-    if radius is not None and not 0 < radius < math.inf:
-        raise ValueError(f"the search radius is {radius} m; it must be a positive number of metres")
+    check_radius(radius)
     full = lambda: registrar(grey0, grey1, first.mask, second.mask, modality0, modality1)  # noqa: E731
     if not use:
         return full(), Search("full", "georeferences were left aside", None)
@@ -91,6 +90,12 @@ def register_georeferenced(
     if near.probability >= anywhere.probability:
         return near, Search("georeference", why, grid.radius)
     return anywhere, Search("full", why, grid.radius)
+
+
+def check_radius(radius: float | None) -> None:
+    """Refuse a search radius that is none; None leaves it to the data."""
+    if radius is not None and not 0 < radius < math.inf:
+        raise ValueError(f"the search radius is {radius} m; it must be a positive number of metres")
 
 
 def _missing(first: Raster, second: Raster) -> str | None:

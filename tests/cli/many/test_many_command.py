@@ -16,9 +16,10 @@ import pytest
 from helpers import lively_net
 from PIL import Image
 
-from kornia_tar.cli.main import main
+from kornia_tar.cli.main import build_parser, main
 from kornia_tar.cli.many import worker
 from kornia_tar.cli.many.progress import duration
+from kornia_tar.cli.many.settings import Setup
 from kornia_tar.network.checkpoint import save_checkpoint
 from kornia_tar.outputs.summary import Row, read_summary, write_parquet, write_summary
 
@@ -71,6 +72,34 @@ def test_other_settings_do_all_anew(folder, capsys):
     assert (folder / "out" / "first" / "report.json").stat().st_mtime_ns > written
 
 
+def test_every_option_of_register_is_there_with_its_default():
+    """But --progress: what becomes of each pair is always told."""
+    parse = build_parser().parse_args
+    one, many = (vars(parse(words)) for words in (["register", "a", "b", "-o", "x"], ["register-many", "c", "-o", "x"]))
+    of_register = one.keys() - {"command", "run", "image0", "image1", "progress"}
+    assert of_register <= many.keys() and len(of_register) > 20
+    assert {option: one[option] for option in of_register} == {option: many[option] for option in of_register}
+
+
+def test_the_advice_about_nodata_can_be_followed_and_does_the_pairs_anew(folder, capsys):
+    pixels = np.random.default_rng(1).uniform(-25, 0, (64, 64)).astype(np.float32)
+    pixels[:, :4] = -9999
+    Image.fromarray(pixels).save(folder / "s.tif")
+    (folder / "pairs.csv").write_text("image0,image1,name,nodata1\na.png,s.tif,own,-9999\na.png,s.tif,told,\n")
+    assert main(command(folder)) == 2
+    error = capsys.readouterr().err
+    assert error.count("are exactly -9999") == 1 and "give --nodata1=-9999" in error
+    assert main(command(folder, "--nodata1=-9999")) == 2
+    error = capsys.readouterr().err
+    assert "are exactly -9999" not in error and "1 of 2 pairs are done already" in error
+
+
+def test_words_that_steer_are_settings(folder):
+    words = ((), ()), (("water",), ()), ((), ("water",))
+    setups = [Setup(str(folder / "w.safetensors"), "cpu", 1, None, "affine", 1, 0.9, *told) for told in words]
+    assert len({setup.digest() for setup in setups}) == 3
+
+
 def test_a_library_s_own_error_is_a_pair_s(folder, monkeypatch):
     class Strange(Exception):
         pass
@@ -98,11 +127,22 @@ def test_another_table_in_the_same_folder_leaves_the_first_one_s_rows(folder):
     assert main(command(folder)) == 2 and len(rows(folder)) == 3
 
 
-@pytest.mark.parametrize("more", [("--min-probability", "2"), ("--threads", "0"), ("--bank", "none.npz")])
-def test_a_wrong_option_is_told_once_whatever_the_workers(folder, capsys, more):
-    assert main(command(folder, "--workers", "2", *more)) == 1
+@pytest.mark.parametrize(
+    ("more", "says"),
+    [
+        ("--min-probability 2", "min_probability"),
+        ("--threads 0", "threads must be at least 1"),
+        ("--bank none.npz", "none.npz"),
+        ("--threshold 2", "threshold must be in [0, 1], got 2.0"),
+        ("--search-radius 0", "the search radius is 0.0 m"),
+        ("--search-radius 300 --no-georeference", "a search radius of 300 m needs georeferences"),
+        ("--ignore water", "no land-cover head"),
+    ],
+)
+def test_a_wrong_option_is_told_once_whatever_the_workers(folder, capsys, more, says):
+    assert main(command(folder, "--workers", "2", *more.split())) == 1
     error = capsys.readouterr().err
-    assert error.count("\n") == 1 and "Traceback" not in error and not (folder / "out").exists()
+    assert says in error and error.count("\n") == 1 and "Traceback" not in error and not (folder / "out").exists()
 
 
 @pytest.mark.slow
@@ -220,6 +260,8 @@ def test_without_ray_one_line_says_how_to_install_it(folder, monkeypatch, capsys
         ("image0,image1\na.png,b.png,c.png\n", "line 2: needs image0 and image1"),
         ("image0,image1,modality1\na.png,b.png,radar\n", "line 2: modality1 is 'radar'"),
         ("image0,image1,nodata1\na.png,b.png,none\n", "line 2: nodata1 is 'none', and no number"),
+        ("image0,image1,search_radius\na.png,b.png,\nb.png,c.png,-5\n", "line 3: the search radius is -5.0 m"),
+        ("image0,image1,search_radius\na.png,b.png,nan\n", "line 2: the search radius is nan m"),
         ("image0,image1,name\na.png,b.png,x\nb.png,a.png,x\n", "line 3: the name 'x' is no folder's, or stands twice"),
         ("image0,image1,name\na.png,b.png,x\n\nb.png,a.png,X\n", "line 4: the name 'X' is no folder's"),
         ("image0,image1,name\na.png,b.png,x\nout/x/registered.png,a.png,y\n", "is read for y and lies where x is"),
@@ -234,15 +276,24 @@ def test_a_file_of_pairs_that_is_wrong_is_told_before_any_work(folder, capsys, t
     assert says in error and error.count("\n") == 1 and not (folder / "out").exists()
 
 
+def test_a_row_s_radius_and_no_georeference_exclude_each_other(folder, capsys):
+    (folder / "pairs.csv").write_text("image0,image1,search_radius\na.png,b.png,300\n")
+    assert main(command(folder, "--no-georeference")) == 1
+    error = capsys.readouterr().err
+    assert "pairs.csv, line 2: a search radius of 300 m needs georeferences" in error and error.count("\n") == 1
+
+
 def test_foreign_files_stay(folder, capsys):
     out = folder / "out"
     (out / "first").mkdir(parents=True)
     (out / "first" / "report.json").write_text("mine")
     assert main(command(folder)) == 1
-    assert "report.json: is there already" in capsys.readouterr().err
+    assert "report.json: is there already; give --overwrite" in capsys.readouterr().err
+    assert main(command(folder, "--overwrite")) == 2 and "kornia_tar" in (out / "first" / "report.json").read_text()
+    assert main(command(folder, "--overwrite")) == 2 and "2 of 3 pairs are done already" in capsys.readouterr().err
     (out / "first" / "report.json").unlink()
     (out / "summary.csv").write_text("a,b\n1,2\n")
-    assert main(command(folder)) == 1
+    assert main(command(folder, "--overwrite")) == 1
     assert "is no summary of ours" in capsys.readouterr().err and (out / "summary.csv").read_text() == "a,b\n1,2\n"
 
 
