@@ -227,25 +227,28 @@ def write_registered(
     """
     grid, way = target.reached(transform, reference, Grid.of(second))
     made, valid, nodata = resampled(second, way, grid.size, target.resampling)
-    lacking, stretched = beyond_png(made), None
+    name, lacking = "registered.png", beyond_png(made)
     if grid.profile is not None or ((lacking or nodata is not None) and has_geo()):
         name = "registered.tif"
-        write_on_grid(folder / name, made, valid, nodata, grid, second, target.resampling)
-    else:
-        name = "registered.png"
-        if lacking:
-            stretched = f"{lacking}, so the values were stretched to 8 bits for display; keeping them {NEEDS_GEO}"
-            write_image(folder / name, np.where(valid, warp_image(grey1, way, grid.size), 0).astype(np.uint8))
-        else:
-            write_image(folder / name, np.asarray(made))
-    return {"file": name, "stretched": stretched}
+    elif lacking:
+        write_image(folder / name, np.where(valid, warp_image(grey1, way, grid.size), 0).astype(np.uint8))
+        why = f"{lacking}, so the values were stretched to 8 bits for display; keeping them {NEEDS_GEO}"
+        return {"file": name, "stretched": why}
+    write_on_grid(folder / name, made, valid, nodata, grid, second, target.resampling)
+    return {"file": name, "stretched": None}
 
 
 def write_on_grid(
     path: Path, pixels: Windowed, valid: NDArray[np.bool_], nodata: float | None, grid: Grid, source: Raster,
     how: Resampling = "bilinear",
 ) -> None:  # fmt: skip
-    """Write what :func:`resampled` gave as GeoTIFF, with a mask inside where no value says what shows nothing."""
+    """Write what :func:`resampled` gave: as PNG the pixels alone, else as GeoTIFF on the grid.
+
+    There is a mask inside the GeoTIFF where no value says what shows nothing.
+    """
+    if path.suffix.lower() == ".png":
+        write_image(path, np.asarray(pixels))
+        return
     profile = None if grid.profile is None else replace(grid.profile, nodata=nodata)
     said = profile is not None and nodata is not None
     write_image(
