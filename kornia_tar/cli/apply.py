@@ -21,8 +21,8 @@ def add(command: AddCommand) -> None:
     parser.add_argument("transform", type=Path, help="transform.json of a registration")
     parser.add_argument("images", type=Path, nargs="+", help="files of the product that image1 is of; by their own "
                         "georeferences where both have one, else as pictures of the same extent")  # fmt: skip
-    parser.add_argument("-o", "--out", type=Path, required=True, help="file to write, .tif; or a folder, for "
-                        "NAME_registered.tif of each image")  # fmt: skip
+    parser.add_argument("-o", "--out", type=Path, required=True, help="file to write, .tif, or .png where 8 "
+                        "or 16 bits hold the values; or a folder, for NAME_registered.tif of each image")  # fmt: skip
     add_target(parser)
     parser.add_argument("--nodata", type=float, metavar="V", help="value of the images' missing pixels, beside what "
                         "the files declare; --nodata=-9999 with the =")  # fmt: skip

@@ -10,7 +10,7 @@ import numpy as np
 
 from kornia_tar import __version__
 from kornia_tar.cli.command import AddCommand
-from kornia_tar.cli.options import add_matcher, add_overwrite, add_registrar, files_of
+from kornia_tar.cli.options import add_matcher, add_overwrite, add_registrar, check_folder, files_of
 from kornia_tar.cli.pair import tell_outcome
 from kornia_tar.files import check_outputs, output_folder
 from kornia_tar.geometry import corner_error
@@ -33,6 +33,7 @@ def _do(a: argparse.Namespace) -> int:
     from kornia_tar.raster.synthetic import demo_pair
 
     check_options(a.threshold)
+    check_folder(a.out)
     outputs = (a.out / name for name in ("optical.png", "sar.png", *NAMES))
     check_outputs(outputs, files_of(a.weights, a.bank), overwrite=a.overwrite)
     matcher, out = make_matcher(a.weights, a.device, a.threads, a.bank), output_folder(a.out)

@@ -10,6 +10,7 @@ from typing import get_args
 from kornia_tar.conventions import MODALITIES
 from kornia_tar.outputs.registered import GridChoice, Resampling
 from kornia_tar.raster import Raster, read_image, source_files
+from kornia_tar.raster.image import IMAGE_SUFFIXES
 from kornia_tar.registration.acceptance import RIGHT, AcceptanceConfig
 from kornia_tar.registration.config import RegistrationModel
 from kornia_tar.registration.files import undeclared_fill
@@ -105,6 +106,16 @@ def add_target(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--resampling", choices=get_args(Resampling), default="bilinear", help="onto that grid; "
                         "nearest mixes nothing, else what is finer is averaged over areas first "
                         "(default: bilinear)")  # fmt: skip
+
+
+def check_folder(out: Path) -> None:
+    """Refuse ``-o x.tif`` where a folder is meant, which would make one of that name.
+
+    Raises:
+        ValueError: it is an image's name, and no folder is there.
+    """
+    if out.suffix.lower() in IMAGE_SUFFIXES and not out.is_dir():
+        raise ValueError(f"{out}: -o is a folder for all results here, not an image; leave {out.suffix} off")
 
 
 def inputs_of(image0: Path, image1: Path, weights: str, bank: Path | None) -> list[Path]:

@@ -101,7 +101,9 @@ def register_pair(
     report = {"image0": str(job.image0), "image1": str(job.image1), **outcome.report(), **ground,
               "search": search._asdict(), "seconds": round(seconds, 2),
               "weights": weights, "kornia_tar": __version__, "settings": settings, "command": job.command}  # fmt: skip
-    write_results(out, outcome, report, first, second, grey1, target=job.target)
+    written = write_results(out, outcome, report, first, second, grey1, target=job.target)
+    if written and written["stretched"]:
+        print(f"warning: {out / 'registered.png'}: {written['stretched']}", file=sys.stderr)
     journal.remove()
     return PairOutcome(outcome, search, ground, seconds)
 

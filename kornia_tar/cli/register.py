@@ -15,6 +15,7 @@ from kornia_tar.cli.options import (
     add_registrar,
     add_steering,
     add_target,
+    check_folder,
     files_of,
 )
 from kornia_tar.cli.pair import PairJob, register_pair, tell_outcome
@@ -39,6 +40,7 @@ def add(command: AddCommand) -> None:
 
 
 def _do(a: argparse.Namespace) -> int:
+    check_folder(a.out)
     job = PairJob(
         a.image0, a.image1, a.out, a.modality0, a.modality1, a.nodata0, a.nodata1, a.search_radius,
         not a.no_georeference, a.threshold, Target(a.resampling, a.grid, a.resolution), a.overwrite, a.line,

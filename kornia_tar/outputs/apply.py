@@ -9,14 +9,18 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from kornia_tar.files import check_outputs, output_folder, write_json
-from kornia_tar.geometry import Transform
+from kornia_tar.geometry import Transform, blocks, source_window
 from kornia_tar.outputs.registered import GridChoice, Resampling, Target, resampled, write_on_grid
-from kornia_tar.raster import read_image, source_files
+from kornia_tar.raster import Raster, read_image, source_files
 from kornia_tar.raster.grid import Grid
+from kornia_tar.raster.image import IMAGE_SUFFIXES, TIFF_SUFFIXES
+from kornia_tar.raster.resample import BLOCK
+from kornia_tar.raster.write import beyond_png
 from kornia_tar.registration.result import Registration
 
 MAX_BYTES = 2**26  # of a transform.json that is read
-SUFFIXES = (".tif", ".tiff")
+ELSEWHERE = "nothing of it lies on the grid to write on; is it of another scene?"
+SUFFIXES = TIFF_SUFFIXES | {".png"}  # of one file that is written
 
 
 def write_transform(
@@ -86,7 +90,8 @@ def apply_transform(
     Args:
         transform: ``transform.json`` of a registration, see :func:`write_transform`.
         images: by their own georeferences where both have one, else as pictures of the same extent.
-        out: file to write, .tif; or a folder, for NAME_registered.tif of each image.
+        out: file to write, .tif, or .png where that holds the values; or a folder, for NAME_registered.tif of each
+            image.
         resampling: "nearest" mixes nothing, else what is finer is averaged over areas first.
         grid: to write on: "reference" for image0's, "source" for each image's own.
         resolution: sides of its pixels, in units of its reference system; None for those that it has.
@@ -113,23 +118,45 @@ def applied(
         raise ValueError(f"{path}: this registration was refused; give --refused to apply it all the same")
     if target.grid == "reference":
         target.chosen(grid0, grid0)  # what cannot be is said before anything is made
-    single = out.suffix.lower() in SUFFIXES
-    if single and len(images) > 1:
-        raise ValueError(f"{out}: is one file, but {len(images)} images are given; name a folder")
-    outputs = [out] if single else [out / f"{image.stem}_registered.tif" for image in images]
-    if len(set(outputs)) < len(outputs):
-        raise ValueError("two images of one name would be written to one file: apply them one by one")
+    outputs = _outputs(images, out)
     check_outputs(outputs, [path, *(file for image in images for file in source_files(image))], overwrite=overwrite)
-    output_folder(outputs[0].parent)
-    for image, output in zip(images, outputs, strict=True):
+
+    def laid(image: Path, output: Path) -> tuple[Raster, Grid, Transform]:
+        """Read an image, and find the grid to write on and the way from there to the image."""
         raster = read_image(image, nodata=nodata, colours=target.resampling != "nearest", windowed=True)
         try:
             own = Grid.of(raster)
             grid, way = target.reached(transform, grid0, own, grid1.to(own))
         except ValueError as error:
             raise ValueError(f"{image}: {error}") from error
+        if output.suffix.lower() == ".png" and (lacking := beyond_png(raster.pixels)):
+            raise ValueError(f"{image}: {lacking}, and {output.name} would lose its values; write .tif instead")
+        if not any(source_window(way, *block, own.size, 0) for block in blocks(grid.size, BLOCK)):
+            raise ValueError(f"{image}: {ELSEWHERE}")
+        return raster, grid, way
+
+    for image, output in zip(images, outputs, strict=True) if len(images) > 1 else ():
+        laid(image, output)  # what the last one lacks is said before the first is written
+    output_folder(outputs[0].parent)
+    for image, output in zip(images, outputs, strict=True):
+        raster, grid, way = laid(image, output)
         pixels, valid, told = resampled(raster, way, grid.size, target.resampling)
         if not valid.any():
-            raise ValueError(f"{image}: nothing of it lies on the grid to write on; is it of another scene?")
+            raise ValueError(f"{image}: {ELSEWHERE}")
         write_on_grid(output, pixels, valid, told, grid, raster, target.resampling)
         yield Applied(output, float(valid.mean()))
+
+
+def _outputs(images: Sequence[Path], out: Path) -> list[Path]:
+    """Name the file that each image is written to."""
+    suffix = out.suffix.lower()
+    if suffix not in IMAGE_SUFFIXES or out.is_dir():
+        outputs = [out / f"{image.stem}_registered.tif" for image in images]
+        if len(set(outputs)) < len(outputs):
+            raise ValueError("two images of one name would be written to one file: apply them one by one")
+        return outputs
+    if suffix not in SUFFIXES:
+        raise ValueError(f"{out}: cannot write {suffix}; give .tif or .png, or a folder for NAME_registered.tif")
+    if len(images) > 1:
+        raise ValueError(f"{out}: is one file, but {len(images)} images are given; name a folder")
+    return [out]

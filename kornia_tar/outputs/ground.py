@@ -54,7 +54,7 @@ def ground_report(outcome: Registration, first: Place, second: Place) -> dict[st
     Returns:
         plain values for JSON: ``gsd0_metres`` and ``gsd1_metres``, [along x, along y] in the middle of either image;
         ``shift_metres``, how far image1's georeference is off by image0's, {"east", "north"}, where the inliers are;
-        ``error_estimate_metres``; ``held_out_metres``, {"rmse", "ce90"}.
+        ``error_estimate_metres``; ``held_out_metres``, {"rmse", "ce90", "blocks"}, the last [east, north] of each.
     """
     georeferences = georeference_of(first), georeference_of(second)
     distances = _distance(first), _distance(second)
@@ -68,7 +68,10 @@ def ground_report(outcome: Registration, first: Place, second: Place) -> dict[st
         if unit is not None:
             error = outcome.error_estimate * unit
             if outcome.held_out is not None:
-                held = {"rmse": outcome.held_out.rmse_px * unit, "ce90": outcome.held_out.ce90_px * unit}
+                held = {
+                    "rmse": outcome.held_out.rmse_px * unit, "ce90": outcome.held_out.ce90_px * unit,
+                    "blocks": _held_out_blocks(outcome, transform, georeferences),
+                }  # fmt: skip
     return {
         "gsd0_metres": distances[0] and list(distances[0]),
         "gsd1_metres": distances[1] and list(distances[1]),
@@ -76,6 +79,30 @@ def ground_report(outcome: Registration, first: Place, second: Place) -> dict[st
         "error_estimate_metres": error,
         "held_out_metres": held,
     }
+
+
+def _held_out_blocks(
+    outcome: Registration, transform: Transform, georeferences: tuple[Georeference | None, Georeference | None]
+) -> list[list[list[float] | None]]:
+    """Rows of [east, north] m, the residuals of the held-out blocks on the ground; None for one that says nothing.
+
+    By image1's georeference or else image0's, as in :func:`metres_per_pixel`.
+    """
+    held = outcome.held_out
+    assert held is not None
+    at, error = held.places.reshape(-1, 2), held.blocks.reshape(-1, 2)
+    known = np.isfinite(error).all(axis=1)
+    fitted = transform(at[known])
+    told, georeference = fitted - error[known], georeferences[1]
+    if georeference is None:
+        fitted, told, georeference = at[known], transform.inverse_points(told), georeferences[0]
+    assert georeference is not None
+    ways = np.full(at.shape, np.nan)
+    ways[known] = metres(georeference.to_lonlat(told), georeference.to_lonlat(fitted))
+    return [
+        [way.round(3).tolist() if np.isfinite(way).all() else None for way in row]
+        for row in ways.reshape(held.blocks.shape)
+    ]
 
 
 def _distance(place: Place) -> tuple[float, float] | None:

@@ -46,11 +46,13 @@ def write_points(folder: Path, outcome: Registration, first: Raster, second: Ras
     residuals = np.full(len(matches), np.nan)
     if outcome.transform is not None:
         residuals = np.linalg.norm(outcome.transform(matches.points0) - matches.points1, axis=1)
+    held = np.full((len(matches), 2), np.nan) if outcome.held_out is None else outcome.held_out.at(matches.points0)
     columns: dict[str, NDArray[Any]] = {
         "x0": matches.points0[:, 0], "y0": matches.points0[:, 1],
         "x1": matches.points1[:, 0], "y1": matches.points1[:, 1],
         "residual_px": residuals, "confidence": matches.confidence, "std_px": matches.stated_std,
-        "inlier": outcome.inliers.astype(int),
+        "inlier": outcome.inliers.astype(int), "held_out": np.isfinite(held).all(axis=1).astype(int),
+        "held_out_dx_px": held[:, 0], "held_out_dy_px": held[:, 1],
     }  # fmt: skip
     if georeference is not None:
         columns["map_x"], columns["map_y"] = georeference.to_map(matches.points0).T

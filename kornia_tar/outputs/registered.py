@@ -16,6 +16,7 @@ from kornia_tar.geometry.transform import PointMap
 from kornia_tar.geometry.warp import saturated
 from kornia_tar.raster import Raster, write_image
 from kornia_tar.raster.grid import Grid
+from kornia_tar.raster.image import NEEDS_GEO
 from kornia_tar.raster.read import pixel_limit
 from kornia_tar.raster.resample import (
     BLOCK,
@@ -27,6 +28,7 @@ from kornia_tar.raster.resample import (
     smooth_transform,
 )
 from kornia_tar.raster.windows import Windowed
+from kornia_tar.raster.write import beyond_png, has_geo
 
 Resampling = Literal["nearest", "bilinear", "cubic"]
 GridChoice = Literal["reference", "source"]
@@ -126,7 +128,7 @@ def resampled(
     block = _averaged if averaged else _sampled
     valid = np.zeros(size, bool)
     for rows, columns in blocks(size, block_side(transform, size)):
-        valid[rows, columns] = block(raster, transform, size, rows, columns, how, fill, pixels=False)[1]
+        valid[rows, columns] = block(raster, transform, size, rows, columns, how, pixels=False)[1]
 
     def read(rows: slice, columns: slice) -> NDArray[Any]:
         out = np.empty((rows.stop - rows.start, columns.stop - columns.start, *raster.pixels.shape[2:]), dtype)
@@ -135,7 +137,7 @@ def resampled(
                 slice(down.start + rows.start, down.stop + rows.start),
                 slice(across.start + columns.start, across.stop + columns.start),
             )
-            out[down, across] = block(raster, transform, size, *part, how, fill)[0]
+            out[down, across] = block(raster, transform, size, *part, how)[0]
         if nodata is not None and how != "nearest" and dtype.kind in "iu":
             # What lies between a value and its opposite may become the very number that says "nothing".
             out[out == nodata] = int(nodata) + (1 if nodata < np.iinfo(dtype).max else -1)
@@ -148,28 +150,29 @@ def resampled(
 
 def _sampled(
     raster: Raster, transform: Transform, size: tuple[int, int], rows: slice, columns: slice, how: Resampling,
-    fill: float, pixels: bool = True,
+    pixels: bool = True,
 ) -> tuple[NDArray[Any], NDArray[np.bool_]]:  # fmt: skip
     """A block of a frame, and where it is valid; without ``pixels`` of no meaning but that."""
     window = source_window(transform, rows, columns, raster.size, MARGIN)
     if window is None:
-        return _nothing(raster, rows, columns, fill)
+        return _nothing(raster, rows, columns)
     mask = raster.mask[window]
-    source, fill = (raster.pixels[window], fill) if pixels else (mask.astype(np.uint8), 0)
+    source = raster.pixels[window] if pixels else mask.astype(np.uint8)
     source = np.where(mask if source.ndim == 2 else mask[..., None], source, 0).astype(source.dtype)
     corner = window[1].start, window[0].start
     valid = _footprint(raster.mask, window, how)
-    return warp_block(source, valid, transform, rows, columns, corner, fill=fill, interpolation=FLAGS[how])
+    # What lies outside is 0 for now: a NaN there would take the last row and column with it, by a weight of nought.
+    return warp_block(source, valid, transform, rows, columns, corner, interpolation=FLAGS[how])
 
 
 def _averaged(
     raster: Raster, transform: Transform, size: tuple[int, int], rows: slice, columns: slice, how: Resampling,
-    fill: float, pixels: bool = True,
+    pixels: bool = True,
 ) -> tuple[NDArray[Any], NDArray[np.bool_]]:  # fmt: skip
     """The same of a finer raster, averaged over areas."""
     window = averaged_window(transform, size, rows, columns, raster.size)
     if window is None:
-        return _nothing(raster, rows, columns, fill)
+        return _nothing(raster, rows, columns)
     mask, corner, dtype = raster.mask[window], (window[1].start, window[0].start), raster.pixels.dtype
     exact = (dtype.kind in "iu" and dtype.itemsize >= 4) or dtype == np.float64
     work = np.float64 if exact else np.float32
@@ -183,9 +186,9 @@ def _averaged(
     return (np.stack(out, -1) if source.ndim == 3 else out[0]), valid  # of every band the same
 
 
-def _nothing(raster: Raster, rows: slice, columns: slice, fill: float) -> tuple[NDArray[Any], NDArray[np.bool_]]:
+def _nothing(raster: Raster, rows: slice, columns: slice) -> tuple[NDArray[Any], NDArray[np.bool_]]:
     shape = rows.stop - rows.start, columns.stop - columns.start
-    return np.full((*shape, *raster.pixels.shape[2:]), fill, raster.pixels.dtype), np.zeros(shape, bool)
+    return np.zeros((*shape, *raster.pixels.shape[2:]), raster.pixels.dtype), np.zeros(shape, bool)
 
 
 def _footprint(mask: NDArray[np.bool_], window: tuple[slice, slice], how: Resampling) -> NDArray[np.bool_]:
@@ -202,37 +205,50 @@ def _footprint(mask: NDArray[np.bool_], window: tuple[slice, slice], how: Resamp
 def write_registered(
     folder: Path, transform: Transform, reference: Grid, second: Raster, grey1: NDArray[np.uint8],
     target: Target = Target(),
-) -> None:  # fmt: skip
-    """Write image1 on image0's grid, or another: ``registered.tif`` where that has a georeference, else a PNG.
+) -> dict[str, str | None]:  # fmt: skip
+    """Write image1 on image0's grid, or another, with its own values.
+
+    That is ``registered.tif`` where the grid has a georeference, or PNG cannot hold the values or say which are nodata;
+    else ``registered.png``.
 
     Args:
         folder: where to.
         transform: image0 → image1.
         reference: image0's grid.
         second: image1, as read.
-        grey1: (H1, W1), image1 as the matcher saw it: shown where PNG cannot hold the values themselves.
+        grey1: (H1, W1), image1 as the matcher saw it: shown where PNG cannot hold the values and rasterio is absent.
         target: which grid, and how.
+
+    Returns:
+        for the report: ``file``, the name; ``stretched``, why it shows ``grey1``, None where it holds image1's values.
 
     Raises:
         ValueError: a grid that cannot be.
     """
     grid, way = target.reached(transform, reference, Grid.of(second))
     made, valid, nodata = resampled(second, way, grid.size, target.resampling)
-    if grid.profile is not None:
-        write_on_grid(folder / "registered.tif", made, valid, nodata, grid, second, target.resampling)
-        return
-    registered = np.asarray(made)
-    bands = 1 if registered.ndim == 2 else registered.shape[2]
-    if registered.dtype not in (np.uint8, np.uint16) or bands not in (1, 3, 4):  # what PNG cannot hold is shown
-        registered = np.where(valid, warp_image(grey1, way, grid.size), 0).astype(np.uint8)
-    write_image(folder / "registered.png", registered)
+    name, lacking = "registered.png", beyond_png(made)
+    if grid.profile is not None or ((lacking or nodata is not None) and has_geo()):
+        name = "registered.tif"
+    elif lacking:
+        write_image(folder / name, np.where(valid, warp_image(grey1, way, grid.size), 0).astype(np.uint8))
+        why = f"{lacking}, so the values were stretched to 8 bits for display; keeping them {NEEDS_GEO}"
+        return {"file": name, "stretched": why}
+    write_on_grid(folder / name, made, valid, nodata, grid, second, target.resampling)
+    return {"file": name, "stretched": None}
 
 
 def write_on_grid(
     path: Path, pixels: Windowed, valid: NDArray[np.bool_], nodata: float | None, grid: Grid, source: Raster,
     how: Resampling = "bilinear",
 ) -> None:  # fmt: skip
-    """Write what :func:`resampled` gave as GeoTIFF, with a mask inside where no value says what shows nothing."""
+    """Write what :func:`resampled` gave: as PNG the pixels alone, else as GeoTIFF on the grid.
+
+    There is a mask inside the GeoTIFF where no value says what shows nothing.
+    """
+    if path.suffix.lower() == ".png":
+        write_image(path, np.asarray(pixels))
+        return
     profile = None if grid.profile is None else replace(grid.profile, nodata=nodata)
     said = profile is not None and nodata is not None
     write_image(

@@ -43,12 +43,13 @@ def write_results(
     grey1: NDArray[np.uint8],
     headline: str | None = None,
     target: Target = Target(),
-) -> None:
+) -> dict[str, str | None] | None:
     """Write all results into ``out``, or none: they are made aside and moved in when the last one is whole.
 
-    ``registered.tif`` or, where image0 has no georeference, ``registered.png`` is written only when the registration
-    is trusted. An earlier run's results do not stay beside the new report, see :func:`remove_results`;
-    what else bears one of :data:`NAMES` is replaced: whoever calls has asked :func:`kornia_tar.files.check_outputs`.
+    The registered image is written only when the registration is trusted, and the report says which file it is, see
+    :func:`kornia_tar.outputs.registered.write_registered`. An earlier run's results do not stay beside the new report,
+    see :func:`remove_results`; what else bears one of :data:`NAMES` is replaced: whoever calls has asked
+    :func:`kornia_tar.files.check_outputs`.
 
     Args:
         out: an existing folder.
@@ -60,14 +61,18 @@ def write_results(
         headline: of the quick look.
         target: the grid that image1 is written on, and how.
 
+    Returns:
+        what the report says of the registered image; None without one.
+
     Raises:
         ValueError: something cannot be written; the line says what.
     """
     aside = Path(tempfile.mkdtemp(prefix=ASIDE, dir=out))
     try:
-        transform = outcome.transform or Transform(np.eye(3))
+        transform, written = outcome.transform or Transform(np.eye(3)), None
         if outcome.registered:
-            write_registered(aside, transform, Grid.of(first), second, grey1, target)
+            written = write_registered(aside, transform, Grid.of(first), second, grey1, target)
+        report = {**report, "registered_image": written}
         m = outcome.matches
         arrays: dict[str, Any] = {
             "keypoints0": m.points0, "keypoints1": m.points1, "confidence": m.confidence, "std": m.stated_std,
@@ -105,6 +110,7 @@ def write_results(
         if (aside / name).exists():
             (aside / name).replace(out / name)
     aside.rmdir()
+    return written
 
 
 def remove_results(out: Path, but: Path | None = None) -> None:

@@ -15,6 +15,10 @@ MAX_PIXELS = 2**28
 
 
 TIFF_SUFFIXES = {".tif", ".tiff"}
+#: Of names that are an image's, and no folder's.
+IMAGE_SUFFIXES = TIFF_SUFFIXES | {
+    ".png", ".jpg", ".jpeg", ".jp2", ".gif", ".bmp", ".webp", ".avif", ".vrt", ".img", ".bil", ".bsq", ".nc", ".hdf",
+}  # fmt: skip
 
 
 NEEDS_GEO = 'needs rasterio: pip install "kornia-tar[geo]"'

@@ -47,10 +47,8 @@ def write_image(
         _write_geotiff(path, pixels, profile, bands, mask, mix)
     elif suffix != ".png":
         raise ValueError(f"{path}: cannot write {suffix or 'a file without a suffix'}; use .png or .tif")
-    elif pixels.dtype not in (np.uint8, np.uint16):
-        raise ValueError(f"{path}: PNG holds 8 or 16 bits, not {pixels.dtype}; write .tif instead")
-    elif pixels.ndim == 3 and pixels.shape[-1] not in (3, 4):
-        raise ValueError(f"{path}: PNG holds 1, 3 or 4 bands, not {pixels.shape[-1]}; write .tif instead")
+    elif lacking := beyond_png(pixels, opacity=True):
+        raise ValueError(f"{path}: {lacking}; write .tif instead")
     elif pixels.dtype == np.uint16 and pixels.ndim == 3:  # Pillow has no colour image of 16 bits
         order = cv2.COLOR_RGB2BGR if pixels.shape[-1] == 3 else cv2.COLOR_RGBA2BGRA
         _, encoded = cv2.imencode(".png", cv2.cvtColor(pixels, order))
@@ -61,11 +59,24 @@ def write_image(
             Image.fromarray(pixels).save(temporary, format="PNG")
 
 
+def beyond_png(pixels: NDArray[Any] | Windowed, opacity: bool = False) -> str:
+    """Say what of pixels (H, W) or (H, W, C) is beyond a PNG, whose fourth band is opacity; "" where nothing is."""
+    if pixels.dtype not in (np.uint8, np.uint16):
+        return f"PNG holds 8 or 16 bits, not {pixels.dtype}"
+    bands = 1 if pixels.ndim == 2 else pixels.shape[2]
+    return "" if bands in (1, 3) or (bands == 4 and opacity) else f"PNG holds 1 or 3 bands, not {bands}"
+
+
+def has_geo() -> bool:
+    """Tell whether rasterio is installed, which GeoTIFFs need."""
+    return importlib.util.find_spec("rasterio") is not None
+
+
 def _write_geotiff(
     path: Path, pixels: NDArray[Any], profile: GeoProfile | None, told: Bands | None, mask: NDArray[np.bool_] | None,
     mix: bool,
 ) -> None:  # fmt: skip
-    if importlib.util.find_spec("rasterio") is None:
+    if not has_geo():
         raise ImportError(f"{path}: writing GeoTIFF {NEEDS_GEO}")
     import rasterio
     from rasterio._err import CPLE_BaseError

@@ -40,6 +40,21 @@ class HeldOut:
     blocks: FloatArray
     places: FloatArray
 
+    def at(self, points: FloatArray) -> FloatArray:
+        """Give points (N, 2), px of image0, what their blocks say, (N, 2) px of image1.
+
+        nan where a block agrees on nothing, and outside of all blocks.
+        """
+        side = len(self.blocks)
+        row, column = np.mgrid[:side, :side].reshape(2, -1)
+        # The blocks' middles are a raster, wherever the search has put it: a linear map tells its columns and rows.
+        known = np.c_[self.places.reshape(-1, 2), np.ones(side**2)]
+        to_raster, *_ = np.linalg.lstsq(known, np.c_[column, row], rcond=None)
+        index = np.rint(np.c_[points, np.ones(len(points))] @ to_raster).astype(int)
+        inside = ((index >= 0) & (index < side)).all(axis=1)
+        column, row = index.clip(0, side - 1).T
+        return np.where(inside[:, None], self.blocks[row, column], np.nan)
+
     def report(self) -> dict[str, Any]:
         """Plain values for JSON; None for a block that says nothing."""
         rows = [[None if np.isnan(v).any() else v.round(3).tolist() for v in row] for row in self.blocks]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib.util
 import json
 from pathlib import Path
 
@@ -51,6 +52,17 @@ def test_register_writes_everything_and_finds_the_truth(pair, tmp_path, capsys):
     assert matches["keypoints0"].shape == matches["keypoints1"].shape == (report["matches"], 2)
     assert matches["inliers"].sum() == report["inliers"]
     assert "registered: probability 1.00, estimated error" in capsys.readouterr().out
+
+
+@needs_weights
+def test_decibels_stretched_for_want_of_rasterio_are_told(pair, tmp_path, capsys, monkeypatch):
+    optical, sar, _ = pair
+    Image.fromarray(np.asarray(Image.open(sar), np.float32) / 8 - 33).save(tmp_path / "sar.tif")
+    monkeypatch.setattr(importlib.util, "find_spec", lambda name: None)
+    assert main(["register", str(optical), str(tmp_path / "sar.tif"), "-o", str(tmp_path / "out")]) == 0
+    line = capsys.readouterr().err
+    assert "registered.png: PNG holds 8 or 16 bits, not float32" in line and line.count("\n") == 1
+    assert "kornia-tar[geo]" in json.loads((tmp_path / "out/report.json").read_text())["registered_image"]["stretched"]
 
 
 @pytest.mark.slow  # 512 px; .ci/run runs the demo itself

@@ -7,6 +7,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from PIL import Image
 
 from kornia_tar.cli.main import main
 from kornia_tar.geometry import Transform
@@ -93,6 +94,52 @@ def test_a_file_without_georeference_is_a_picture_of_the_same_extent(told, tmp_p
         assert np.percentile(off, 99) < 0.03 * np.ptp(expected)
 
 
+@pytest.mark.parametrize("dtype", ["uint8", "uint16"])
+def test_a_picture_is_written_where_one_is_asked_for(told, tmp_path, dtype):
+    seen = (ground(GRID1, (120, 140), ERROR) // (256 if dtype == "uint8" else 1)).astype(dtype)
+    write_image(tmp_path / "vh.tif", seen, GeoProfile(UTM, GRID1))
+    for name in ("out.png", "out.tif"):
+        assert main(["apply", str(told), str(tmp_path / "vh.tif"), "-o", str(tmp_path / name)]) == 0
+    picture, found = read_image(tmp_path / "out.png"), read_image(tmp_path / "out.tif")
+    assert Image.open(tmp_path / "out.png").format == "PNG" and picture.pixels.dtype == dtype
+    np.testing.assert_array_equal(picture.pixels[found.mask], found.pixels[found.mask])
+
+
+def test_a_folder_may_be_named_like_an_image(told, tmp_path):
+    write_image(tmp_path / "vh.tif", ground(GRID1, (120, 140), ERROR), GeoProfile(UTM, GRID1))
+    for name in ("out.tif", "out.jpg"):
+        (tmp_path / name).mkdir()
+        assert main(["apply", str(told), str(tmp_path / "vh.tif"), "-o", str(tmp_path / name)]) == 0
+        assert (tmp_path / name / "vh_registered.tif").is_file()
+
+
+@pytest.mark.parametrize("name", ["x.jpg", "x.JP2", "x.vrt"])
+def test_another_image_s_name_makes_no_folder(told, tmp_path, capsys, name):
+    write_image(tmp_path / "vh.tif", ground(GRID1, (120, 140), ERROR), GeoProfile(UTM, GRID1))
+    assert main(["apply", str(told), str(tmp_path / "vh.tif"), "-o", str(tmp_path / name)]) == 1
+    line = capsys.readouterr().err
+    assert f"{name}: cannot write {name[1:].lower()}; give .tif or .png, or a folder" in line and line.count("\n") == 1
+    assert not (tmp_path / name).exists()
+
+
+@pytest.mark.parametrize(
+    ("second", "says"),
+    [
+        ("wide.png", "another shape than 140x120"), ("far.tif", "nothing of it lies on the grid"),
+        ("none.tif", "no such file"), ("text.tif", "cannot be read as an image"),
+    ],
+)  # fmt: skip
+def test_no_output_is_written_where_another_image_does_not_fit(told, tmp_path, capsys, second, says):
+    write_image(tmp_path / "vh.tif", ground(GRID1, (120, 140), ERROR), GeoProfile(UTM, GRID1))
+    write_image(tmp_path / "wide.png", np.zeros((40, 400), np.uint8))
+    write_image(tmp_path / "far.tif", np.ones((64, 64), np.uint8), GeoProfile(UTM, Affine(10, 0, 6e5, 0, -10, 4.6e6)))
+    (tmp_path / "text.tif").write_text("no image")
+    out = tmp_path / "out"
+    assert main(["apply", str(told), str(tmp_path / "vh.tif"), str(tmp_path / second), "-o", str(out)]) == 1
+    line = capsys.readouterr().err
+    assert f"{second}: " in line and says in line and line.count("\n") == 1 and not out.exists()
+
+
 def test_labels_are_not_mixed(told, tmp_path):
     labels = np.kron(np.array([[1, 200], [7, 90]]), np.ones((200, 240))).astype(np.uint8)
     grid = Affine(5, 0, 5e5 - 500, 0, -5, 4.6e6 + 400)
@@ -164,6 +211,9 @@ def test_what_cannot_be_applied_is_told_in_one_line(told, tmp_path, capsys):
     refused.write_text(told.read_text().replace('"registered": true', '"registered": false'))
     foreign = tmp_path / "foreign.json"
     foreign.write_text('{"matrix": [[1, 0, 0], [0, 1, 0], [0, 0, 1]]}')
+    write_image(tmp_path / "db.tif", np.ones((120, 140), np.float32), GeoProfile(UTM, GRID1))
+    assert main(["apply", str(told), str(tmp_path / "db.tif"), "-o", str(tmp_path / "out.png")]) == 1
+    assert "db.tif: PNG holds 8 or 16 bits, not float32, and out.png would lose its values" in capsys.readouterr().err
     cases = {
         (told, "wide.png"): "another shape than 140x120",
         (told, "far.tif"): "nothing of it lies on the grid",
@@ -176,7 +226,7 @@ def test_what_cannot_be_applied_is_told_in_one_line(told, tmp_path, capsys):
         assert main(["apply", str(path), str(tmp_path / image), "-o", str(tmp_path / "out.tif")]) == 1
         error = capsys.readouterr().err
         assert says in error and error.count("\n") == 1
-    assert not (tmp_path / "out.tif").exists()
+    assert not (tmp_path / "out.tif").exists() and not (tmp_path / "out.png").exists()
 
 
 def test_inputs_stay(told, tmp_path, capsys):

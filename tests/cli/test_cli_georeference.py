@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import csv
 import json
 from pathlib import Path
 
@@ -43,6 +44,16 @@ def test_shift_and_error_in_metres_and_tie_points_on_the_map(files, tmp_path, ca
     assert report["search"]["kind"] == "georeference" and report["search"]["radius"] == 300
     np.testing.assert_allclose(report["gsd0_metres"] + report["gsd1_metres"], 10, rtol=1e-3)
     assert report["error_estimate_metres"] == pytest.approx(10 * report["error_estimate_px"], rel=1e-3)
+    blocks = [pair for row in report["held_out"]["blocks_px"] for pair in row]
+    metres = [pair for row in report["held_out_metres"]["blocks"] for pair in row]
+    assert [one is None for one in blocks] == [one is None for one in metres] and any(blocks)
+    np.testing.assert_allclose(
+        [pair for pair in metres if pair], np.array([pair for pair in blocks if pair]) * (10, -10), atol=0.3
+    )
+    with (tmp_path / "tie_points.csv").open(newline="") as file:
+        held = [row for row in csv.DictReader(file) if row["held_out"] == "1"]
+    told = {(float(row["held_out_dx_px"]), float(row["held_out_dy_px"])) for row in held}
+    assert len(told) > 3 and all(np.abs(np.array(list(filter(None, blocks))) - one).max(1).min() < 2e-3 for one in told)
     matches = read_matches(tmp_path / "matches.h5")
     assert matches["map_crs"] == UTM
     np.testing.assert_allclose(matches["map0"], (matches["keypoints0"] + 0.5) * [10, -10] + [5e5, 4.6e6], atol=1e-4)

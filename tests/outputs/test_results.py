@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import importlib.util
+import json
 from pathlib import Path
 
 import numpy as np
@@ -9,7 +11,7 @@ import pytest
 
 from kornia_tar.geometry import PointMatches
 from kornia_tar.outputs.results import remove_results, write_results
-from kornia_tar.raster import Raster
+from kornia_tar.raster import Bands, GeoProfile, Raster, read_image, write_image
 from kornia_tar.registration.acceptance import Witnesses
 from kornia_tar.registration.result import Registration
 
@@ -25,6 +27,22 @@ def refuse(out: Path) -> None:
         Witnesses.none(),
     )  # fmt: skip
     write_results(out, outcome, {**outcome.report(), "kornia_tar": "0.1.0"}, raster, raster, grey)
+
+
+def register(out: Path, second: Raster) -> dict[str, str | None]:
+    """Write image1, which lies on a picture without a georeference as it is; return what the report says of it."""
+    grey = np.random.default_rng(0).integers(0, 255, second.size, dtype=np.uint8)
+    first = Raster(grey, np.ones(grey.shape, bool), None, out / "picture.png")
+    outcome = Registration(
+        True, (), np.eye(3), "affine", PointMatches.empty(), np.zeros(0, bool), 0, 1.0, 0.5, 0.5, 0.5, 0.99,
+        Witnesses.none(),
+    )  # fmt: skip
+    out.mkdir()
+    told = write_results(out, outcome, {**outcome.report(), "kornia_tar": "0.1.0"}, first, second, grey)
+    assert told is not None and json.loads((out / "report.json").read_text())["registered_image"] == told
+    assert f"<code>{told['file']}</code>" in (out / "report.html").read_text("utf-8")
+    assert {path.name for path in out.glob("registered.*")} == {told["file"]}
+    return told
 
 
 def names(folder: Path) -> set[str]:
@@ -90,3 +108,43 @@ def test_what_cannot_be_made_removes_nothing(tmp_path):
     with pytest.raises(AttributeError):
         write_results(tmp_path, None, {}, raster, raster, grey)
     assert names(tmp_path) == before and not list(tmp_path.glob(".results-*"))
+
+
+@pytest.mark.parametrize(
+    ("dtype", "bands", "nodata"),
+    [("float32", 1, None), ("int16", 1, -9999), ("uint8", 1, 0), ("uint16", 2, None), ("uint8", 4, None)],
+)
+def test_values_are_kept_without_a_georeference(tmp_path, dtype, bands, nodata):
+    """DB stays dB, SAR stays amplitude, and what is missing stays so."""
+    pytest.importorskip("rasterio", reason="GeoTIFF needs rasterio")
+    pixels = np.random.default_rng(0).integers(1, 200, (64, 72, bands)[: 2 + (bands > 1)]).astype(dtype)
+    if nodata is not None:
+        pixels[:20, :30] = nodata
+    elif dtype == "float32":
+        pixels = pixels / 8 - 33
+        pixels[:20, :30] = np.nan
+    told = Bands((None,) * 4, ("gray", *["undefined"] * 3), (1.0,) * 4, (0.0,) * 4, (None,) * 4) if bands == 4 else None
+    write_image(tmp_path / "s.tif", pixels, None if nodata is None else GeoProfile(None, None, nodata), bands=told)
+    second = read_image(tmp_path / "s.tif")
+    assert register(tmp_path / "out", second) == {"file": "registered.tif", "stretched": None}
+    back = read_image(tmp_path / "out" / "registered.tif")
+    assert back.pixels.dtype == dtype and back.profile is None
+    np.testing.assert_array_equal(back.mask, second.mask)
+    np.testing.assert_array_equal(back.pixels, pixels)
+
+
+@pytest.mark.parametrize(("dtype", "bands"), [("uint8", 1), ("uint16", 3)])
+def test_a_picture_holds_the_values_that_it_can(tmp_path, dtype, bands):
+    pixels = np.random.default_rng(0).integers(1, 250, (64, 72, bands)[: 2 + (bands > 1)]).astype(dtype)
+    write_image(tmp_path / "s.png", pixels)
+    assert register(tmp_path / "out", read_image(tmp_path / "s.png")) == {"file": "registered.png", "stretched": None}
+    np.testing.assert_array_equal(read_image(tmp_path / "out" / "registered.png").pixels, pixels)
+
+
+def test_what_was_stretched_for_want_of_rasterio_is_told(tmp_path, monkeypatch):
+    monkeypatch.setattr(importlib.util, "find_spec", lambda name: None)
+    second = Raster(np.linspace(-33, 0, 64 * 72, dtype=np.float32).reshape(64, 72), np.ones((64, 72), bool), None,
+                    tmp_path / "s.tif")  # fmt: skip
+    told = register(tmp_path / "out", second)
+    assert told["file"] == "registered.png" and read_image(tmp_path / "out/registered.png").pixels.dtype == np.uint8
+    assert "not float32" in told["stretched"] and 'pip install "kornia-tar[geo]"' in told["stretched"]

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import json
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -11,9 +12,11 @@ import pytest
 from PIL import Image
 
 from kornia_tar.geometry import PointMatches, transform_points
+from kornia_tar.outputs.ground import ground_report
 from kornia_tar.outputs.points import best_of_blocks, write_points
 from kornia_tar.raster import GeoProfile, Georeference, Raster, read_image, write_image
 from kornia_tar.registration.acceptance import Witnesses
+from kornia_tar.registration.held_out import HeldOut
 from kornia_tar.registration.result import Registration
 
 MATRIX = np.array([[1.02, 0.05, 6.0], [-0.05, 1.02, -3.0], [0, 0, 1]])
@@ -51,6 +54,52 @@ def test_without_a_georeference_there_is_a_table_alone(tmp_path):
     assert float(first["x1"]) == pytest.approx(found.matches.points1[7, 0], abs=1e-4)
     assert float(first["residual_px"]) == pytest.approx(0.3 * np.sqrt(2), abs=1e-4)
     assert [int(row["inlier"]) for row in table] == found.inliers.astype(int).tolist()
+
+
+def held_out(corner: tuple[float, float] = (0, 0), size: tuple[int, int] = SIZE) -> HeldOut:
+    """Errors of 4×4 blocks over a part of image0, of which the second of the first row says nothing."""
+    y, x = np.mgrid[:4, :4]
+    places = (np.stack([x, y], -1) + 0.5) / 4 * size[::-1] - 0.5 + corner
+    blocks = np.stack([x + 1.0, 2.0 * y - 3], -1)
+    blocks[0, 1] = np.nan
+    return HeldOut(15, 2.0, 3.0, 2.0, 3.0, blocks, places)
+
+
+def test_points_bear_the_residual_of_their_held_out_block(tmp_path):
+    found = outcome()
+    write_points(tmp_path, replace(found, held_out=held_out()), raster(), raster())
+    table = rows(tmp_path / "tie_points.csv")
+    for row, (x, y) in zip(table, found.matches.points0, strict=True):
+        column, line = int((x + 0.5) // 30), int((y + 0.5) // 22.5)
+        told = ("0", "", "") if (line, column) == (0, 1) else ("1", str(column + 1), str(2 * line - 3))
+        assert (row["held_out"], row["held_out_dx_px"], row["held_out_dy_px"]) == told
+    assert {row["held_out"] for row in table} == {"0", "1"}
+
+
+def test_points_beside_the_ground_that_was_held_out_bear_none(tmp_path):
+    found = outcome()
+    write_points(tmp_path, replace(found, held_out=held_out((20, 10), (40, 60))), raster(), raster())
+    x, y = found.matches.points0.T
+    inside = (x > 19.5) & (x < 79.5) & (y > 9.5) & (y < 49.5)
+    silent = (x > 34.5) & (x < 49.5) & (y < 19.5)
+    told = [row["held_out"] == "1" for row in rows(tmp_path / "tie_points.csv")]
+    assert told == (inside & ~silent).tolist() and any(told)
+    write_points(tmp_path, found, raster(), raster())  # nothing was held out
+    assert {(row["held_out"], row["held_out_dx_px"]) for row in rows(tmp_path / "tie_points.csv")} == {("0", "")}
+
+
+def test_held_out_residuals_in_metres_point_where_the_pixels_do(georeferenced):
+    from rasterio.transform import from_origin
+
+    found = replace(outcome(), matrix=np.diag([2.0, 2.0, 1.0]), held_out=held_out())
+    own = raster(GeoProfile("EPSG:32633", from_origin(4e5, 5e6, 5, 5)))
+    for second in (own, raster()):  # 5 m a pixel, told by itself or by image0 and the scale
+        rows = ground_report(found, georeferenced, second)["held_out_metres"]["blocks"]
+        assert rows[0][1] is None
+        # North of the map is a degree off true north here.
+        np.testing.assert_allclose(rows[2][3], [5 * 4, -5 * 1], atol=0.5)
+        np.testing.assert_allclose(rows[3][0], [5 * 1, -5 * 3], atol=0.5)
+    assert ground_report(found, raster(), raster())["held_out_metres"] is None
 
 
 def test_best_of_blocks_are_the_most_confident_and_spread():
@@ -136,7 +185,9 @@ def test_geojson_is_in_longitude_and_latitude(tmp_path, georeferenced):
     assert collection["type"] == "FeatureCollection" and len(collection["features"]) > 100
     lon, lat = np.array([f["geometry"]["coordinates"] for f in collection["features"]]).T
     assert (abs(lon - 13.7) < 0.1).all() and (abs(lat - 45.1) < 0.1).all()
-    assert {"confidence", "residual_px", "inlier"} <= set(collection["features"][0]["properties"])
+    told = collection["features"][0]["properties"]
+    assert {"confidence", "residual_px", "inlier"} <= set(told)
+    assert told["held_out"] == 0 and told["held_out_dx_px"] is None
 
 
 def test_no_control_points_for_pixels_that_exif_turns(tmp_path, georeferenced):

@@ -217,6 +217,7 @@ def test_a_plane_models_check_points_are_told_in_either_image():
     np.testing.assert_allclose(
         told.blocks[np.isfinite(told.blocks[..., 0])], [[0, 2]] * len(np.unique(points // 96, axis=0)), atol=1e-9
     )
+    np.testing.assert_allclose(told.at(points), [[0, 2]] * len(points), atol=1e-9)
     # The same errors, as a fit from image1 to image0 shows them.
     there = CheckPoints(transform(points), -(transform(points + shift) - transform(points)))
     back = there.summed_up(transform, SIZE, swapped=True, blocks=4)

@@ -28,6 +28,7 @@ from kornia_tar.cli.options import (
     add_registrar,
     add_steering,
     add_target,
+    check_folder,
     files_of,
 )
 from kornia_tar.cli.pair import NOT_REGISTERED, PairJob
@@ -61,6 +62,7 @@ def add(command: AddCommand) -> None:
 
 
 def _do(a: argparse.Namespace) -> int:
+    check_folder(a.out)
     if a.workers is not None and a.workers < 1:
         raise ValueError(f"--workers must be at least 1, got {a.workers}")
     threads = max(1, (os.cpu_count() or 1) // (a.workers or 1)) if a.threads is None else a.threads
