@@ -47,11 +47,11 @@ class WordsConfig:
     scenes: int = 24  # images of a step; a third as many pairs, and a quarter as many floods
     learning_rate: float = 2e-3
     weight_decay: float = 0.05
-    smoothing: float = 0.15  # of a scene's class
+    smoothing: float = 0.2  # of a scene's class
     naming: float = 2.0  # weights of the terms
     flood: float = 4.0
     dry: float = 0.5  # of cells that are not drawn as flooded
-    agreement: float = 2.0
+    agreement: float = 2.5
     information: float = 0.3
     variety: float = 2.0  # of the entropy over images, against that of a cell
     stride: int = 3  # every so manieth cell of rows and columns is asked: the head's last layers cost most
