@@ -78,7 +78,9 @@ def _modality(modality: Any, image: Tensor, key: str) -> Tensor | None:
 
 
 def float_type(data: Mapping[str, Any]) -> torch.dtype:
-    """Return the float type of the answer: float64 where an image is, else float32."""
-    images = (data.get(key) for key in ("image0", "image1"))
+    """Return the float type of the answer: float64 where an image is, or what its features hold of it; else float32."""
+    features = (data.get(key) for key in ("features0", "features1"))
+    images = [data.get(key) for key in ("image0", "image1")]
+    images += [given.get("image") for given in features if isinstance(given, Mapping)]
     double = any(isinstance(image, Tensor) and image.dtype == torch.float64 for image in images)
     return torch.float64 if double else torch.float32

@@ -269,8 +269,8 @@ class TARMatcher(LocalFeatureMatcher):
             ``keypoints0``, ``keypoints1`` (N, 2) px; ``confidence`` (N,) in [0, 1], the predicted probability that the
             match is within 3 px; ``std`` (N,) px, the predicted one-sigma error per axis; ``batch_indexes`` (N,) long;
             ``lafs0``, ``lafs1`` (1, N, 2, 3), upright circles as large as a cell. All float32, or float64 where an
-            image is. Where ``looks`` is what the weights were trained for, their calibration is applied to
-            ``confidence`` and ``std``; else both are as the network states them.
+            image or its features are. Where ``looks`` is what the weights were trained for, their calibration is
+            applied to ``confidence`` and ``std``; else both are as the network states them.
 
         Raises:
             TypeError: a missing key or something else than a float tensor.

@@ -260,13 +260,12 @@ def _mutual(best0: Tensor, to1: Tensor, best1: Tensor, threshold: float) -> Cell
     """Join cells by each one's best score, (B, N) and (B, M), and by which cell image0's choose, (B, N)."""
     keep = best0 == best1.gather(1, to1)
     keep &= best0 >= max(math.log(threshold) if threshold > 0 else -math.inf, NODATA / 2)
+    count = to1.shape[1]
+    order = torch.arange(count, device=to1.device).expand_as(to1)
+    first = to1.new_full(best1.shape, count).scatter_reduce_(1, to1, order.masked_fill(~keep, count), "amin")
+    keep &= first.gather(1, to1) == order  # of cells that are alike the first one is chosen
     batch, cell0 = keep.nonzero(as_tuple=True)
-    cell1 = to1[batch, cell0]
-    chosen, order = batch * best1.shape[1] + cell1, torch.arange(len(batch), device=batch.device)
-    first = order.new_full((best1.numel(),), len(order)).scatter_reduce_(0, chosen, order, "amin")
-    alone = first[chosen] == order  # of cells that are alike the first one is chosen
-    batch, cell0, cell1 = batch[alone], cell0[alone], cell1[alone]
-    return Cells(batch, cell0, cell1, best0[batch, cell0])
+    return Cells(batch, cell0, to1[batch, cell0], best0[batch, cell0])
 
 
 def cell_centres(cell: Tensor, columns: int) -> Tensor:

@@ -15,7 +15,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from kornia_tar.conventions import CELL
-from kornia_tar.network.points import transform_affine
+from kornia_tar.network.points import transform_affine, vector
 
 VOTERS = 512  # most confident matches that judge proposals; all of them would cost memory
 
@@ -30,7 +30,7 @@ class Field(NamedTuple):
 
     def sample(self, values: Tensor, points: Tensor) -> Tensor:
         """Interpolate node values (B, K, R, C) at points (B, N, 2) px; constant beyond the outer nodes: (B, N, K)."""
-        extent = points.new_tensor([values.shape[3], values.shape[2]]) * self.spacing
+        extent = vector(points, values.shape[3], values.shape[2]) * self.spacing
         grid = (2 * (points + 0.5) / extent - 1)[:, None]  # (B, 1, N, 2)
         found = F.grid_sample(values, grid, mode="bilinear", padding_mode="border", align_corners=False)
         return found[:, :, 0].transpose(1, 2)
@@ -92,10 +92,11 @@ def best_similarity(
     usable = torch.minimum(length, other.norm(dim=-1)) > 2 * CELL  # in both images, or exchanging them would matter
     usable &= (weight[:, first] > 0) & (weight[:, second] > 0)
     # A similarity is a product and a sum of complex numbers; a pair of reals for each, since few runtimes have those.
-    turn = multiply(other, run * run.new_tensor([1.0, -1.0])) / length.square().clamp_min(1e-6)[..., None]
+    conjugate = torch.stack([run[..., 0], -run[..., 1]], -1)
+    turn = multiply(other, conjugate) / length.square().clamp_min(1e-6)[..., None]
     scale = turn.norm(dim=-1)
     usable &= (scale > 0.2) & (scale < 5)
-    turn = torch.where(usable[..., None], turn, turn.new_tensor([1.0, 0.0]))
+    turn = torch.where(usable[..., None], turn, vector(turn, 1.0, 0.0))
     move = (points1[:, second] + points1[:, first] - multiply(turn, points0[:, second] + points0[:, first])) / 2
     a, t = turn[..., None, :], move[..., None, :]  # (B, P, 1, 2)
     (x, y), (u, v) = (points[:, None].unbind(-1) for points in (points0, points1))  # (B, 1, N)
@@ -154,11 +155,10 @@ def fit_field(
         the field; the start with no trust where there are no matches.
     """
     B, side = len(points0), max(size) / 2
-    middle = points0.new_tensor([size[1] - 1, size[0] - 1]) / 2
+    middle = vector(points0, size[1] - 1, size[0] - 1) / 2
     design = torch.cat([(points0 - middle) / side, torch.ones_like(points0[..., :1])], -1)  # (B, N, 3)
-    unit = points0.new_tensor(
-        [[1 / side, 0, 0], [0, 1 / side, 0], [-(size[1] - 1) / 2 / side, -(size[0] - 1) / 2 / side, 1]]
-    )
+    to_middle = -(size[1] - 1) / 2 / side, -(size[0] - 1) / 2 / side
+    unit = vector(points0, 1 / side, 0, 0, 0, 1 / side, 0, *to_middle, 1).view(3, 3)
     matrix = start
     for sigma in (8.0, 6.0, 5.0, 4.0, 4.0):
         matrix = matrix.detach()
@@ -213,7 +213,8 @@ def _local_fits(across: Tensor, down: Tensor, left: Tensor, weight: Tensor, ridg
             (s[..., 0, 1], s[..., 1, 0], s[..., 0, 0])]  # fmt: skip
     normal = torch.stack([torch.stack(row, -1) for row in rows], -2)
     right = torch.stack([sums[..., 1:, 0, 1], sums[..., 1:, 1, 0], sums[..., 1:, 0, 0]], -2)  # (B, R, C, 3, 2)
-    fit = solve(normal + ridge * torch.eye(3).to(normal), right)[..., 2, :]
+    eye = torch.eye(3, device=normal.device, dtype=normal.dtype)
+    fit = solve(normal + ridge * eye, right)[..., 2, :]
     return fit.permute(0, 3, 1, 2), s[..., 0, 0][:, None]
 
 
@@ -253,18 +254,18 @@ def resample(image: Tensor, mask: Tensor | None, field: Field, size: tuple[int, 
     y, x = torch.meshgrid(*(torch.arange(length, device=image.device, dtype=torch.float32) for length in size),
                           indexing="ij")  # fmt: skip
     pixels = torch.stack([x.flatten(), y.flatten()], -1).expand(len(image), -1, -1)
-    extent = pixels.new_tensor([image.shape[3], image.shape[2]])
+    extent = vector(pixels, image.shape[3], image.shape[2])
     grid = 2 * (field(pixels) + 0.5) / extent - 1  # (B, H·W, 2)
     valid = torch.ones_like(image) if mask is None else mask.to(image.dtype)
     source = torch.cat([image * valid, valid], 1).float()
     spread = 0.25 * (2 * (field.scale() - 1)).clamp(0, 1)  # px of the frame; 0 from equal scales on
     several = torch.compiler.is_exporting() or bool(spread.any())  # an exported graph cannot choose
-    places = [[-1, -1], [1, -1], [-1, 1], [1, 1]] if several else [[0, 0]]
-    corners = spread.new_tensor(places) @ field.matrix[:, :, :2].transpose(1, 2)
+    x, y = field.matrix[:, :, :2].unbind(2)  # (B, 2): where one pixel of the frame leads, across and down
+    corners = [-x - y, x - y, y - x, x + y] if several else [torch.zeros_like(x)]
     samples = [
         F.grid_sample(source, (grid + (2 * spread[:, None] * corner / extent)[:, None]).view(-1, *size, 2),
                       mode="bilinear", padding_mode="zeros", align_corners=False)
-        for corner in corners.unbind(1)
+        for corner in corners
     ]  # fmt: skip
     warped = torch.stack(samples).mean(0)
     inside = (warped[:, 1:] > 0.999).to(image.dtype)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import NamedTuple
 
 import torch
@@ -11,6 +12,14 @@ from kornia_tar.network.msfl import MSFL, standardise
 
 Rows = slice | Tensor  # part of a batch
 OTHERS = 0.2  # weight of cells that surely bear no preferred word, where some are preferred
+
+
+def part_of(pairs: Sequence[int], size: int, device: torch.device) -> Rows:
+    """Index some pairs, ascending, of a batch of ``size``; all of them by a slice, which copies and waits for nothing.
+
+    The host names them, and so need not ask a GPU how many they are.
+    """
+    return slice(None) if len(pairs) == size else torch.tensor(pairs, device=device)
 
 
 class ImageFeatures(NamedTuple):
@@ -84,14 +93,32 @@ class Matches(NamedTuple):
         """Let the images change places."""
         return self._replace(points0=self.points1, points1=self.points0)
 
-    def rows(self, part: Tensor, size: int) -> Matches:
-        """Keep the pairs ``part`` (R,) of ``size``, numbered by their place in it."""
-        place = part.new_full((size,), -1)
-        place[part] = torch.arange(len(part), device=part.device)
-        placed = self._replace(batch=place[self.batch])
-        return Matches(*(t[placed.batch >= 0] for t in placed)).sorted()
+    def rows(self, pairs: Sequence[int], size: int) -> Matches:
+        """Keep some pairs of ``size``, ascending, numbered by their place among them."""
+        if len(pairs) == size:
+            return self
+        place = [pairs.index(pair) if pair in pairs else -1 for pair in range(size)]
+        placed = self._replace(batch=torch.tensor(place, device=self.batch.device)[self.batch])
+        return placed.take(placed.batch >= 0)
+
+    def placed(self, part: Rows) -> Matches:
+        """Number matches of a part of a batch, see :func:`part_of`, by their pairs' places in the whole."""
+        return self if isinstance(part, slice) else self._replace(batch=part[self.batch])
+
+    def take(self, wanted: Tensor) -> Matches:
+        """Keep those that are ``wanted`` (N,), a mask, and order them by pair, those of a pair as they are."""
+        index = wanted.nonzero().flatten()  # once for all: each tensor indexed by a mask counts it anew
+        return Matches(*(t[index] for t in self)).sorted()
 
     def sorted(self) -> Matches:
         """Order them by pair, those of a pair as they are."""
         order = self.batch.argsort(stable=True)
         return Matches(*(t[order] for t in self))
+
+    def counts(self, size: int) -> Tensor:
+        """Count the matches of each of ``size`` pairs: (size,); by no ``bincount``, which the host waits for."""
+        return self.batch.new_zeros(size).index_add(0, self.batch, torch.ones_like(self.batch))
+
+    def longest(self, size: int) -> int:
+        """Count the matches of that pair of ``size`` which has most, at least 1; a single pair has all of them."""
+        return max(1, len(self.batch) if size == 1 else int(self.counts(size).max()))

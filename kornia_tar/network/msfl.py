@@ -94,17 +94,18 @@ class MSFL(nn.Module):
         if torch.compiler.is_exporting():  # a graph of fixed shapes cannot leave out what has no weight
             parts = torch.stack([first_stage(image) for first_stage in self.stems.values()], 1)
             return (parts * modality[:, :, None, None, None].to(parts.dtype)).sum(1)
+        weights = modality.tolist()  # the host must know which stages to run, and asks the device once for both
         for k, first_stage in enumerate(self.stems.values()):
-            rows = modality[:, k].nonzero().flatten()
+            rows = [row for row, weight in enumerate(weights) if weight[k] != 0]
             if len(rows) == len(image):
                 part = first_stage(image) * modality[:, k, None, None, None].to(image.dtype)
                 mixed = part if mixed is None else mixed + part
-            elif len(rows):
+            elif rows:
                 part = first_stage(image[rows])
                 part = part * modality[rows, k, None, None, None].to(part.dtype)
                 if mixed is None:
                     mixed = part.new_zeros(len(image), *part.shape[1:])
-                mixed = mixed.index_add(0, rows, part)
+                mixed = mixed.index_add(0, torch.tensor(rows, device=part.device), part)
         assert mixed is not None, "modality weights must not be all zero"
         return mixed
 

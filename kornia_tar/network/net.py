@@ -203,7 +203,7 @@ class TARNet(nn.Module):
         """Fit image0 → image1 and image1 → image0, in float32."""
         if self.second_look is None:
             raise ValueError("this network has no second look: looks must be 1")
-        most = max(1, int(torch.bincount(matches.batch, minlength=1).max()))
+        most = matches.longest(len(first.image))
         counts = cell_weight(first.features, matches.points0, matches.batch)
         counts = counts * cell_weight(second.features, matches.points1, matches.batch)
         values = matches.points0, matches.points1, matches.confidence * counts

@@ -10,6 +10,15 @@ import torch
 from torch import Tensor
 
 
+def vector(like: Tensor, *values: float) -> Tensor:
+    """Make a vector of numbers, of the device and float type of a tensor.
+
+    They are written on the device: ``new_tensor`` copies them from the host, which waits until the device has done all
+    that it was asked before.
+    """
+    return torch.stack([like.new_full((), value) for value in values])
+
+
 def transform_points(matrix: Tensor, points: Tensor) -> Tensor:
     """Map points (…, N, 2) by homographies (…, 3, 3); those behind the horizon land far away, where gradients end.
 

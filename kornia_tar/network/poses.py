@@ -12,11 +12,15 @@ Where it confirms a pose the search ends, so that an upright pair of one scale c
 come last, for most pairs are of similar scale.
 
 Which image turns does not depend on its place, so that swapping the images swaps the result. Ours, not the paper's.
+
+The host decides what runs next, and waits for a GPU to tell it: of each pose the support and, where the second look is
+asked, what that states. It keeps both as plain numbers, not to wait for them again.
 """
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from functools import cached_property
 from typing import NamedTuple, Protocol
 
 import torch
@@ -25,7 +29,8 @@ from torch import Tensor
 
 from kornia_tar.conventions import turn_back
 from kornia_tar.network.field import best_similarity, pad_matches
-from kornia_tar.network.frames import Frame, ImageFeatures, Matches
+from kornia_tar.network.frames import Frame, ImageFeatures, Matches, part_of
+from kornia_tar.network.points import vector
 
 TURNS, SCALES = (1, 4), (1, 3)  # that may be asked for
 SHRINK = 0.6  # of an image's sides: with what the first look follows by itself, relative scales of 0.4 to 2.4
@@ -100,12 +105,19 @@ class _Search:
     def __init__(self, net: Looks, first: Frame, second: Frame, threshold: float, looks: int) -> None:
         self._net, self._first, self._second, self._threshold, self._looks = net, first, second, threshold, looks
         self._answers = _Answers(net, first, second, looks)
-        self._most = first.image.new_full((len(first.image),), -1.0, dtype=torch.float32)  # support of the best pose
+        self._size = len(first.image)
+        self._most = [-1.0] * self._size  # support of each pair's best pose
+
+    @cached_property
+    def _second_turns(self) -> list[bool]:
+        """Whether image1 of each pair turns, else image0; not asked for where no pair needs another pose."""
+        return turns_second(self._first, self._second).tolist()
 
     @property
-    def _done(self) -> Tensor:
-        """(B,) pairs that need no other pose."""
-        return self._most >= SURE_SUPPORT if self._looks == 1 else self._answers.stated >= SURE_LOOK
+    def _open(self) -> list[int]:
+        """Pairs that need another pose."""
+        values, sure = (self._most, SURE_SUPPORT) if self._looks == 1 else (self._answers.stated, SURE_LOOK)
+        return [pair for pair, value in enumerate(values) if value < sure]
 
     @property
     def result(self) -> Matches:
@@ -123,45 +135,51 @@ class _Search:
             known: first looks that were taken before.
             least: mean confidence that the second look must state for an answer to count.
         """
-        done = self._done
         seen: list[Matches] = []
-        support = self._most.new_full((len(poses), len(done)), -1.0)
-        asked = torch.zeros_like(support, dtype=torch.bool)
-        for k, pose in enumerate(poses):
+        support: list[list[float]] = []  # by pose, by pair
+        asked: list[set[int]] = []  # pairs, by pose
+        for pose in poses:
+            pairs = self._open
+            if not pairs:
+                return
             matches = (known or {}).get(pose)
-            seen.append(self._look(pose, ~done) if matches is None else matches)
-            support[k] = torch.where(done, -1.0, turn_support(seen[-1], len(done)))
+            seen.append(self._look(pose, pairs) if matches is None else matches)
+            support.append(turn_support(seen[-1], self._size).tolist())
             if self._looks == 1:
-                self._keep(seen[-1], support[k])
+                self._keep(seen[-1], support[-1])
             else:
-                asked[k] = ~done & (support[k] >= WORTH_A_LOOK)
-                self._answers.ask(seen[-1], asked[k], least)
-            done = self._done
+                asked.append({pair for pair in pairs if support[-1][pair] >= WORTH_A_LOOK})
+                self._answers.ask(seen[-1], sorted(asked[-1]), least)
         for _ in range(most if self._looks > 1 else 0):
-            best = support.masked_fill(asked, -1.0).argmax(0)
-            wanted = ~self._done & (asked.sum(0) < most)
-            asked |= wanted & (torch.arange(len(poses), device=wanted.device)[:, None] == best)
-            self._answers.ask(choose(seen, best), wanted, least)
+            best: dict[int, int] = {}  # pair: its next pose
+            for pair in self._open:
+                others = [k for k in range(len(poses)) if pair not in asked[k]]
+                if others and len(poses) - len(others) < most:
+                    best[pair] = max(others, key=lambda k: support[k][pair])
+                    asked[best[pair]].add(pair)
+            if not best:
+                return
+            self._answers.ask(choose(seen, [best.get(pair, -1) for pair in range(self._size)]), list(best), least)
 
-    def _keep(self, matches: Matches, support: Tensor) -> None:
+    def _keep(self, matches: Matches, support: Sequence[float]) -> None:
         """Without a second look the pose of most support is the answer."""
-        self._answers.best = choose((self._answers.best, matches), (support > self._most).long())
-        self._most = torch.maximum(support, self._most)
+        better = [new > old for new, old in zip(support, self._most, strict=True)]
+        self._answers.best = choose((self._answers.best, matches), better)
+        self._most = [max(both) for both in zip(support, self._most, strict=True)]
 
-    def _look(self, pose: Pose, wanted: Tensor) -> Matches:
-        """Take the first look at pairs that are ``wanted`` (B,) in a pose; points are of the images as they are."""
-        second_turns = turns_second(self._first, self._second)
+    def _look(self, pose: Pose, pairs: Sequence[int]) -> Matches:
+        """Take the first look at some pairs in a pose; points are of the images as they are."""
         parts: list[Matches] = []
         for swap in (False, True):
-            pairs = (wanted & (second_turns != swap)).nonzero().flatten()
+            some = [pair for pair in pairs if self._second_turns[pair] != swap]
+            if not some:
+                continue
+            part = part_of(some, self._size, self._first.image.device)
             sides = (self._second, self._first) if swap else (self._first, self._second)
-            still, moving = (side.rows(pairs) for side in sides)
-            if len(pairs):
-                found = look_posed(self._net, still, moving, pose, self._threshold)
-                parts.append((found.swapped() if swap else found)._replace(batch=pairs[found.batch]))
-        if not parts:
-            return no_matches(self._first.image)
-        return Matches(*(torch.cat(t) for t in zip(*parts, strict=True))).sorted()
+            still, moving = (side.rows(part) for side in sides)
+            found = look_posed(self._net, still, moving, pose, self._threshold)
+            parts.append((found.swapped() if swap else found).placed(part))
+        return parts[0] if len(parts) == 1 else join(parts).sorted()
 
 
 class _Answers:
@@ -169,22 +187,21 @@ class _Answers:
 
     def __init__(self, net: Looks, first: Frame, second: Frame, looks: int) -> None:
         self._net, self._first, self._second, self._looks = net, first, second, looks
-        self.stated = torch.full((len(first.image),), -1.0, device=first.image.device)  # of the best, mean confidence
+        self.stated = [-1.0] * len(first.image)  # of the best answer to each pair, mean confidence
         self.best = no_matches(first.image)
 
-    def ask(self, start: Matches, wanted: Tensor, least: float = -1.0) -> None:
-        """Look on from these matches of each pair that is ``wanted`` (B,); an answer below ``least`` does not count."""
-        pairs, size = wanted.nonzero().flatten(), len(wanted)
-        if not len(pairs):
+    def ask(self, start: Matches, pairs: Sequence[int], least: float = -1.0) -> None:
+        """Look on from these matches of some pairs, ascending; an answer below ``least`` does not count."""
+        if not pairs:
             return
-        found = self._net.look_on(
-            self._first.rows(pairs), self._second.rows(pairs), start.rows(pairs, size), self._looks
-        )
-        stated = mean_confidence(found, len(pairs))
-        wins = (stated > self.stated[pairs]) & (stated >= least)
-        better = torch.zeros_like(wanted, dtype=torch.long).index_put((pairs,), wins.long())
-        self.best = choose((self.best, found._replace(batch=pairs[found.batch])), better)
-        self.stated = self.stated.index_put((pairs,), torch.where(wins, stated, self.stated[pairs]))
+        size = len(self.stated)
+        part = part_of(pairs, size, self._first.image.device)
+        found = self._net.look_on(self._first.rows(part), self._second.rows(part), start.rows(pairs, size), self._looks)
+        better = [False] * size
+        for pair, stated in zip(pairs, mean_confidence(found, len(pairs)).tolist(), strict=True):
+            if stated > self.stated[pair] and stated >= least:
+                self.stated[pair], better[pair] = stated, True
+        self.best = choose((self.best, found.placed(part)), better)
 
 
 def look_posed(net: Looks, still: Frame, moving: Frame, pose: Pose, threshold: float = 0.0) -> Matches:
@@ -211,16 +228,16 @@ def shrink(image: Tensor, mask: Tensor | None, factor: float) -> tuple[Tensor, T
 
     if mask is None:
         return smaller(image).to(image.dtype), None
-    share, sums = smaller(mask), smaller(torch.where(mask > 0, image, 0.0))
+    share, sums = smaller(mask), smaller(image.masked_fill(mask <= 0, 0.0))
     inside = share >= 0.5
-    return torch.where(inside, sums / share.clamp_min(0.5), 0.0).to(image.dtype), inside.to(mask.dtype)
+    return (sums / share.clamp_min(0.5)).masked_fill(~inside, 0.0).to(image.dtype), inside.to(mask.dtype)
 
 
 def grow(points: Tensor, small: Tensor, image: Tensor) -> Tensor:
     """Carry points (N, 2) px of a shrunk image to a larger one; pixel centres are at integers."""
     if small.shape == image.shape:
         return points
-    ratio = points.new_tensor([image.shape[3] / small.shape[3], image.shape[2] / small.shape[2]])
+    ratio = vector(points, image.shape[3] / small.shape[3], image.shape[2] / small.shape[2])
     return (points + 0.5) * ratio - 0.5
 
 
@@ -250,10 +267,9 @@ def turns_second(first: Frame, second: Frame) -> Tensor:
 
 def turn_support(matches: Matches, size: int) -> Tensor:
     """Sum the confidence that agrees with the best similarity of each of ``size`` pairs: (B,)."""
-    most = max(1, int(torch.bincount(matches.batch, minlength=1).max()))
     values = matches.points0, matches.points1, matches.confidence
     with torch.no_grad(), torch.autocast(matches.confidence.device.type, enabled=False):
-        points0, points1, confidence = pad_matches(matches.batch, values, size, most)
+        points0, points1, confidence = pad_matches(matches.batch, values, size, matches.longest(size))
         return best_similarity(points0, points1, confidence, SEEDS)[1]
 
 
@@ -262,10 +278,18 @@ def mean_confidence(matches: Matches, size: int) -> Tensor:
     total = torch.zeros(size, device=matches.batch.device).index_add(
         0, matches.batch, matches.confidence.detach().float()
     )
-    return total / torch.bincount(matches.batch, minlength=size).clamp_min(1)
+    return total / matches.counts(size).clamp_min(1)
 
 
-def choose(lists: Sequence[Matches], which: Tensor) -> Matches:
-    """Join, of each pair, the matches of that list which ``which`` (B,) names."""
-    parts = [Matches(*(t[which[m.batch] == k] for t in m)) for k, m in enumerate(lists)]
-    return Matches(*(torch.cat(t) for t in zip(*parts, strict=True))).sorted()
+def choose(lists: Sequence[Matches], which: Sequence[int]) -> Matches:
+    """Join, of each pair, the matches of that list which ``which`` names; of none where it names none."""
+    if len(set(which)) == 1:  # as of a single pair: there is nothing to take apart
+        return lists[which[0]]
+    number = torch.cat([torch.full_like(matches.batch, k) for k, matches in enumerate(lists)])
+    joined = join(lists)
+    return joined.take(torch.tensor(which, device=number.device)[joined.batch] == number)
+
+
+def join(lists: Sequence[Matches]) -> Matches:
+    """Put lists one behind the other."""
+    return Matches(*(torch.cat(t) for t in zip(*lists, strict=True)))

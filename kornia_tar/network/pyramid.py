@@ -91,6 +91,8 @@ def carry(matches: Matches, small: tuple[Frame, ...], large: tuple[Frame, ...]) 
 
 def thinned(matches: Matches) -> Matches:
     """Keep every k-th match of more than a smooth field needs; k is odd, so that the cells of two rows differ."""
+    if len(matches.batch) <= STARTS:  # of all pairs together: no need to ask the device
+        return matches
     most = int(torch.bincount(matches.batch, minlength=1).max())
     step = -(-most // STARTS) // 2 * 2 + 1
     return Matches(*(t[::step] for t in matches)) if most > STARTS else matches

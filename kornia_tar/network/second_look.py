@@ -28,6 +28,7 @@ from kornia_tar.conventions import CELL
 from kornia_tar.network.cfdm import CFDM, cell_centres
 from kornia_tar.network.field import Field, ridge_solve
 from kornia_tar.network.fine import PLACE_STEP, parabola_peak
+from kornia_tar.network.points import vector
 
 RELAXATION = 1.5  # of the consensus' steps, which by themselves are too short
 OUTLIER_RATIO = 0.1  # ε: share of cells whose maps tell nothing; it bounds what one cell can say against the others
@@ -116,7 +117,7 @@ def consensus(
     B, _, rows, columns = probability.shape
     p = probability.flatten(2).transpose(1, 2)  # (B, N, S²)
     place = cell_centres(torch.arange(rows * columns, device=p.device), columns)
-    middle = CELL * p.new_tensor([columns, rows]) / 2 - 0.5
+    middle = CELL * vector(p, columns, rows) / 2 - 0.5
     unit = torch.cat([(place - middle) / middle.max(), torch.ones_like(place[:, :1])], 1).expand(B, -1, -1)
     shown = valid.flatten(2)[:, 0]  # (B, N)
     shift, belongs = p.new_zeros(B, rows * columns, 2), shown
@@ -130,10 +131,8 @@ def consensus(
         known, unknown = (1 - OUTLIER_RATIO) * mass, OUTLIER_RATIO * near.mean(-1)
         return joint @ positions / mass[..., None].clamp_min(1e-6), shown * known / (known + unknown + 1e-9)
 
-    ridge, reach = (
-        p.new_tensor([4.0, 4.0, 1.0]),
-        float(PLACE_STEP * (math.isqrt(len(positions)) // 2)),
-    )  # px, as far as maps tell
+    ridge = vector(p, 4.0, 4.0, 1.0)
+    reach = float(PLACE_STEP * (math.isqrt(len(positions)) // 2))  # px, as far as maps tell
     for sigma in widths:
         mean, belongs = expect(shift, sigma)
         step = unit @ ridge_solve(unit, mean - shift, belongs, ridge)

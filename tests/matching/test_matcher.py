@@ -18,6 +18,7 @@ from helpers import (
 )
 
 from kornia_tar import TARMatcher
+from kornia_tar.network.net import with_second_look
 from kornia_tar.raster.synthetic import draw_scene
 
 
@@ -296,6 +297,17 @@ def test_double_in_is_double_out(matcher, key):
 
 
 @torch.no_grad()
+def test_a_network_in_double_answers_in_double():
+    double, single = (small_matcher(turns=1, scales=1) for _ in range(2))
+    for matcher in (double, single):
+        matcher.net, matcher.looks = with_second_look(matcher.net), 2
+    data = pair()
+    out = double.double()({key: image.double() for key, image in data.items()})
+    assert {value.dtype for value in out.values()} == {torch.float64, torch.int64}
+    assert_same_matches(paired({key: value.float() for key, value in out.items()}), paired(single(data)), 1e-2)
+
+
+@torch.no_grad()
 def test_training_mode_leaves_the_statistics_of_the_weights():
     matcher = small_matcher()
     whole = torch.nn.Sequential(torch.nn.BatchNorm2d(1), matcher).train()
@@ -328,8 +340,9 @@ def test_unknown_weights_name_the_shipped_ones():
         TARMatcher(pretrained="optical-lidar")
     with pytest.raises(FileNotFoundError, match=r"nowhere\.safetensors"):
         TARMatcher(pretrained="nowhere.safetensors")
-    with pytest.raises(FileNotFoundError, match=r"'outdoor' \(that is LoFTR's\): shipped are optical-sar"):
-        TARMatcher(pretrained="outdoor")
+    for name in ("outdoor", "indoor"):
+        with pytest.raises(FileNotFoundError, match=rf"'{name}' \(that is LoFTR's\): shipped are optical-sar"):
+            TARMatcher(pretrained=name)
     with pytest.raises(TypeError, match="config must be a TARConfig, got dict: LoFTR's"):
         TARMatcher(pretrained=None, config=KF.loftr.loftr.default_cfg)
     with pytest.raises(ValueError, match="pretrained or config"):

@@ -36,6 +36,16 @@ def test_features_match_as_their_images_do(matcher, size, masked, tmp_path):
 
 
 @torch.no_grad()
+@pytest.mark.parametrize("keys", ["0", "1", "01"])
+def test_features_in_double_are_answered_in_double(keys):
+    double = small_matcher().double()
+    data = {f"image{k}": picture(1 + k, 64, 64) for k in (0, 1)}  # in float32
+    for k in keys:
+        data[f"features{k}"] = double.extract_features(data.pop(f"image{k}").double())
+    assert {value.dtype for value in double(data).values()} == {torch.float64, torch.int64}
+
+
+@torch.no_grad()
 def test_wrong_features_are_named(matcher):
     image = picture(2, 64, 64)
     features = matcher.extract_features(image)

@@ -6,7 +6,7 @@ import numpy as np
 import torch
 
 from kornia_tar import geometry
-from kornia_tar.network.points import transform_affine, transform_points
+from kornia_tar.network.points import transform_affine, transform_points, vector
 
 
 def test_tensors_go_where_arrays_go():
@@ -35,3 +35,8 @@ def test_behind_the_horizon_is_far_and_finite():
     beyond = torch.tensor([[1.0, 0, 0], [0, 1, 0], [-0.01, 0, 1]])
     there = transform_points(beyond, torch.tensor([[150.0, 10]]))
     assert there.isfinite().all() and there.norm() > 1e6
+
+
+def test_a_vector_is_of_the_type_of_what_it_is_like():
+    like = torch.zeros(2, 3, dtype=torch.bfloat16)
+    assert torch.equal(vector(like, 0.1, -1, 300), like.new_tensor([0.1, -1, 300]))

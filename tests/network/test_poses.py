@@ -12,7 +12,7 @@ from torch import Tensor
 from kornia_tar import TARMatcher
 from kornia_tar.conventions import turn_back
 from kornia_tar.network import poses
-from kornia_tar.network.frames import Frame, ImageFeatures, Matches
+from kornia_tar.network.frames import Frame, ImageFeatures, Matches, part_of
 from kornia_tar.network.net import with_second_look
 from kornia_tar.network.poses import WORTH_A_LOOK, choose, mean_confidence, shrink, turn_support, turns_second
 from kornia_tar.raster.synthetic import draw_scene
@@ -79,12 +79,16 @@ def test_support_is_the_confidence_that_agrees():
 def test_each_pair_gets_the_matches_of_its_own_turn():
     one = matches(torch.zeros(4, 2), torch.zeros(4, 2), 0.2, [0, 0, 1, 2])
     two = matches(torch.ones(3, 2), torch.ones(3, 2), 0.6, [0, 1, 1])
-    joined = choose([one, two], torch.tensor([0, 1, 1]))
+    joined = choose([one, two], [0, 1, 1])
     assert joined.batch.tolist() == [0, 0, 1, 1]
     torch.testing.assert_close(joined.confidence, torch.tensor([0.2, 0.2, 0.6, 0.6]))
     torch.testing.assert_close(mean_confidence(joined, 3), torch.tensor([0.2, 0.6, 0.0]))
-    part = joined.rows(torch.tensor([2, 1]), 3)
-    assert part.batch.tolist() == [1, 1] and (part.points0 == 1).all()
+    part = joined.rows([1, 2], 3)
+    assert part.batch.tolist() == [0, 0] and (part.points0 == 1).all()
+    assert part.placed(part_of([1, 2], 3, part.batch.device)).batch.tolist() == [1, 1]
+    assert joined.rows([0, 1, 2], 3) is joined is joined.placed(part_of([0, 1, 2], 3, part.batch.device))
+    assert choose([one, two], [-1, 0, -1]).batch.tolist() == [1] and choose([one, two], [1, 1, 1]) is two
+    assert (joined.longest(3), joined.counts(3).tolist(), part.longest(1)) == (2, [2, 2, 0], 2)
 
 
 def scene_pair(quarters: int, seed: int = 4) -> dict[str, object]:
@@ -247,6 +251,18 @@ def test_a_shrunk_image_keeps_what_its_mask_shows():
     assert none is None
     torch.testing.assert_close(small[..., 17:], whole[..., 17:])
     assert shrink(image, mask, 1.0) == (image, mask)
+
+
+@torch.no_grad()
+@pytest.mark.parametrize("small", [0, 1])
+def test_the_image_that_turns_alone_is_encoded_again(small):
+    images = [picture(0, 64, 96), picture(1, 64, 96)]
+    images[small] = picture(2, 48, 80)
+    net, seen = lively_net(), []
+    hook = net.msfl.register_forward_pre_hook(lambda _, given: seen.append(tuple(given[0].shape[2:])))
+    net(*images, turns=4)
+    hook.remove()
+    assert seen[2:] == [(80, 48), (48, 80), (80, 48)]
 
 
 def test_tiny_images_are_not_shrunk():
