@@ -10,9 +10,9 @@ from typing import get_args
 from kornia_tar.conventions import MODALITIES
 from kornia_tar.outputs.registered import GridChoice, Resampling
 from kornia_tar.raster import Raster, read_image, source_files
+from kornia_tar.raster.nodata import undeclared_fill
 from kornia_tar.registration.acceptance import RIGHT, AcceptanceConfig
 from kornia_tar.registration.config import RegistrationModel
-from kornia_tar.registration.files import undeclared_fill
 
 MODALITY_CHOICES = (*MODALITIES, "auto")
 

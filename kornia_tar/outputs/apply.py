@@ -13,6 +13,7 @@ from kornia_tar.geometry import Transform
 from kornia_tar.outputs.registered import GridChoice, Resampling, Target, resampled, write_on_grid
 from kornia_tar.raster import read_image, source_files
 from kornia_tar.raster.grid import Grid
+from kornia_tar.raster.nodata import undeclared_fill
 from kornia_tar.registration.result import Registration
 
 MAX_BYTES = 2**26  # of a transform.json that is read
@@ -67,6 +68,7 @@ class Applied(NamedTuple):
 
     path: Path
     share: float  # of the grid, that shows something
+    warnings: tuple[str, ...] = ()  # a line each: a value that looks like nodata, and nobody declared it
 
 
 def apply_transform(
@@ -132,4 +134,6 @@ def applied(
         if not valid.any():
             raise ValueError(f"{image}: nothing of it lies on the grid to write on; is it of another scene?")
         write_on_grid(output, pixels, valid, told, grid, raster, target.resampling)
-        yield Applied(output, float(valid.mean()))
+        # Of labels the least is no fill value for lying at the border, and "nearest" would mix none with others.
+        fill = None if target.resampling == "nearest" else undeclared_fill(raster, "--nodata")
+        yield Applied(output, float(valid.mean()), (fill,) if fill else ())

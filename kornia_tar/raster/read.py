@@ -24,7 +24,7 @@ from kornia_tar.conventions import MIN_SIDE
 from kornia_tar.files import one_line
 from kornia_tar.raster.gdal import ImageRefusedError, check_reads, file_graph, first_cause, open_raster
 from kornia_tar.raster.image import MAX_PIXELS, NEEDS_GEO, Bands, GeoProfile, Raster
-from kornia_tar.raster.nodata import holds, is_fill
+from kornia_tar.raster.nodata import as_text, holds, is_fill
 from kornia_tar.raster.windows import Windowed, read_bands, read_valid, small_cache, strips
 
 LEAST_BLOCK = 2**22  # pixels of a block that is read however low the limit is
@@ -106,7 +106,8 @@ def as_raster(
     if pixels.dtype.kind == "c":
         pixels = _each(pixels, np.abs)
     if nodata is not None and not holds(pixels.dtype, nodata):
-        raise ValueError(f"{path}: holds {pixels.dtype}, which never is {nodata:g}: give the nodata value that it has")
+        never = f"{path}: holds {pixels.dtype}, which never is {as_text(nodata)}"
+        raise ValueError(f"{never}: give the nodata value that it has")
     declared = None if profile is None else profile.nodata
     fills = [value for value in (nodata, declared) if value is not None]
     if profile is not None and nodata is not None:

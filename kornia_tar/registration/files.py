@@ -16,8 +16,9 @@ from numpy.typing import NDArray
 from kornia_tar.conventions import Modality
 from kornia_tar.matching.device import choose_device
 from kornia_tar.matching.matcher import TARMatcher
-from kornia_tar.raster import Raster, suspected_fill, to_grey8, told_modality
+from kornia_tar.raster import Raster, to_grey8, told_modality
 from kornia_tar.raster.grid import Grid
+from kornia_tar.raster.nodata import undeclared_fill
 from kornia_tar.raster.sources import ImageSource, read_source
 from kornia_tar.registration.acceptance import AcceptanceConfig
 from kornia_tar.registration.config import RegistrarConfig, RegistrationModel, SearchConfig
@@ -142,17 +143,6 @@ def stretched(
     """Both images in 8-bit grey, each stretched as its modality needs, and that modality as the network is told it."""
     modalities = told_modality(first, modality0), told_modality(second, modality1)
     return [(to_grey8(r, m), m) for r, m in zip((first, second), modalities, strict=True)]
-
-
-def undeclared_fill(raster: Raster, option: str) -> str | None:
-    """Say in one line which value looks like an undeclared nodata value, and which option declares it."""
-    if (found := suspected_fill(raster)) is None:
-        return None
-    value = f"{found[0]:.8g}"
-    return (
-        f"{raster.path}: {found[1]:.1%} of the pixels are exactly {value}, which the file does not declare as nodata; "
-        f"if they are missing, give {option}={value}"
-    )
 
 
 def make_matcher(
