@@ -11,9 +11,8 @@ from typing import Any, NamedTuple
 from kornia_tar.files import check_outputs, output_folder, write_json
 from kornia_tar.geometry import Transform
 from kornia_tar.outputs.registered import GridChoice, Resampling, Target, resampled, write_on_grid
-from kornia_tar.raster import read_image, source_files
+from kornia_tar.raster import read_image, remarks, source_files
 from kornia_tar.raster.grid import Grid
-from kornia_tar.raster.nodata import undeclared_fill
 from kornia_tar.registration.result import Registration
 
 MAX_BYTES = 2**26  # of a transform.json that is read
@@ -68,7 +67,7 @@ class Applied(NamedTuple):
 
     path: Path
     share: float  # of the grid, that shows something
-    warnings: tuple[str, ...] = ()  # a line each: a value that looks like nodata, and nobody declared it
+    warnings: tuple[str, ...] = ()  # a line each, see ``raster.remarks``
 
 
 def apply_transform(
@@ -135,5 +134,5 @@ def applied(
             raise ValueError(f"{image}: nothing of it lies on the grid to write on; is it of another scene?")
         write_on_grid(output, pixels, valid, told, grid, raster, target.resampling)
         # Of labels the least is no fill value for lying at the border, and "nearest" would mix none with others.
-        fill = None if target.resampling == "nearest" else undeclared_fill(raster, "--nodata")
-        yield Applied(output, float(valid.mean()), (fill,) if fill else ())
+        warnings = remarks(raster, None if target.resampling == "nearest" else "--nodata")
+        yield Applied(output, float(valid.mean()), tuple(warnings))

@@ -16,9 +16,8 @@ from numpy.typing import NDArray
 from kornia_tar.conventions import Modality
 from kornia_tar.matching.device import choose_device
 from kornia_tar.matching.matcher import TARMatcher
-from kornia_tar.raster import Raster, to_grey8, told_modality
+from kornia_tar.raster import Raster, remarks, to_grey8, told_modality
 from kornia_tar.raster.grid import Grid
-from kornia_tar.raster.nodata import undeclared_fill
 from kornia_tar.raster.sources import ImageSource, read_source
 from kornia_tar.registration.acceptance import AcceptanceConfig
 from kornia_tar.registration.config import RegistrarConfig, RegistrationModel, SearchConfig
@@ -78,7 +77,7 @@ def register_files(
         ImportError: an optional package is needed and absent, named.
 
     Warns:
-        UserWarning: a value looks like an undeclared nodata value.
+        UserWarning: a value looks like an undeclared nodata value; a georeference is left aside.
 
     Example:
         >>> register_files("optical.tif", "sar.tif").registered  # doctest: +SKIP
@@ -88,7 +87,7 @@ def register_files(
     registrar = make_registrar(matcher, model, rotations, min_probability)
     first, second = read_source(image0, "image0", nodata=nodata0), read_source(image1, "image1", nodata=nodata1)
     for k, raster in enumerate((first, second)):
-        if told := undeclared_fill(raster, f"nodata{k}"):
+        for told in remarks(raster, f"nodata{k}"):
             warnings.warn(told, stacklevel=2)
     found = register_rasters(
         registrar, first, second, modality0, modality1, search_radius, not no_georeference, threshold
