@@ -61,6 +61,8 @@ def build_parser() -> argparse.ArgumentParser:
     prepare.add_argument("-o", "--out", type=Path, required=True, help="folder for images/, masks/ and prepare.json")
     prepare.add_argument("--modality", choices=("auto", "optical", "sar"), default="auto",
                          help="of all sources; auto: one band of more than 8 bits is SAR (default: auto)")  # fmt: skip
+    prepare.add_argument("--nodata", type=float, metavar="V", help="value of missing pixels, beside what the files "
+                         "declare, in all sources whose data type can have it; --nodata=-9999 with the =")  # fmt: skip
     prepare.add_argument("--overwrite", action="store_true", help="replace earlier results; a source is never replaced")
 
     dense = command(
@@ -160,7 +162,8 @@ def run_prepare(a: argparse.Namespace) -> int:
     """``tar-hloc prepare``."""
     from hloc_plugin.prepare import prepare_images
 
-    names = prepare_images(a.sources, a.out, None if a.modality == "auto" else a.modality, _tell, overwrite=a.overwrite)
+    modality = None if a.modality == "auto" else a.modality
+    names = prepare_images(a.sources, a.out, modality, _tell, nodata=a.nodata, overwrite=a.overwrite)
     print(f"{len(names)} images in {a.out / 'images'}")
     return 0
 

@@ -14,7 +14,8 @@ from typing import Any, Literal
 import numpy as np
 
 from kornia_tar.files import check_outputs, output_folder, write_json
-from kornia_tar.raster import Raster, read_image, source_files, to_grey8, to_rgb8, told_modality, write_image
+from kornia_tar.raster import Raster, read_image, remarks, source_files, to_grey8, to_rgb8, told_modality, write_image
+from kornia_tar.raster.nodata import holds
 
 SUFFIXES = (".tif", ".tiff", ".vrt", ".img", ".jp2", ".png", ".jpg", ".jpeg", ".webp", ".bmp")
 
@@ -25,6 +26,7 @@ def prepare_images(
     modality: Literal["optical", "sar"] | None = None,
     progress: Callable[[str], None] = lambda line: None,
     *,
+    nodata: float | None = None,
     overwrite: bool = False,
 ) -> list[str]:
     """Turn rasters into 8-bit PNG.
@@ -43,7 +45,8 @@ def prepare_images(
         out: folder; made when missing.
         modality: of all sources; None: as :func:`kornia_tar.raster.told_modality` decides for "auto", which leaves
             8-bit grey images open (null in ``prepare.json``).
-        progress: told one line for each image.
+        progress: told one line for each image, and what :func:`kornia_tar.raster.remarks` says of it.
+        nodata: value of missing pixels, beside what the files declare, in all sources whose data type can have it.
         overwrite: replace earlier results; a source is never replaced.
 
     Returns:
@@ -62,6 +65,10 @@ def prepare_images(
     images, about = output_folder(out / "images"), []
     for number, (name, path) in enumerate(files.items(), 1):
         raster = read_image(path)
+        if nodata is not None and holds(raster.pixels.dtype, nodata):  # the SAR image's -9999 is none of an 8-bit one's
+            raster = read_image(path, nodata=nodata)
+        for told in remarks(raster, "--nodata"):
+            progress(f"warning: {told}")
         kind = told_modality(raster, modality or "auto")
         colour = kind != "sar" and raster.pixels.ndim == 3 and raster.pixels.shape[-1] >= 3
         pixels = np.maximum(to_rgb8(raster) if colour else to_grey8(raster, kind), 1)

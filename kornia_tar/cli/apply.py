@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import sys
 from pathlib import Path
 
 from kornia_tar.cli.command import AddCommand, steps
@@ -39,5 +40,7 @@ def _do(a: argparse.Namespace) -> int:
     for image in a.images:
         step(image.name)
         done = next(results)
+        for told in done.warnings:
+            print(f"warning: {told}", file=sys.stderr)
         print(f"{done.path}: {done.share:.0%} of the grid")
     return 0

@@ -9,11 +9,10 @@ from typing import get_args
 
 from kornia_tar.conventions import MODALITIES
 from kornia_tar.outputs.registered import GridChoice, Resampling
-from kornia_tar.raster import Raster, read_image, source_files
+from kornia_tar.raster import Raster, read_image, remarks, source_files
 from kornia_tar.raster.image import IMAGE_SUFFIXES
 from kornia_tar.registration.acceptance import RIGHT, AcceptanceConfig
 from kornia_tar.registration.config import RegistrationModel
-from kornia_tar.registration.files import undeclared_fill
 
 MODALITY_CHOICES = (*MODALITIES, "auto")
 
@@ -137,9 +136,9 @@ def add_georeference(parser: argparse.ArgumentParser) -> None:
 
 
 def read_pair(image0: Path, image1: Path, nodata0: float | None, nodata1: float | None) -> tuple[Raster, Raster]:
-    """Read both images; a value that looks like an undeclared nodata value is named in one line on stderr."""
+    """Read both images; what their user should know, such as an undeclared nodata value, goes to stderr in a line."""
     pair = read_image(image0, nodata=nodata0, windowed=True), read_image(image1, nodata=nodata1, windowed=True)
     for k, raster in enumerate(pair):
-        if told := undeclared_fill(raster, f"--nodata{k}"):
+        for told in remarks(raster, f"--nodata{k}"):
             print(f"warning: {told}", file=sys.stderr)
     return pair

@@ -11,7 +11,7 @@ from typing import Any, NamedTuple
 from kornia_tar.files import check_outputs, output_folder, write_json
 from kornia_tar.geometry import Transform, blocks, source_window
 from kornia_tar.outputs.registered import GridChoice, Resampling, Target, resampled, write_on_grid
-from kornia_tar.raster import Raster, read_image, source_files
+from kornia_tar.raster import Raster, read_image, remarks, source_files
 from kornia_tar.raster.grid import Grid
 from kornia_tar.raster.image import IMAGE_SUFFIXES, TIFF_SUFFIXES
 from kornia_tar.raster.resample import BLOCK
@@ -71,6 +71,7 @@ class Applied(NamedTuple):
 
     path: Path
     share: float  # of the grid, that shows something
+    warnings: tuple[str, ...] = ()  # a line each, see ``raster.remarks``
 
 
 def apply_transform(
@@ -144,7 +145,9 @@ def applied(
         if not valid.any():
             raise ValueError(f"{image}: {ELSEWHERE}")
         write_on_grid(output, pixels, valid, told, grid, raster, target.resampling)
-        yield Applied(output, float(valid.mean()))
+        # Of labels the least is no fill value for lying at the border, and "nearest" would mix none with others.
+        warnings = remarks(raster, None if target.resampling == "nearest" else "--nodata")
+        yield Applied(output, float(valid.mean()), tuple(warnings))
 
 
 def _outputs(images: Sequence[Path], out: Path) -> list[Path]:

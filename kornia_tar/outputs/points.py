@@ -166,6 +166,6 @@ def _as_stored(raster: Raster) -> bool:
             same = (file.height, file.width) == raster.size
     except Exception:  # what GDAL and rasterio say of a file that is none of theirs is no closed list
         return False
-    if raster.profile is not None or raster.bands is not None:  # GDAL has read it
+    if raster.profile is not None or raster.bands is not None:  # GDAL has read it, or where it lies
         return same
     return same and read_image(raster.path, upright=False).pixels.tobytes() == raster.pixels.tobytes()

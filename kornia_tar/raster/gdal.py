@@ -1,4 +1,4 @@
-"""Files that rasterio opens: quietly, with nothing in them run and nothing fetched, and which others they name."""
+"""Files that rasterio opens: quietly, with nothing in them run and nothing fetched, and which others belong to them."""
 
 from __future__ import annotations
 
@@ -73,6 +73,14 @@ def file_graph(path: Path) -> dict[Path, list[Path]]:
             found[one] = [Path(name) for name in file.files]  # of a VRT in a VRT the next level alone
             waiting += found[one]
     return found
+
+
+def sidecars(path: Path) -> list[Path]:
+    """List the files beside a picture that may tell GDAL where it lies: of a.png a.pgw, a.wld, a.png.aux.xml."""
+    end = path.suffix[1:].lower()
+    worlds = (f".{end[:1]}{end[-1:]}w", f".{end}w", ".wld")
+    beside = [path.with_suffix(cased) for world in worlds for cased in (world, world.upper())]
+    return [one for one in (*beside, path.with_name(f"{path.name}.aux.xml")) if one.is_file()]
 
 
 def check_reads(path: Path) -> None:

@@ -82,6 +82,7 @@ class Raster:
         profile: georeference; None for a plain image.
         path: where it was read.
         bands: what a GeoTIFF or its kin says of its bands; None for a plain image.
+        note: which georeference was left aside, and why, in a line; or None.
     """
 
     pixels: NDArray[Any]
@@ -89,6 +90,7 @@ class Raster:
     profile: GeoProfile | None
     path: Path
     bands: Bands | None = None
+    note: str | None = None
 
     @property
     def size(self) -> tuple[int, int]:

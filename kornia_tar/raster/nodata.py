@@ -43,7 +43,12 @@ def is_fill(pixels: NDArray[Any], value: float) -> NDArray[np.bool_]:
         return np.asarray(np.abs(pixels - value) <= 1e-6 * abs(value))
 
 
-def suspected_fill(raster: Raster) -> tuple[float, float] | None:
+def as_text(value: Any) -> str:
+    """Write a number, Python's or NumPy's, in the fewest digits that give it back in its own type."""
+    return str(value).removesuffix(".0")
+
+
+def suspected_fill(raster: Raster) -> tuple[Any, float] | None:
     """Find a value that looks like an undeclared fill value.
 
     Many pixels must share it exactly, in all bands, and it must be the image's smallest or largest. Beyond that it is a
@@ -53,7 +58,7 @@ def suspected_fill(raster: Raster) -> tuple[float, float] | None:
         raster: the image; what its mask leaves out is declared already.
 
     Returns:
-        the value and its share of all pixels, or None.
+        the value, in the pixels' own type, and its share of all pixels, or None.
     """
     step = max(1, math.ceil(math.sqrt(raster.mask.size / SEEN)))
     pixels, mask = raster.pixels[::step, ::step], raster.mask[::step, ::step]
@@ -61,12 +66,12 @@ def suspected_fill(raster: Raster) -> tuple[float, float] | None:
     if not mask.any() or bands.dtype.kind not in "iuf":
         return None
     valid = bands[mask]
-    for value in (float(valid.min()), float(valid.max())):
+    for value in (valid.min(), valid.max()):
         here = (bands == value).all(axis=-1) & mask
         share = float(here.mean())
         if (valid == value).all():
             continue
-        if abs(value) >= LARGEST or value in USUAL:
+        if abs(float(value)) >= LARGEST or value in USUAL:
             least = LEAST_USUAL
         else:
             least = LEAST_8_BIT if bands.dtype.itemsize == 1 else LEAST_BORDER
@@ -74,6 +79,17 @@ def suspected_fill(raster: Raster) -> tuple[float, float] | None:
         if here.mean() >= least:
             return value, share
     return None
+
+
+def undeclared_fill(raster: Raster, option: str) -> str | None:
+    """Say in one line which value looks like an undeclared nodata value, and which option declares it."""
+    if (found := suspected_fill(raster)) is None:
+        return None
+    value = as_text(found[0])
+    return (
+        f"{raster.path}: {found[1]:.1%} of the pixels are exactly {value}, which the file does not declare as nodata; "
+        f"if they are missing, give {option}={value}"
+    )
 
 
 def _touching(here: NDArray[np.bool_]) -> NDArray[np.bool_]:

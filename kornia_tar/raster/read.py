@@ -1,6 +1,6 @@
 """Read images: PNG, JPEG and other pictures by Pillow, whatever else rasterio opens by rasterio; content decides.
 
-rasterio (``pip install "kornia-tar[geo]"``) is imported only when such a file is met.
+rasterio (``pip install "kornia-tar[geo]"``) is imported only when such a file is met, or a picture with a world file.
 """
 
 from __future__ import annotations
@@ -18,13 +18,13 @@ from typing import Any, cast
 import cv2
 import numpy as np
 from numpy.typing import NDArray
-from PIL import Image, ImageOps
+from PIL import ExifTags, Image, ImageOps
 
 from kornia_tar.conventions import MIN_SIDE
 from kornia_tar.files import one_line
-from kornia_tar.raster.gdal import ImageRefusedError, check_reads, file_graph, first_cause, open_raster
+from kornia_tar.raster.gdal import ImageRefusedError, check_reads, file_graph, first_cause, open_raster, sidecars
 from kornia_tar.raster.image import MAX_PIXELS, NEEDS_GEO, Bands, GeoProfile, Raster
-from kornia_tar.raster.nodata import holds, is_fill
+from kornia_tar.raster.nodata import as_text, holds, is_fill, undeclared_fill
 from kornia_tar.raster.windows import Windowed, read_bands, read_valid, small_cache, strips
 
 LEAST_BLOCK = 2**22  # pixels of a block that is read however low the limit is
@@ -55,7 +55,7 @@ def read_image(
     """Read PNG, JPEG, GIF, BMP and WebP by Pillow, and what else rasterio opens (GeoTIFF, VRT, ENVI …) by rasterio.
 
     The content decides, not the name. Without rasterio a TIFF that carries no georeference is read by Pillow. A
-    colour table is looked up.
+    colour table is looked up. Where a picture lies, files beside it say (``.pgw``, ``.jgw``, ``.wld``, ``.aux.xml``).
 
     Args:
         path: the file.
@@ -80,7 +80,18 @@ def read_image(
         what = "a folder" if path.is_dir() else "no regular file"
         raise FileNotFoundError(f"{path}: is {what}, not an image" if path.exists() else f"{path}: no such file")
     limit = max_pixels if max_pixels is not None else pixel_limit()
-    return as_raster(path, *_read(path, limit, upright, windowed), nodata, colours)
+    return _placed(as_raster(path, *_read(path, limit, upright, windowed), nodata, colours), nodata, upright)
+
+
+def remarks(raster: Raster, option: str | None) -> list[str]:
+    """Say in a line each what an image's user should know: what was left aside, what looks like a fill value.
+
+    Args:
+        raster: as read.
+        option: that declares a nodata value; None where an undeclared one does no harm.
+    """
+    fill = None if option is None else undeclared_fill(raster, option)
+    return [told for told in (raster.note, fill) if told]
 
 
 def read_dataset(dataset: Any, *, nodata: float | None = None) -> Raster:
@@ -106,7 +117,8 @@ def as_raster(
     if pixels.dtype.kind == "c":
         pixels = _each(pixels, np.abs)
     if nodata is not None and not holds(pixels.dtype, nodata):
-        raise ValueError(f"{path}: holds {pixels.dtype}, which never is {nodata:g}: give the nodata value that it has")
+        never = f"{path}: holds {pixels.dtype}, which never is {as_text(nodata)}"
+        raise ValueError(f"{never}: give the nodata value that it has")
     declared = None if profile is None else profile.nodata
     fills = [value for value in (nodata, declared) if value is not None]
     if profile is not None and nodata is not None:
@@ -132,7 +144,7 @@ def source_files(path: str | os.PathLike[str]) -> list[Path]:
     path = Path(path)
     with suppress(OSError):  # told by who reads it
         if _begins(path, _PICTURES):
-            return [path]
+            return [path, *sidecars(path)]
     return list(file_graph(path)) if path.is_file() and importlib.util.find_spec("rasterio") is not None else [path]
 
 
@@ -289,19 +301,47 @@ def _read_rasterio(path: Path, limit: int, windowed: bool = False, opened: Any =
             nodata = file.nodata if file.nodata is not None and holds(pixels.dtype, file.nodata) else None
             if nodata is not None and pixels.dtype.kind == "f" and math.isfinite(nodata):  # a tag may be beyond it
                 nodata = float(np.clip(nodata, *(getattr(np.finfo(pixels.dtype), end) for end in ("min", "max"))))
-            gcps, gcps_crs = file.gcps
-            gcps = gcps if gcps_crs else []  # of no use, and nothing that could be written
-            profile = GeoProfile(file.crs, file.transform, nodata, rpcs=file.rpcs)
-            if profile.kind != "transform" and (gcps or file.rpcs is not None):
-                crs = gcps_crs if gcps else file.crs
-                profile = replace(profile, crs=crs, transform=None, gcps=tuple(gcps))
+            profile = _profile(file, nodata)
     except ImageRefusedError:
         raise
     except Exception as error:  # GDAL's own kinds, words that are no UTF-8, a transform without an inverse
         raise NotARaster(first_cause(error)) from error
-    plain = profile.kind is None and profile.crs is None and profile.nodata is None
     pixels = _each(pixels, lambda part: part[..., 0]) if pixels.shape[-1] == 1 else pixels
-    return pixels, mask, None if plain else profile, told
+    return pixels, mask, profile, told
+
+
+def _profile(file: Any, nodata: float | None) -> GeoProfile | None:
+    """What an open file says of where it lies, and its nodata value; None where it has neither."""
+    gcps, gcps_crs = file.gcps
+    gcps = gcps if gcps_crs else []  # of no use, and nothing that could be written
+    profile = GeoProfile(file.crs, file.transform, nodata, rpcs=file.rpcs)
+    if profile.kind != "transform" and (gcps or file.rpcs is not None):
+        crs = gcps_crs if gcps else file.crs
+        profile = replace(profile, crs=crs, transform=None, gcps=tuple(gcps))
+    return None if profile.kind is None and profile.crs is None and nodata is None else profile
+
+
+def _placed(raster: Raster, nodata: float | None, upright: bool) -> Raster:
+    """Give a picture the georeference that lies in files beside it; where it cannot be taken, a note."""
+    path, beside = raster.path, ", ".join(one.name for one in sidecars(raster.path))
+    if raster.profile is not None or raster.bands is not None or not beside:
+        return raster
+    try:
+        if importlib.util.find_spec("rasterio") is None:
+            raise ImportError(f"reading it {NEEDS_GEO}")
+        with open_raster(path) as file:
+            profile, size = _profile(file, None), (file.height, file.width)
+        if profile is None:  # .aux.xml often holds statistics alone
+            return raster
+        with _pillow_limit(raster.mask.size), Image.open(path, formats=_FORMATS) as image:
+            turned = upright and image.getexif().get(ExifTags.Base.Orientation, 1) != 1
+        if not turned and size == raster.size:
+            return replace(raster, profile=replace(profile, nodata=nodata))
+        seen = "EXIF turns the picture" if turned else f"GDAL sees {size[1]}x{size[0]} pixels"
+        why = f"{seen}; save it as GeoTIFF"
+    except Exception as error:  # of a TIFF an error, but here the pixels are read already
+        why = first_cause(error)
+    return replace(raster, note=f"{path}: what {beside} says of its place is left aside: {why}")
 
 
 def _is_opacity(pixels: NDArray[Any], colours: Sequence[Any]) -> bool:

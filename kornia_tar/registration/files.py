@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 from kornia_tar.conventions import Modality
 from kornia_tar.matching.device import choose_device
 from kornia_tar.matching.matcher import TARMatcher
-from kornia_tar.raster import Raster, suspected_fill, to_grey8, told_modality
+from kornia_tar.raster import Raster, remarks, to_grey8, told_modality
 from kornia_tar.raster.grid import Grid
 from kornia_tar.raster.sources import ImageSource, read_source
 from kornia_tar.registration.acceptance import AcceptanceConfig
@@ -78,7 +78,7 @@ def register_files(
         ImportError: an optional package is needed and absent, named.
 
     Warns:
-        UserWarning: a value looks like an undeclared nodata value.
+        UserWarning: a value looks like an undeclared nodata value; a georeference is left aside.
 
     Example:
         >>> register_files("optical.tif", "sar.tif").registered  # doctest: +SKIP
@@ -89,7 +89,7 @@ def register_files(
     registrar = make_registrar(matcher, model, rotations, min_probability)
     first, second = read_source(image0, "image0", nodata=nodata0), read_source(image1, "image1", nodata=nodata1)
     for k, raster in enumerate((first, second)):
-        if told := undeclared_fill(raster, f"nodata{k}"):
+        for told in remarks(raster, f"nodata{k}"):
             warnings.warn(told, stacklevel=2)
     found = register_rasters(
         registrar, first, second, modality0, modality1, search_radius, not no_georeference, threshold
@@ -155,17 +155,6 @@ def stretched(
     """Both images in 8-bit grey, each stretched as its modality needs, and that modality as the network is told it."""
     modalities = told_modality(first, modality0), told_modality(second, modality1)
     return [(to_grey8(r, m), m) for r, m in zip((first, second), modalities, strict=True)]
-
-
-def undeclared_fill(raster: Raster, option: str) -> str | None:
-    """Say in one line which value looks like an undeclared nodata value, and which option declares it."""
-    if (found := suspected_fill(raster)) is None:
-        return None
-    value = f"{found[0]:.8g}"
-    return (
-        f"{raster.path}: {found[1]:.1%} of the pixels are exactly {value}, which the file does not declare as nodata; "
-        f"if they are missing, give {option}={value}"
-    )
 
 
 def make_matcher(

@@ -176,6 +176,20 @@ def test_a_mean_that_equals_nodata_is_data_still():
     assert nodata == 0 and valid.mean() > 0.9 and (found[valid] != 0).all()
 
 
+def test_a_fill_value_that_nobody_declared_is_named_but_not_of_labels(told, tmp_path, capsys):
+    pixels = ground(GRID1, (120, 140), ERROR).astype(np.int32)
+    pixels[:, :40] = -(2**31)
+    write_image(tmp_path / "vh.tif", pixels, GeoProfile(UTM, GRID1))
+    command = ["apply", str(told), str(tmp_path / "vh.tif"), "-o", str(tmp_path / "out.tif"), "--overwrite"]
+    assert main(command) == 0
+    line = capsys.readouterr().err
+    assert line.count("\n") == 1 and "vh.tif: 28.6% of the pixels are exactly -2147483648" in line
+    assert main([*command, line.split()[-1]]) == 0 and capsys.readouterr().err == ""
+    found = read_image(tmp_path / "out.tif")
+    assert found.profile.nodata == -(2**31) and 0 < found.mask.mean() < 0.8 and found.pixels[found.mask].min() > 0
+    assert main([*command, "--resampling", "nearest"]) == 0 and capsys.readouterr().err == ""
+
+
 def test_without_a_georeference_a_mask_says_what_is_missing(tmp_path):
     import rasterio
 

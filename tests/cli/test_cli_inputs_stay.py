@@ -76,6 +76,16 @@ def test_results_replace_results_where_told(tmp_path, capsys):
     assert main([*command, "--overwrite"]) in (0, 2) and (tmp_path / "out" / "report.json").stat().st_mtime_ns > before
 
 
+def test_what_georeferences_a_picture_is_an_input(tmp_path, monkeypatch, capsys):
+    pixels = np.random.default_rng(0).integers(1, 255, (64, 64), dtype=np.uint8)
+    for name in ("a.png", "b.png"):
+        write_image(tmp_path / name, pixels)
+    (tmp_path / "a.png.aux.xml").write_text("<PAMDataset/>")
+    monkeypatch.chdir(tmp_path)
+    assert main(["landcover", "a.png", "b.png", "-o", "c.png", "--json", "a.png.aux.xml", "--overwrite"]) == 1
+    assert "a.png.aux.xml: would replace the input" in capsys.readouterr().err
+
+
 def test_a_vrt_s_sources_are_inputs(tmp_path, monkeypatch, capsys):
     rasterio = pytest.importorskip("rasterio")
     from rasterio.shutil import copy

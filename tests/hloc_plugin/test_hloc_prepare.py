@@ -8,6 +8,7 @@ import cv2
 import numpy as np
 import pytest
 
+from hloc_plugin.cli import main
 from hloc_plugin.formats import read_pairs
 from hloc_plugin.prepare import prepare_images
 from kornia_tar.raster import write_image
@@ -55,6 +56,21 @@ def test_decibels_and_nodata(radar, tmp_path):
     assert about["modality"] == "sar" and about["crs"] == "EPSG:32633"
     assert about["transform"] == [10, 0, 500000, 0, -10, 5000000]
     assert len(told) == 1 and "86% valid" in told[0]
+
+
+def test_a_fill_value_that_nobody_declared_is_named_and_masked_where_it_is_told(optical, tmp_path, capsys):
+    pytest.importorskip("rasterio")
+    decibels = np.random.default_rng(0).normal(-12, 4, (64, 72)).astype(np.float32)
+    decibels[:, :9] = -9999
+    write_image(tmp_path / "s1.tif", decibels)
+    command = ["prepare", str(optical), str(tmp_path / "s1.tif"), "-o", str(tmp_path / "out")]
+    assert main(command) == 0
+    (line,) = [line for line in capsys.readouterr().err.splitlines() if line.startswith("warning: ")]
+    assert "s1.tif: 12.5% of the pixels are exactly -9999" in line and line.endswith(" --nodata=-9999")
+    assert main([*command, "--nodata=-9999", "--overwrite"]) == 0  # which no pixel of the optical image can be
+    assert "warning" not in capsys.readouterr().err
+    mask = cv2.imread(str(tmp_path / "out/masks/s1.png.png"), cv2.IMREAD_GRAYSCALE)
+    assert ((mask > 0) == (decibels > -9999)).all() and not (tmp_path / "out/masks/s2_scene.png.png").exists()
 
 
 def test_sub_folders_stay_and_folders_of_equal_names_are_told_apart(tmp_path):

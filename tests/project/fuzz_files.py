@@ -174,7 +174,9 @@ def _rasters(folder: Path):
 <PAMRasterBand band="1"><NoDataValue>0</NoDataValue></PAMRasterBand><GCPList Projection="EPSG:4326">
 <GCP Id="1" Pixel="1" Line="2" X="9" Y="45"/><GCP Id="2" Pixel="40" Line="2" X="9.1" Y="45"/>
 <GCP Id="3" Pixel="1" Line="30" X="9" Y="44.9"/></GCPList></PAMDataset>"""
+    yield "world file of a picture", Kind({"y.png": png, "y.pgw": world}, look, "y.pgw", True)
     yield "aux.xml", Kind({"x.tif": tiff, "x.tif.aux.xml": aux.encode()}, look, "x.tif.aux.xml", True)
+    yield "aux.xml of a picture", Kind({"z.png": png, "z.png.aux.xml": aux.encode()}, look, "z.png.aux.xml", True)
     for driver, name, head in (("ENVI", "e.bin", "e.hdr"), ("SAGA", "g.sdat", "g.sgrd"), ("EHdr", "b.bil", "b.hdr")):
         try:
             with rasterio.open(

@@ -9,6 +9,7 @@ import pytest
 
 from kornia_tar import raster as r
 from kornia_tar.raster.georeference import Georeference, metres, pixel_map, reproject
+from kornia_tar.raster.nodata import undeclared_fill
 from kornia_tar.raster.resample import resample, smooth_transform
 from kornia_tar.raster.view import MaskedImage
 
@@ -228,6 +229,26 @@ def test_saturated_pixels_all_over_are_no_fill_value():
     stretched[:, :30] = 0
     assert r.suspected_fill(as_raster(stretched))[0] == 0
     assert r.suspected_fill(as_raster(np.zeros((64, 64), np.uint8))) is None
+
+
+@pytest.mark.parametrize(
+    ("dtype", "value", "told"),
+    [
+        ("int32", -(2**31), "-2147483648"), ("uint32", 2**32 - 1, "4294967295"), ("int16", -9999, "-9999"),
+        ("float32", -3.4028235e38, "-3.4028235e+38"), ("float32", 0.1, "0.1"),
+        ("float64", -1 / 3, "-0.3333333333333333"),
+    ],
+)  # fmt: skip
+def test_the_value_that_is_suggested_masks_what_it_should(tmp_path, dtype, value, told):
+    pixels = np.random.default_rng(0).normal(100, 5, (60, 80)).astype(dtype)
+    pixels[:, :20] = value
+    r.write_image(tmp_path / "a.tif", pixels, r.GeoProfile(UTM, GRID))
+    line = undeclared_fill(r.read_image(tmp_path / "a.tif"), "--nodata")
+    assert "25.0% of the pixels are exactly" in line
+    suggested = line.partition("--nodata=")[2]
+    back = r.read_image(tmp_path / "a.tif", nodata=float(suggested))
+    assert np.array_equal(back.mask, np.arange(80) >= np.full((60, 1), 20)) and undeclared_fill(back, "") is None
+    assert suggested == told
 
 
 def test_a_told_nodata_value_is_masked_and_kept(tmp_path):
