@@ -35,7 +35,7 @@ def add(command: AddCommand) -> None:
     length = parser.add_mutually_exclusive_group(required=True)
     length.add_argument("--minutes", type=float, help="length of the run in minutes of stepping")
     length.add_argument("--steps", type=int, help="length of the run in steps")
-    parser.add_argument("--batch", type=int, default=16, help="pairs per step (default: 16)")
+    parser.add_argument("--batch", type=int, help="pairs per step (default: 16), or scenes with --only words (24)")
     parser.add_argument("--size", type=int, default=128, help="side of the crops, a multiple of 16 (default: 128)")
     parser.add_argument("--learning-rate", type=float, default=1e-3, help="peak learning rate; with --from and without "
                         "--only, half of it (default: %(default)s)")  # fmt: skip
@@ -90,7 +90,8 @@ def _do(a: argparse.Namespace) -> int:
             raise ValueError("--only words needs --from and --text, and cannot --resume: it takes minutes")
         check_outputs((a.out / name for name in words.NAMES), read, overwrite=a.overwrite)
         held_out = () if a.hold_out is None else tuple(word.strip() for word in a.hold_out.split(",") if word.strip())
-        settings = words.WordsConfig(a.steps, a.minutes, a.batch, 2 * a.learning_rate, seed=a.seed, held_out=held_out)
+        batch = words.WordsConfig.scenes if a.batch is None else a.batch
+        settings = words.WordsConfig(a.steps, a.minutes, batch, 2 * a.learning_rate, seed=a.seed, held_out=held_out)
         path = _train_words(
             start, told, _text_bank(a.text), shards, sorted(a.data.glob("optical_only-*.tar")),
             sorted(a.data.glob("*-floods.tar")), a.limit, device, a.features, output_folder(a.out), settings,
@@ -107,7 +108,7 @@ def _do(a: argparse.Namespace) -> int:
     out = output_folder(a.out)
     pairs = read_pairs(shards, limit=a.limit)
     pairs = pairs + read_optical(alone, size=pairs.sar.shape[-1]) if alone else pairs
-    config = TrainConfig(steps=a.steps, minutes=a.minutes, batch=a.batch, size=a.size, seed=a.seed,
+    config = TrainConfig(steps=a.steps, minutes=a.minutes, batch=a.batch or TrainConfig.batch, size=a.size, seed=a.seed,
                          learning_rate=a.learning_rate, precision=a.precision, only=a.only,
                          learn_text=a.text == "learned", compile=device.startswith("cuda"))  # fmt: skip
     provenance = {"data": [s.name for s in shards + alone], "kornia_tar": __version__}
@@ -143,18 +144,19 @@ def _train_words(
     if unknown := [word for word in config.held_out if word not in bank.names]:
         raise ValueError(f"--hold-out: the bank has no {unknown[0]!r}; its words are {', '.join(bank.names)}")
     net = start.to(device)
+    files = [*shards, *alone, *floods]
+    name = name_features(net, bank.names, config.seed, limit, [(path.name, path.stat().st_size) for path in files])
     if kept is not None and kept.exists():
-        lessons = Lessons.load(kept, name_features(net))
+        lessons = Lessons.load(kept, name)
     else:
         pairs = read_pairs(shards, limit=limit)
         side = pairs.sar.shape[-1]
-        scenes = read_optical(alone, size=side, views=VIEWS, seed=config.seed).first(limit) if alone else None
+        scenes = read_optical(alone, side, views=VIEWS, seed=config.seed, limit=limit) if alone else None
         masks = {name: mask for path in floods for name, mask in read_floods(path, pairs.names).items()}
         lessons = prepare_lessons(net, pairs, scenes, masks, bank.names)
         if kept is not None:
-            lessons.save(kept, name_features(net))
-    data = [path.name for path in (*shards, *alone, *floods)]
-    return train_words(net, lessons, bank, out, config, told, data)
+            lessons.save(kept, name)
+    return train_words(net, lessons, bank, out, config, told, [path.name for path in files])
 
 
 def _text_bank(text: str) -> TextBank:

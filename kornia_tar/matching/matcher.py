@@ -269,7 +269,7 @@ class TARMatcher(LocalFeatureMatcher):
             ``keypoints0``, ``keypoints1`` (N, 2) px; ``confidence`` (N,) in [0, 1], the predicted probability that the
             match is within 3 px; ``std`` (N,) px, the predicted one-sigma error per axis; ``batch_indexes`` (N,) long;
             ``lafs0``, ``lafs1`` (1, N, 2, 3), upright circles as large as a cell. All float32, or float64 where an
-            image or its features are. Where ``looks`` is what the weights were trained for, their calibration is
+            image or the given features are. Where ``looks`` is what the weights were trained for, their calibration is
             applied to ``confidence`` and ``std``; else both are as the network states them.
 
         Raises:

@@ -94,18 +94,16 @@ class MSFL(nn.Module):
         if torch.compiler.is_exporting():  # a graph of fixed shapes cannot leave out what has no weight
             parts = torch.stack([first_stage(image) for first_stage in self.stems.values()], 1)
             return (parts * modality[:, :, None, None, None].to(parts.dtype)).sum(1)
-        weights = modality.tolist()  # the host must know which stages to run, and asks the device once for both
-        for k, first_stage in enumerate(self.stems.values()):
-            rows = [row for row, weight in enumerate(weights) if weight[k] != 0]
+        for k, (first_stage, rows) in enumerate(zip(self.stems.values(), rows_in_use(modality), strict=True)):
             if len(rows) == len(image):
                 part = first_stage(image) * modality[:, k, None, None, None].to(image.dtype)
                 mixed = part if mixed is None else mixed + part
-            elif rows:
+            elif len(rows):
                 part = first_stage(image[rows])
                 part = part * modality[rows, k, None, None, None].to(part.dtype)
                 if mixed is None:
                     mixed = part.new_zeros(len(image), *part.shape[1:])
-                mixed = mixed.index_add(0, torch.tensor(rows, device=part.device), part)
+                mixed = mixed.index_add(0, rows, part)
         assert mixed is not None, "modality weights must not be all zero"
         return mixed
 
@@ -127,6 +125,21 @@ class MSFL(nn.Module):
         middle = self.merge4(x4 + upsample(self.top4(coarse)))
         fine = self.merge2(x2 + upsample(self.top2(middle)))
         return Features(coarse, middle, fine)
+
+
+def rows_in_use(modality: Tensor) -> list[Tensor]:
+    """List, of each of K first stages, the rows of its weights (B, K) that are not zero.
+
+    The host must know them, and asks the device once for all. A compiled step asks for each: it would be compiled anew
+    for every pattern of numbers that the host reads.
+    """
+    if torch.compiler.is_compiling():
+        return [weights.nonzero().flatten() for weights in modality.unbind(1)]
+    used = [[row for row, weight in enumerate(weights) if weight != 0] for weights in modality.T.tolist()]
+    return [
+        torch.tensor(rows, device=modality.device) if 0 < len(rows) < len(modality) else torch.arange(len(rows))
+        for rows in used
+    ]
 
 
 def upsample(x: Tensor) -> Tensor:

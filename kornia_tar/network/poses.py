@@ -283,7 +283,7 @@ def mean_confidence(matches: Matches, size: int) -> Tensor:
 
 def choose(lists: Sequence[Matches], which: Sequence[int]) -> Matches:
     """Join, of each pair, the matches of that list which ``which`` names; of none where it names none."""
-    if len(set(which)) == 1:  # as of a single pair: there is nothing to take apart
+    if len(set(which)) == 1 and which[0] >= 0:  # as of a single pair: there is nothing to take apart
         return lists[which[0]]
     number = torch.cat([torch.full_like(matches.batch, k) for k, matches in enumerate(lists)])
     joined = join(lists)

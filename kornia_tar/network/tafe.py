@@ -120,9 +120,9 @@ class TAFE(nn.Module):
 class LandCoverHead(nn.Module):
     """Say in words what lies in each cell: the land-cover map.
 
-    A cell's own features and the mean and spread of those around it, in two windows, become a vector in the space of
-    the frozen text features. Its cosines to the words' features, less what all words have in common, are the scores; a
-    constant stands for "none of these". A word that training never saw is scored like any other.
+    A cell's own features and the mean and spread of those around it, in windows of several sizes, become a vector in
+    the space of the frozen text features. Its cosines to the words' features, less what all words have in common, are
+    the scores; a constant stands for "none of these". A word that training never saw is scored like any other.
 
     Args:
         dim: channels C of MSFL's coarse features.

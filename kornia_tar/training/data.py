@@ -142,7 +142,12 @@ def read_pairs(shards: Iterable[Path], size: int = 256, limit: int | None = None
 
 
 def read_optical(
-    shards: Iterable[Path], size: int = 256, progress: bool = True, views: int = 0, seed: int = 0
+    shards: Iterable[Path],
+    size: int = 256,
+    progress: bool = True,
+    views: int = 0,
+    seed: int = 0,
+    limit: int | None = None,
 ) -> Pairs:
     """Decode optical images without a SAR partner, each at two scales of ``size`` × ``size``, one after the other.
 
@@ -155,8 +160,10 @@ def read_optical(
         size: side in pixels of what is returned.
         progress: show a bar.
         views: instead of the two scales so many squares of each image, ``size`` px and more on a side, drawn evenly
-            with one of the eight turns and mirrorings, and shrunk.
+            with one of the eight turns and mirrorings, and shrunk. They are to teach words: images whose class is held
+            out are left out.
         seed: of the drawing.
+        limit: at most so many images, or None for all.
 
     Raises:
         ValueError: a member that is no image, or smaller than ``size``; JSON that is none.
@@ -171,7 +178,7 @@ def read_optical(
                 stem, _, kind = Path(member.name).name.partition(".")
                 if kind == "json" and member.isfile():
                     classes[stem] = _read_class(tar, member, shard)
-                if kind != "optical.webp" or not member.isfile():
+                if kind != "optical.webp" or not member.isfile() or (limit is not None and len(set(names)) >= limit):
                     continue
                 image = _decode(tar, member, shard)
                 side = min(image.shape[:2])
@@ -182,11 +189,13 @@ def read_optical(
                 else:
                     whole = cv2.resize(_middle(image, side), (size, size), interpolation=cv2.INTER_AREA)
                     drawn = [whole, _middle(image, size)] if side >= 1.2 * size else [whole]
+                if views and label_held_out(stem):
+                    continue
                 images += drawn
                 names += [stem] * len(drawn)
     if not names:
         raise ValueError("the shards hold no .optical.webp")
-    optical = torch.from_numpy(np.stack(images)).permute(0, 3, 1, 2).contiguous()
+    optical = torch.from_numpy(np.stack([image.transpose(2, 0, 1) for image in images]))
     N = len(names)
     return Pairs(optical, torch.zeros_like(optical[:, :1]), tuple(names), torch.full((N,), 0.25), torch.full((N,), -1),
                  torch.zeros(N, dtype=torch.bool), tuple(classes.get(name, "") for name in names))  # fmt: skip

@@ -60,7 +60,7 @@ class Lessons:
     flooded: Tensor
 
     def save(self, path: Path, features_of: str) -> None:
-        """Keep them in a file, with the name of the MSFL that the features are of; see :func:`name_features`."""
+        """Keep them in a file, with the name of what they are made from; see :func:`name_features`."""
         told = {"features_of": features_of, "scenes": json.dumps(self.scene_classes),
                 "pairs": json.dumps(self.pair_classes)}  # fmt: skip
         tensors = {name: getattr(self, name).contiguous() for name in TENSORS}
@@ -72,7 +72,7 @@ class Lessons:
         """Read what :meth:`save` wrote.
 
         Raises:
-            ValueError: no such file, or one whose features are of other weights.
+            ValueError: no such file, or one whose features are of other weights, data or settings.
         """
         try:
             with safe_open(path, framework="pt") as file:
@@ -82,16 +82,16 @@ class Lessons:
         except (SafetensorError, OSError, KeyError, ValueError) as error:
             raise ValueError(f"{path}: holds no encoded images ({error}); delete it") from None
         if told.get("features_of") != features_of:
-            raise ValueError(f"{path}: holds features of other weights; delete it, or give another file")
+            raise ValueError(f"{path}: holds features of other weights or data; delete it, or give another file")
         return cls(scene_classes=classes[0], pair_classes=classes[1], **tensors)
 
 
 TENSORS = ("scenes", "optical", "sar", "flooded_optical", "flooded_sar", "flooded")
 
 
-def name_features(net: TARNet) -> str:
-    """Name by a hash the part of a network that the lessons' features depend on."""
-    told = hashlib.sha256()
+def name_features(net: TARNet, *made_from: object) -> str:
+    """Name by a hash what lessons depend on: part of a network, and what else they are made from, by its ``repr``."""
+    told = hashlib.sha256(repr((VIEWS, MOST, *made_from)).encode())
     for key, value in net.msfl.state_dict().items():
         if not key.startswith(("top2", "merge2", "modality")):  # which feed the fine features, or the modality's guess
             told.update(key.encode())

@@ -54,7 +54,7 @@ class WordsConfig:
     agreement: float = 2.5
     information: float = 0.3
     variety: float = 2.0  # of the entropy over images, against that of a cell
-    stride: int = 3  # every so manieth cell of rows and columns is asked: the head's last layers cost most
+    stride: int = 3  # of the cells that are asked, along rows and columns: the head's last layers cost most
     clip: float = 1.0
     seed: int = 0
     held_out: tuple[str, ...] = ()  # words that training must not see, to ask what the map makes of them
@@ -173,7 +173,7 @@ def words_loss(
     y, x = torch.randint(config.stride, (2,), generator=generator).tolist()
     cells = slice(y, None, config.stride), slice(x, None, config.stride)
     found = head(features, modality, cells=cells).split([len(part) for part, _ in parts.values()])
-    maps = dict(zip(parts, found, strict=True))  # (n, K, h/2, w/2) each
+    maps = dict(zip(parts, found, strict=True))  # (n, K, h, w) each, of the asked cells
     terms: dict[str, Tensor] = {}
     if len(scenes):
         loss = naming_loss(maps["scenes"], scene_word[scenes].to(device), config.smoothing)

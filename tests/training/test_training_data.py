@@ -76,16 +76,22 @@ def test_optical_images_are_read_whole_and_at_their_own_resolution(tmp_path, sce
 
 
 def test_drawn_views_show_the_image_at_no_finer_resolution_and_can_be_drawn_again(tmp_path):
-    ramp = np.tile(np.arange(240, dtype=np.uint8), (200, 1))
-    shard = write_shard(tmp_path / "optical_only-000.tar", {"a__1.optical.webp": encode(np.dstack([ramp] * 3))})
+    ramp = np.tile(np.arange(240, dtype=np.uint8), (200, 1))  # one grey level a pixel
+    image = encode(np.dstack([ramp] * 3))
+    members = {f"{name}.optical.webp": image for name in ("whurs19__port_3", "whurs19__port_8", "x__1")}
+    shard = write_shard(tmp_path / "optical_only-000.tar", members)
     one, two, other = (read_optical([shard], SIDE, progress=False, views=6, seed=seed) for seed in (0, 0, 1))
-    assert len(one) == 6 and set(one.names) == {"a__1"} and one.optical.shape[2:] == (SIDE, SIDE)
+    assert one.names == ("whurs19__port_3",) * 6 + ("x__1",) * 6  # the other's class is held out
+    assert one.optical.shape == (12, 3, SIDE, SIDE)
     assert torch.equal(one.optical, two.optical) and not torch.equal(one.optical, other.optical)
-    slopes = one.optical[:, 0].float()
-    along = [abs(float((view[:, -9] - view[:, 8]).mean())) for view in slopes]
-    across = [abs(float((view[-9] - view[8]).mean())) for view in slopes]
-    assert any(a > b for a, b in zip(along, across, strict=True))  # turned or not
-    assert any(a < b for a, b in zip(along, across, strict=True))
+    views = one.optical[:, 0].float()
+    slopes = [(view[:, -9] - view[:, 8]).mean() / (SIDE - 17) for view in views]
+    slopes += [(view[-9] - view[8]).mean() / (SIDE - 17) for view in views]
+    along = sorted(abs(float(slope)) for slope in slopes)
+    assert max(along[:12]) < 0.05 and min(along[12:]) > 0.95 and along[-1] > 1.1  # shrunk, never enlarged
+    ways = {(k < 12, float(slope) > 0) for k, slope in enumerate(slopes) if abs(slope) > 0.5}
+    assert len(ways) == 4  # turned and mirrored
+    assert len(read_optical([shard], SIDE, progress=False, views=6, limit=1)) == 6
 
 
 def test_class_names_come_from_the_json(tmp_path):
