@@ -44,6 +44,7 @@ class LandCoverConfig:
     classes: int = 19
     width: int = 96
     hidden: int = 256
+    shared: int = 128  # dimensions in which cells and words are compared
     windows: tuple[int, ...] = (5, 13, 31)  # cells on a side, odd: the ground around a cell that its words depend on
 
 
@@ -121,16 +122,20 @@ class LandCoverHead(nn.Module):
     """Say in words what lies in each cell: the land-cover map.
 
     A cell's own features and the mean and spread of those around it, in windows of several sizes, become a vector in
-    the space of the frozen text features. Its cosines to the words' features, less what all words have in common, are
-    the scores; a constant stands for "none of these". A word that training never saw is scored like any other.
+    the space of the frozen text features, projected at random to a quarter of its dimensions, which nearly keeps its
+    angles (Johnson and Lindenstrauss 1984). Its cosines to the words, less what all words have in common, are the
+    scores; a constant stands for "none of these". A word that training never saw is scored like any other.
+
+    The checkpoint holds the projected words alone, as TAFE's tokens are, and no text features.
 
     Args:
         dim: channels C of MSFL's coarse features.
         config: sizes.
     """
 
-    words: Tensor  # (K, D) text features, unit norm
-    common: Tensor  # (D,) mean of the text features that training saw
+    projection: Tensor  # (D, P), random, drawn once
+    words: Tensor  # (K, P) projected text features
+    common: Tensor  # (P,) mean of those that training saw
 
     def __init__(self, dim: int, config: LandCoverConfig = LandCoverConfig()) -> None:
         super().__init__()
@@ -144,12 +149,14 @@ class LandCoverHead(nn.Module):
             nn.Conv2d(config.width * (1 + 2 * len(config.windows)), config.hidden, 1),
             nn.BatchNorm2d(config.hidden),
             nn.ReLU(),
-            nn.Conv2d(config.hidden, config.text_dim, 1),
+            nn.Conv2d(config.hidden, config.shared, 1),
         )
         self.log_scale = nn.Parameter(torch.tensor(math.log(10.0)))
         self.none = nn.Parameter(torch.zeros(()))
-        self.register_buffer("words", torch.zeros(config.classes, config.text_dim))
-        self.register_buffer("common", torch.zeros(config.text_dim))
+        projection = torch.randn(config.text_dim, config.shared) / math.sqrt(config.shared)
+        self.register_buffer("projection", projection)
+        self.register_buffer("words", torch.zeros(config.classes, config.shared))
+        self.register_buffer("common", torch.zeros(config.shared))
 
     def set_text(self, features: Tensor) -> None:
         """Exchange the words for those of text features (K, D), unit norm.
@@ -162,7 +169,12 @@ class LandCoverHead(nn.Module):
                 f"text features must be (K, {self.config.text_dim}), got {tuple(features.shape)}: "
                 "the land-cover head was trained for another feature space"
             )
-        self.words = features.detach().to(self.words)
+        self.words = features.detach().to(self.projection) @ self.projection
+
+    def teach(self, features: Tensor) -> None:
+        """Set the words that training sees, text features (K, D), and what they have in common; as :meth:`set_text`."""
+        self.set_text(features)
+        self.common = self.words.mean(0)
 
     def forward(
         self, x: Tensor, modality: Tensor, valid: Tensor | None = None, cells: tuple[slice, slice] = (ALL, ALL)

@@ -90,8 +90,7 @@ def train_words(
     head = net.landcover
     assert head is not None
     taught = bank.subset(seen)
-    head.common.copy_(taught.features.mean(0))
-    head.set_text(taught.features)
+    head.teach(taught.features)
     water = torch.tensor([name in GROUPS["flood"] for name in seen])
     words = word_indices(lessons.scene_classes, seen), word_indices(lessons.pair_classes, seen)
     head.requires_grad_(True).train()

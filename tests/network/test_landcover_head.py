@@ -41,7 +41,8 @@ def test_words_and_none_of_them_share_a_cell(head):
 
 @torch.no_grad()
 def test_a_word_is_scored_the_same_whatever_the_others_are(head):
-    x, words = torch.randn(1, 32, 6, 6), head.words.clone()
+    x, words = torch.randn(1, 32, 6, 6), F.normalize(torch.randn(4, 16), dim=1)
+    head.set_text(words)
     before = head.scores(x, OPTICAL)
     head.set_text(words[[2, 0]])
     torch.testing.assert_close(head.scores(x, OPTICAL), before[:, [2, 0]])
@@ -65,6 +66,18 @@ def test_what_shows_no_ground_says_nothing_to_others(head):
     changed[..., 4:] = 9.0
     one, two = head(x, OPTICAL, valid), head(changed, OPTICAL, valid)
     torch.testing.assert_close(one[..., :4], two[..., :4])
+
+
+@torch.no_grad()
+def test_the_projection_nearly_keeps_the_angles_of_texts_and_none_of_the_texts():
+    head = LandCoverHead(32, LandCoverConfig(text_dim=512, classes=20, width=8, hidden=16, windows=(3,)))
+    text = F.normalize(torch.randn(20, 512) + 0.7 * torch.randn(512), dim=1)
+    head.teach(text)
+    assert max(tensor.shape[-1] for name, tensor in head.state_dict().items() if name in ("words", "common")) == 128
+    one, other = (F.normalize(t - t.mean(0), dim=1) for t in (text, head.words))
+    assert (one @ one.T - other @ other.T).abs().max() < 0.4
+    assert (one @ one.T - other @ other.T).square().mean().sqrt() < 0.12
+    torch.testing.assert_close(head.common, head.words.mean(0))
 
 
 def test_a_window_has_a_middle():

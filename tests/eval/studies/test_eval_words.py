@@ -72,8 +72,9 @@ def data(tmp_path):
     net = small_matcher().net
     config = LandCoverConfig(text_dim=16, classes=len(WORDS), width=8, hidden=16, windows=(3,))
     net = with_landcover(net, config)
-    net.landcover.set_text(F.normalize(torch.randn(len(WORDS), 16, generator=torch.Generator().manual_seed(1)), dim=1))
-    net.tafe.set_text(net.landcover.words)
+    text = F.normalize(torch.randn(len(WORDS), 16, generator=torch.Generator().manual_seed(1)), dim=1)
+    net.landcover.set_text(text)
+    net.tafe.set_text(text)
     seen = [word for word in WORDS if word not in ("river", "pond")]
     info = {"text": {"encoder": "e", "names": WORDS}, "landcover": {"seen": seen}}
     save_checkpoint(tmp_path / "w.safetensors", net, info)
