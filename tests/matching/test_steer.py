@@ -110,6 +110,6 @@ def test_other_words_steer_by_their_own_names():
     matcher = steered(ignore=["water"])
     bank = TextBank(("lake", "dam"), torch.randn(2, 16), "e")
     matcher.set_text_prior(bank)
-    assert matcher.net.steering.ignore.tolist() == [True, False] and matcher.len(matcher.net.landcover.words) == 2
+    assert matcher.net.steering.ignore.tolist() == [True, False] and len(matcher.net.landcover.words) == 2
     with pytest.raises(ValueError, match="group 'water'"):
         matcher.set_text_prior(TextBank(("dam",), torch.randn(1, 16), "e"))
