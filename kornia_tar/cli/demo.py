@@ -16,6 +16,7 @@ from kornia_tar.files import check_outputs, output_folder
 from kornia_tar.geometry import corner_error
 from kornia_tar.outputs.results import NAMES, write_results
 from kornia_tar.raster import Raster, write_image
+from kornia_tar.raster.write import check_sidecars
 from kornia_tar.registration.files import check_options, make_matcher, make_registrar, registrar_settings
 
 
@@ -34,8 +35,9 @@ def _do(a: argparse.Namespace) -> int:
 
     check_options(a.threshold)
     check_folder(a.out)
-    outputs = (a.out / name for name in ("optical.png", "sar.png", *NAMES))
+    outputs = [a.out / name for name in ("optical.png", "sar.png", *NAMES)]
     check_outputs(outputs, files_of(a.weights, a.bank), overwrite=a.overwrite)
+    check_sidecars(outputs)
     matcher, out = make_matcher(a.weights, a.device, a.threads, a.bank), output_folder(a.out)
     optical, sar, truth = demo_pair(a.seed)
     write_image(out / "optical.png", optical)

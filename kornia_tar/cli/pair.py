@@ -24,6 +24,7 @@ from kornia_tar.outputs.registered import Target
 from kornia_tar.outputs.results import NAMES, write_results
 from kornia_tar.raster import source_files
 from kornia_tar.raster.grid import Grid
+from kornia_tar.raster.write import check_sidecars
 from kornia_tar.registration import Registrar, Registration, Search
 from kornia_tar.registration.files import check_options, register_rasters, registrar_settings
 
@@ -56,6 +57,10 @@ class PairJob:
         """Refuse to write over an input, ``more`` among them, or over other files without being told to."""
         read = [*source_files(self.image0), *source_files(self.image1), *more]
         check_outputs((self.out / name for name in NAMES), read, overwrite=self.overwrite)
+
+    def check_place(self) -> None:
+        """Refuse to write images beside files that would say of them where they lie."""
+        check_sidecars(self.out / name for name in NAMES)
 
 
 class PairOutcome(NamedTuple):

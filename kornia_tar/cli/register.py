@@ -46,6 +46,7 @@ def _do(a: argparse.Namespace) -> int:
         not a.no_georeference, a.threshold, Target(a.resampling, a.grid, a.resolution), a.overwrite, a.line,
     )  # fmt: skip
     job.check(files_of(a.weights, a.bank))
+    job.check_place()
     step = steps(4, a.progress)
     step("loading the weights")
     matcher = make_matcher(a.weights, a.device, a.threads, a.bank, ignore=a.ignore, prefer=a.prefer)

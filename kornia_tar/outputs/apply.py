@@ -10,16 +10,17 @@ from typing import Any, NamedTuple
 
 from kornia_tar.files import check_outputs, output_folder, write_json
 from kornia_tar.geometry import Transform, blocks, source_window
-from kornia_tar.outputs.registered import GridChoice, Resampling, Target, resampled, write_on_grid
+from kornia_tar.outputs.registered import GridChoice, Resampling, Target, resampled, valid_blocks, write_on_grid
 from kornia_tar.raster import Raster, read_image, remarks, source_files
 from kornia_tar.raster.grid import Grid
 from kornia_tar.raster.image import IMAGE_SUFFIXES, TIFF_SUFFIXES
 from kornia_tar.raster.resample import BLOCK
-from kornia_tar.raster.write import beyond_png
+from kornia_tar.raster.write import beyond_png, check_sidecars
 from kornia_tar.registration.result import Registration
 
 MAX_BYTES = 2**26  # of a transform.json that is read
 ELSEWHERE = "nothing of it lies on the grid to write on; is it of another scene?"
+NOTHING_VALID = "none of its valid pixels shows on the grid to write on; is it of another scene?"
 SUFFIXES = TIFF_SUFFIXES | {".png"}  # of one file that is written
 
 
@@ -121,6 +122,7 @@ def applied(
         target.chosen(grid0, grid0)  # what cannot be is said before anything is made
     outputs = _outputs(images, out)
     check_outputs(outputs, [path, *(file for image in images for file in source_files(image))], overwrite=overwrite)
+    check_sidecars(outputs)
 
     def laid(image: Path, output: Path) -> tuple[Raster, Grid, Transform]:
         """Read an image, and find the grid to write on and the way from there to the image."""
@@ -134,6 +136,8 @@ def applied(
             raise ValueError(f"{image}: {lacking}, and {output.name} would lose its values; write .tif instead")
         if not any(source_window(way, *block, own.size, 0) for block in blocks(grid.size, BLOCK)):
             raise ValueError(f"{image}: {ELSEWHERE}")
+        if not any(part.any() for *_, part in valid_blocks(raster, way, grid.size, target.resampling)):
+            raise ValueError(f"{image}: {NOTHING_VALID}")
         return raster, grid, way
 
     for image, output in zip(images, outputs, strict=True) if len(images) > 1 else ():
@@ -142,8 +146,6 @@ def applied(
     for image, output in zip(images, outputs, strict=True):
         raster, grid, way = laid(image, output)
         pixels, valid, told = resampled(raster, way, grid.size, target.resampling)
-        if not valid.any():
-            raise ValueError(f"{image}: {ELSEWHERE}")
         write_on_grid(output, pixels, valid, told, grid, raster, target.resampling)
         # Of labels the least is no fill value for lying at the border, and "nearest" would mix none with others.
         warnings = remarks(raster, None if target.resampling == "nearest" else "--nodata")

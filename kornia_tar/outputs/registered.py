@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Literal, cast
@@ -124,11 +125,9 @@ def resampled(
     told = None if raster.profile is None else raster.profile.nodata
     # 0 is dark water in an 8-bit image: it fills, but is not declared to be nodata where the source did not say so.
     nodata = told if told is not None else np.nan if raster.pixels.dtype.kind == "f" else None
-    fill, averaged = 0 if nodata is None else nodata, how != "nearest" and is_finer(transform, size)
-    block = _averaged if averaged else _sampled
-    valid = np.zeros(size, bool)
-    for rows, columns in blocks(size, block_side(transform, size)):
-        valid[rows, columns] = block(raster, transform, size, rows, columns, how, pixels=False)[1]
+    fill, block, valid = 0 if nodata is None else nodata, _block(transform, size, how), np.zeros(size, bool)
+    for rows, columns, part in valid_blocks(raster, transform, size, how):
+        valid[rows, columns] = part
 
     def read(rows: slice, columns: slice) -> NDArray[Any]:
         out = np.empty((rows.stop - rows.start, columns.stop - columns.start, *raster.pixels.shape[2:]), dtype)
@@ -146,6 +145,20 @@ def resampled(
 
     dtype = raster.pixels.dtype
     return Windowed((*size, *raster.pixels.shape[2:]), dtype, read, BLOCK), valid, nodata
+
+
+def valid_blocks(
+    raster: Raster, transform: Transform, size: tuple[int, int], how: Resampling
+) -> Iterator[tuple[slice, slice, NDArray[np.bool_]]]:
+    """Find block by block where :func:`resampled` rests on valid pixels alone: rows, columns, and (h, w) of them."""
+    block = _block(transform, size, how)
+    for rows, columns in blocks(size, block_side(transform, size)):
+        yield rows, columns, block(raster, transform, size, rows, columns, how, pixels=False)[1]
+
+
+def _block(transform: Transform, size: tuple[int, int], how: Resampling) -> Callable[..., Any]:
+    """What makes a block of a frame."""
+    return _averaged if how != "nearest" and is_finer(transform, size) else _sampled
 
 
 def _sampled(

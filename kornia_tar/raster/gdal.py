@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import sys
 import warnings
 from collections.abc import Iterator
@@ -15,6 +16,11 @@ from kornia_tar.files import one_line
 MAX_SOURCES = 100_000  # files behind one VRT
 MAX_READS = 1_000_000  # of a VRT's sources, each as often as it is named: ten VRTs of ten sources each are quickly many
 MAX_VRT = 2**27  # bytes of one
+MAX_AUX = 2**20  # bytes of an .aux.xml that are searched: GDAL puts the place first, then bands with their histograms
+_AUX_MARKS = {
+    "place": rb"<SRS|<GeoTransform|<GCP|<GeodataXform|domain\s*=\s*[\"']RPC",  # GeodataXform is ArcGIS's
+    "nodata value": rb"<NoDataValue",
+}
 # GDAL fetches what a file names on the network; through no proxy at all it fetches nothing.
 _LOCAL = {
     "GDAL_HTTP_PROXY": "127.0.0.1:9", "GDAL_HTTPS_PROXY": "127.0.0.1:9", "CPL_VSIL_CURL_ALLOWED_FILENAME": "none",
@@ -81,6 +87,18 @@ def sidecars(path: Path) -> list[Path]:
     worlds = (f".{end[:1]}{end[-1:]}w", f".{end}w", ".wld")
     beside = [path.with_suffix(cased) for world in worlds for cased in (world, world.upper())]
     return [one for one in (*beside, path.with_name(f"{path.name}.aux.xml")) if one.is_file()]
+
+
+def sidecar_says(path: Path) -> list[str]:
+    """List what a file beside a picture says of it that we would take: its "place", its "nodata value".
+
+    A world file names the place alone; an ``.aux.xml`` often holds nothing but statistics.
+    """
+    if path.suffix.lower() != ".xml":
+        return ["place"]
+    with path.open("rb") as file:
+        head = file.read(MAX_AUX)
+    return [what for what, marks in _AUX_MARKS.items() if re.search(marks, head)]
 
 
 def check_reads(path: Path) -> None:

@@ -82,7 +82,7 @@ class Raster:
         profile: georeference; None for a plain image.
         path: where it was read.
         bands: what a GeoTIFF or its kin says of its bands; None for a plain image.
-        note: which georeference was left aside, and why, in a line; or None.
+        note: which georeference or nodata value was left aside, and why, in a line; or None.
     """
 
     pixels: NDArray[Any]

@@ -28,6 +28,15 @@ def holds(dtype: DTypeLike, value: float) -> bool:
     return limits.min <= value <= limits.max and value == int(value)
 
 
+def declared_nodata(file: Any, dtype: np.dtype[Any]) -> float | None:
+    """Return the nodata value that rasterio's open file declares, where pixels of a type can have it."""
+    if file.nodata is None or not holds(dtype, file.nodata):
+        return None
+    if dtype.kind == "f" and math.isfinite(file.nodata):  # a tag may be beyond it
+        return float(np.clip(file.nodata, *(getattr(np.finfo(dtype), end) for end in ("min", "max"))))
+    return float(file.nodata)
+
+
 def is_fill(pixels: NDArray[Any], value: float) -> NDArray[np.bool_]:
     """Find the pixels that have the value, as far as their type tells it from its neighbours; the shape of ``pixels``.
 

@@ -22,9 +22,17 @@ from PIL import ExifTags, Image, ImageOps
 
 from kornia_tar.conventions import MIN_SIDE
 from kornia_tar.files import one_line
-from kornia_tar.raster.gdal import ImageRefusedError, check_reads, file_graph, first_cause, open_raster, sidecars
+from kornia_tar.raster.gdal import (
+    ImageRefusedError,
+    check_reads,
+    file_graph,
+    first_cause,
+    open_raster,
+    sidecar_says,
+    sidecars,
+)
 from kornia_tar.raster.image import MAX_PIXELS, NEEDS_GEO, Bands, GeoProfile, Raster
-from kornia_tar.raster.nodata import as_text, holds, is_fill, undeclared_fill
+from kornia_tar.raster.nodata import as_text, declared_nodata, holds, is_fill, undeclared_fill
 from kornia_tar.raster.windows import Windowed, read_bands, read_valid, small_cache, strips
 
 LEAST_BLOCK = 2**22  # pixels of a block that is read however low the limit is
@@ -132,11 +140,7 @@ def as_raster(
     if colours and bands is not None and bands.table is not None:
         pixels, shown = _looked_up(pixels, bands.table)  # nodata was an index
         mask, bands, profile = mask & shown, None, profile and replace(profile, nodata=None)
-    if not mask.any():
-        raise ValueError(
-            f"{path}: has no valid pixel (all nodata, transparent or NaN); give an image that shows something"
-        )
-    return Raster(pixels, mask, profile, path, bands)
+    return _shown(Raster(pixels, mask, profile, path, bands))
 
 
 def source_files(path: str | os.PathLike[str]) -> list[Path]:
@@ -298,10 +302,7 @@ def _read_rasterio(path: Path, limit: int, windowed: bool = False, opened: Any =
             if file.colorinterp[0] == ColorInterp.palette and len(bands) == 1 and pixels.dtype.kind == "u":
                 with suppress(ValueError):  # it says so, and has none
                     told = replace(told, table=file.colormap(1))
-            nodata = file.nodata if file.nodata is not None and holds(pixels.dtype, file.nodata) else None
-            if nodata is not None and pixels.dtype.kind == "f" and math.isfinite(nodata):  # a tag may be beyond it
-                nodata = float(np.clip(nodata, *(getattr(np.finfo(pixels.dtype), end) for end in ("min", "max"))))
-            profile = _profile(file, nodata)
+            profile = _profile(file, declared_nodata(file, pixels.dtype))
     except ImageRefusedError:
         raise
     except Exception as error:  # GDAL's own kinds, words that are no UTF-8, a transform without an inverse
@@ -322,26 +323,59 @@ def _profile(file: Any, nodata: float | None) -> GeoProfile | None:
 
 
 def _placed(raster: Raster, nodata: float | None, upright: bool) -> Raster:
-    """Give a picture the georeference that lies in files beside it; where it cannot be taken, a note."""
-    path, beside = raster.path, ", ".join(one.name for one in sidecars(raster.path))
+    """Give a picture the georeference and the nodata value of files beside it; where they cannot be taken, a note."""
+    path, beside, said = raster.path, sidecars(raster.path), ["place"]
     if raster.profile is not None or raster.bands is not None or not beside:
         return raster
     try:
         if importlib.util.find_spec("rasterio") is None:
+            beside = [one for one in beside if sidecar_says(one)]
+            said = list(dict.fromkeys(what for one in beside for what in sidecar_says(one)))
+            if not said:
+                return raster
             raise ImportError(f"reading it {NEEDS_GEO}")
-        with open_raster(path) as file:
-            profile, size = _profile(file, None), (file.height, file.width)
-        if profile is None:  # .aux.xml often holds statistics alone
-            return raster
         with _pillow_limit(raster.mask.size), Image.open(path, formats=_FORMATS) as image:
-            turned = upright and image.getexif().get(ExifTags.Base.Orientation, 1) != 1
-        if not turned and size == raster.size:
-            return replace(raster, profile=replace(profile, nodata=nodata))
+            turned = upright and image.getexif().get(ExifTags.Base.Orientation, 1) in range(2, 9)  # others turn nothing
+        with open_raster(path) as file:
+            size, declared = (file.height, file.width), declared_nodata(file, raster.pixels.dtype)
+            stored, profile = not turned and size == raster.size, _profile(file, declared)
+            if profile is None:  # .aux.xml often holds statistics alone
+                return raster
+            raster, lies = _without(raster, file, declared, stored), profile.kind is not None or profile.crs is not None
+            if file.colorinterp[0].name == "palette":
+                declared = None  # it was an index, and these are colours
+            if declared is not None or (stored and lies):
+                profile = profile if stored else GeoProfile(None, file.transform.identity())
+                raster = replace(raster, profile=replace(profile, nodata=declared if nodata is None else nodata))
+            if stored or not lies:
+                return raster
         seen = "EXIF turns the picture" if turned else f"GDAL sees {size[1]}x{size[0]} pixels"
         why = f"{seen}; save it as GeoTIFF"
+    except ImageRefusedError:
+        raise
     except Exception as error:  # of a TIFF an error, but here the pixels are read already
         why = first_cause(error)
-    return replace(raster, note=f"{path}: what {beside} says of its place is left aside: {why}")
+    names = ", ".join(one.name for one in beside)
+    return replace(raster, note=f"{path}: what {names} says of its {' and '.join(said)} is left aside: {why}")
+
+
+def _without(raster: Raster, file: Any, nodata: float | None, stored: bool) -> Raster:
+    """Mask what the open file of a picture declares to be missing; ``stored``, where both have the same pixels."""
+    mask = raster.mask
+    if nodata is not None and file.colorinterp[0].name != "palette":
+        mask = mask & ~is_fill(raster.pixels.reshape(*mask.shape, -1), nodata).any(axis=-1)
+    elif nodata is not None and stored:  # which index a colour had, GDAL alone knows
+        mask = mask & read_valid(file, [1], next(strips(raster.pixels)).stop)
+    return _shown(replace(raster, mask=mask))
+
+
+def _shown(raster: Raster) -> Raster:
+    """Refuse an image of which nothing is valid."""
+    if not raster.mask.any():
+        raise ImageRefusedError(
+            f"{raster.path}: has no valid pixel (all nodata, transparent or NaN); give an image that shows something"
+        )
+    return raster
 
 
 def _is_opacity(pixels: NDArray[Any], colours: Sequence[Any]) -> bool:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import importlib.util
 import os
 import warnings
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +16,7 @@ from PIL import Image
 
 from kornia_tar.files import one_line, replacing
 from kornia_tar.geometry import blocks
+from kornia_tar.raster.gdal import sidecar_says, sidecars
 from kornia_tar.raster.image import NEEDS_GEO, TIFF_SUFFIXES, Bands, GeoProfile
 from kornia_tar.raster.windows import Windowed, small_cache
 
@@ -65,6 +67,24 @@ def beyond_png(pixels: NDArray[Any] | Windowed, opacity: bool = False) -> str:
         return f"PNG holds 8 or 16 bits, not {pixels.dtype}"
     bands = 1 if pixels.ndim == 2 else pixels.shape[2]
     return "" if bands in (1, 3) or (bands == 4 and opacity) else f"PNG holds 1 or 3 bands, not {bands}"
+
+
+def check_sidecars(outputs: Iterable[Path]) -> None:
+    """Refuse images to be written beside files that would say of them where they lie; to be asked before any work.
+
+    Also those of GeoTIFFs: GDAL takes the place from an ``.aux.xml`` before the file's own. Who wrote such a file does
+    not show, so it is left where it is, and one of statistics alone, as viewers write it, does no harm.
+
+    Raises:
+        ValueError: there is such a file.
+    """
+    for output in outputs:
+        for one in sidecars(output) if output.suffix.lower() in (".png", *TIFF_SUFFIXES) else ():
+            if told := sidecar_says(one):
+                raise ValueError(
+                    f"{one}: would say of {output.name}, which is to be written beside it, its {' and '.join(told)}; "
+                    "remove it, or give another name or place for the results"
+                )
 
 
 def has_geo() -> bool:

@@ -127,6 +127,7 @@ def test_another_image_s_name_makes_no_folder(told, tmp_path, capsys, name):
     [
         ("wide.png", "another shape than 140x120"), ("far.tif", "nothing of it lies on the grid"),
         ("none.tif", "no such file"), ("text.tif", "cannot be read as an image"),
+        ("few.tif", "none of its valid pixels shows"), ("aside.tif", "none of its valid pixels shows"),
     ],
 )  # fmt: skip
 def test_no_output_is_written_where_another_image_does_not_fit(told, tmp_path, capsys, second, says):
@@ -134,6 +135,11 @@ def test_no_output_is_written_where_another_image_does_not_fit(told, tmp_path, c
     write_image(tmp_path / "wide.png", np.zeros((40, 400), np.uint8))
     write_image(tmp_path / "far.tif", np.ones((64, 64), np.uint8), GeoProfile(UTM, Affine(10, 0, 6e5, 0, -10, 4.6e6)))
     (tmp_path / "text.tif").write_text("no image")
+    few, aside = np.full((2, 120, 140), np.nan, np.float32)
+    few[60, 70] = 1  # one in the middle, of which bilinear makes nothing
+    aside[:2] = 1  # a strip that lies north of the grid
+    write_image(tmp_path / "few.tif", few, GeoProfile(UTM, GRID1))
+    write_image(tmp_path / "aside.tif", aside, GeoProfile(UTM, GRID1))
     out = tmp_path / "out"
     assert main(["apply", str(told), str(tmp_path / "vh.tif"), str(tmp_path / second), "-o", str(out)]) == 1
     line = capsys.readouterr().err
@@ -250,6 +256,28 @@ def test_inputs_stay(told, tmp_path, capsys):
         assert main(["apply", str(told), *words, "-o", str(tmp_path / "b.tif")]) == 1
         assert "would replace the input" in capsys.readouterr().err
     assert (tmp_path / "b.tif").read_bytes() == before
+
+
+@pytest.mark.parametrize(
+    ("name", "beside"),
+    [("out.png", "out.png.aux.xml"), ("out.png", "out.pgw"), ("out.PNG", "out.WLD"), ("out.tif", "out.tif.aux.xml")],
+)
+def test_no_output_takes_its_place_from_a_file_that_was_left_there(told, tmp_path, capsys, name, beside):
+    write_image(tmp_path / "vh.tif", ground(GRID1, (120, 140), ERROR), GeoProfile(UTM, GRID1))
+    aux = "<PAMDataset><SRS>EPSG:32633</SRS><GeoTransform>4e5, 1, 0, 4e6, 0, -1</GeoTransform></PAMDataset>"
+    (tmp_path / beside).write_text(aux if beside.endswith("xml") else "1\n0\n0\n-1\n4e5\n4e6\n")
+    command = ["apply", str(told), str(tmp_path / "vh.tif"), "-o", str(tmp_path / name)]
+    before = {path: path.read_bytes() for path in tmp_path.iterdir()}
+    for more in ([], ["--overwrite"]):
+        assert main([*command, *more]) == 1
+        line = capsys.readouterr().err
+        assert f"{beside}: would say of {name}" in line and "remove it, or give another" in line
+        assert line.count("\n") == 1 and {path: path.read_bytes() for path in tmp_path.iterdir()} == before
+    if beside.endswith("xml"):  # statistics of an earlier result say nothing of the place
+        (tmp_path / beside).write_text("<PAMDataset><PAMRasterBand band='1'/></PAMDataset>")
+        assert main(command) == 0
+        found = read_image(tmp_path / name).profile
+        assert found is None if name == "out.png" else found.transform == GRID0
 
 
 def test_a_grid_comes_back_from_json():

@@ -86,6 +86,35 @@ def test_what_georeferences_a_picture_is_an_input(tmp_path, monkeypatch, capsys)
     assert "a.png.aux.xml: would replace the input" in capsys.readouterr().err
 
 
+@pytest.mark.parametrize(
+    ("command", "beside"),
+    [
+        ("register a.png b.png -o out", "registered.pgw"), ("register a.png b.png -o out", "registered.png.aux.xml"),
+        ("register a.png b.png -o out", "registered.tif.aux.xml"), ("register-many p.csv -o .", "registered.wld"),
+        ("demo -o out", "optical.pgw"),
+    ],
+)  # fmt: skip
+def test_no_result_takes_its_place_from_a_file_that_was_left_there(tmp_path, monkeypatch, capsys, command, beside):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "w.safetensors").write_text("read by one alone that must know which pairs are done")
+    if "many" in command:
+        save_checkpoint(tmp_path / "w.safetensors", lively_net(), {})
+    pixels = np.random.default_rng(0).integers(1, 255, (64, 64), dtype=np.uint8)
+    for name in ("a.png", "b.png"):
+        write_image(tmp_path / name, pixels)
+    (tmp_path / "p.csv").write_text("image0,image1,name\na.png,b.png,out\n")
+    (tmp_path / "out").mkdir()
+    (tmp_path / "out" / beside).write_text("<PAMDataset><SRS>EPSG:32632</SRS></PAMDataset>")
+    before = sorted(tmp_path.rglob("*"))
+    for more in ([], ["--overwrite"]):
+        assert main([*command.split(), "--weights", "w.safetensors", *more]) == 1
+        told = capsys.readouterr().err
+        assert (
+            f"{beside}: would say of {beside.split('.')[0]}." in told and "remove it" in told and told.count("\n") == 1
+        )
+    assert sorted(tmp_path.rglob("*")) == before
+
+
 def test_a_vrt_s_sources_are_inputs(tmp_path, monkeypatch, capsys):
     rasterio = pytest.importorskip("rasterio")
     from rasterio.shutil import copy

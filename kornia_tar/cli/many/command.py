@@ -86,6 +86,8 @@ def _do(a: argparse.Namespace) -> int:
         for name, job in jobs.items()
     }
     todo = {name: job for name, job in jobs.items() if rows[name].status == "waiting"}
+    for job in todo.values():  # one that is done may have been georeferenced by its user since
+        job.check_place()
     if len(todo) < len(jobs):
         print(f"{len(jobs) - len(todo)} of {len(jobs)} pairs are done already", file=sys.stderr)
     others = [row for name, row in known.items() if name not in jobs]  # of another table; their folders are ours, too
