@@ -26,7 +26,8 @@ def add(command: AddCommand) -> None:
         "train", _do, "train a checkpoint from WebDataset shards of aligned pairs",
         "kornia-tar train --data shards/ --text bank.npz --minutes 60 -o run/",
     )  # fmt: skip
-    parser.add_argument("--data", type=Path, required=True, help="folder with train-*.tar (and optical_only-*.tar)")
+    parser.add_argument("--data", type=Path, required=True, help="folder with train-*.tar (and optical_only-*.tar; "
+                        "for --only words *-floods.tar)")
     parser.add_argument("-o", "--out", type=Path, required=True, help="folder for checkpoint, state and log")
     parser.add_argument(
         "--text", metavar="BANK|PRIOR", help="a text bank (.npz, .safetensors, .h5), or a prior by its name, with our "
@@ -38,7 +39,7 @@ def add(command: AddCommand) -> None:
     parser.add_argument("--batch", type=int, help="pairs per step (default: 16), or scenes with --only words (24)")
     parser.add_argument("--size", type=int, default=128, help="side of the crops, a multiple of 16 (default: 128)")
     parser.add_argument("--learning-rate", type=float, default=1e-3, help="peak learning rate; with --from and without "
-                        "--only, half of it (default: %(default)s)")  # fmt: skip
+                        "--only, half of it; with --only words, twice (default: %(default)s)")  # fmt: skip
     parser.add_argument("--net", choices=tuple(SIZES), help="size of the network: 0.8, 3.0, 5.3 or 10.9 million "
                         "parameters (default: XS; with --from, that of the weights)")  # fmt: skip
     parser.add_argument("--seed", type=int, default=0)

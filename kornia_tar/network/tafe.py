@@ -5,10 +5,10 @@ text encoder, enhance the *high-level* visual features, because what a place is 
 Ours: text tokens are projected once; every coarse visual token looks at them by cosine similarity, and what it reads
 is added through a zero-initialised gate.
 
-What the words *mean* is learned apart from that: a head on the same features, before any text is added, puts every
-cell into the space of the frozen text features themselves (:class:`LandCoverHead`). Its map can be scored against any
-word of that space, and learning it changes nothing that the matching computes. Without it TAFE's attention stands for
-the map.
+What the words *mean* is learned apart from that: a head on the same features, before any text is added, turns every
+cell into a vector that is compared with the frozen text features, both in 128 random dimensions of their space
+(:class:`LandCoverHead`). Its map can be scored against any word of that space, and learning it changes nothing that the
+matching computes. Without it TAFE's attention stands for the map.
 """
 
 from __future__ import annotations
