@@ -13,7 +13,7 @@ from kornia_tar.cli.options import add_overwrite, add_pair, add_steering, add_th
 from kornia_tar.files import check_outputs, output_folder
 from kornia_tar.network.poses import SCALES, TURNS
 from kornia_tar.outputs.matches import write_matches
-from kornia_tar.registration.files import make_matcher, stretched
+from kornia_tar.registration.files import check_options, make_matcher, stretched
 
 
 def add(command: AddCommand) -> None:
@@ -35,6 +35,7 @@ def add(command: AddCommand) -> None:
 def _do(a: argparse.Namespace) -> int:
     if a.out.suffix.lower() not in (".h5", ".hdf5", ".npz"):
         raise ValueError(f"{a.out}: matches are kept in .h5 or .npz")
+    check_options(a.threshold)
     check_outputs([a.out], inputs_of(a.image0, a.image1, a.weights, a.bank), overwrite=a.overwrite)
     first, second = read_pair(a.image0, a.image1, a.nodata0, a.nodata1)
     matcher = make_matcher(a.weights, a.device, a.threads, a.bank, a.threshold, a.turns, a.scales, a.ignore, a.prefer)

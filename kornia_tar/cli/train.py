@@ -26,8 +26,12 @@ def add(command: AddCommand) -> None:
         "train", _do, "train a checkpoint from WebDataset shards of aligned pairs",
         "kornia-tar train --data shards/ --text bank.npz --minutes 60 -o run/",
     )  # fmt: skip
-    parser.add_argument("--data", type=Path, required=True, help="folder with train-*.tar (and optical_only-*.tar; "
-                        "for --only words *-floods.tar)")
+    parser.add_argument(
+        "--data",
+        type=Path,
+        required=True,
+        help="folder with train-*.tar (and optical_only-*.tar; for --only words *-floods.tar)",
+    )
     parser.add_argument("-o", "--out", type=Path, required=True, help="folder for checkpoint, state and log")
     parser.add_argument(
         "--text", metavar="BANK|PRIOR", help="a text bank (.npz, .safetensors, .h5), or a prior by its name, with our "

@@ -240,6 +240,7 @@ def _bad_inputs(folder: Path, good: Path) -> dict[str, list[str]]:
         "unknown.bank": ["register", str(good), str(good), *out, *weights, "--bank", str(folder / "unknown.bank")],
         "nodevice": ["register", str(good), str(good), *out, *weights, "--device", "nodevice"],
         "threshold must be in [0, 1], got 2.0": ["register", *absent, *out, *weights, "--threshold", "2"],
+        "threshold must be in [0, 1], got -1": ["match", *absent, "-o", str(folder / "m.h5"), *weights, "--threshold=-1"],
         "threshold must be in [0, 1], got nan": ["demo", *out, *weights, "--threshold", "nan"],
         "radius is inf": ["register", *absent, *out, *weights, "--search-radius", "inf"],
         "radius of 300 m": ["register", *absent, *out, *weights, "--search-radius", "300", "--no-georeference"],
