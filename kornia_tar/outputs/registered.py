@@ -16,6 +16,7 @@ from kornia_tar.geometry import FloatArray, Transform, blocks, source_window, wa
 from kornia_tar.geometry.transform import PointMap
 from kornia_tar.geometry.warp import saturated
 from kornia_tar.raster import Raster, write_image
+from kornia_tar.raster.gdal import has_geo
 from kornia_tar.raster.grid import Grid
 from kornia_tar.raster.image import NEEDS_GEO
 from kornia_tar.raster.read import pixel_limit
@@ -29,7 +30,7 @@ from kornia_tar.raster.resample import (
     smooth_transform,
 )
 from kornia_tar.raster.windows import Windowed
-from kornia_tar.raster.write import beyond_png, has_geo
+from kornia_tar.raster.write import beyond_png
 
 Resampling = Literal["nearest", "bilinear", "cubic"]
 GridChoice = Literal["reference", "source"]

@@ -1,17 +1,20 @@
-"""Files that rasterio opens: quietly, with nothing in them run and nothing fetched, and which others belong to them."""
+"""Files that rasterio opens: quietly, nothing in them run or fetched; what they say, and which files belong to them."""
 
 from __future__ import annotations
 
+import importlib.util
 import os
 import re
 import sys
 import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 from kornia_tar.files import one_line
+from kornia_tar.raster.image import Bands, GeoProfile
 
 MAX_SOURCES = 100_000  # files behind one VRT
 MAX_READS = 1_000_000  # of a VRT's sources, each as often as it is named: ten VRTs of ten sources each are quickly many
@@ -32,6 +35,11 @@ _GDAL = {"GDAL_VRT_ENABLE_PYTHON": "NO", "CPL_ALLOW_VSISTDIN": "NO"}
 
 class ImageRefusedError(ValueError):
     """An image is not taken, for a reason of ours; the words name it."""
+
+
+def has_geo() -> bool:
+    """Tell whether rasterio is installed, which GeoTIFFs need."""
+    return importlib.util.find_spec("rasterio") is not None
 
 
 @contextmanager
@@ -118,3 +126,21 @@ def check_reads(path: Path) -> None:
         raise ImageRefusedError(
             f"{path}: its sources would be read up to {count} times, more than {MAX_READS}; name no VRT in a VRT"
         )
+
+
+def profile_of(file: Any, nodata: float | None) -> GeoProfile | None:
+    """Take what an open file says of where it lies, and its nodata value; None where it has neither."""
+    gcps, gcps_crs = file.gcps
+    gcps = gcps if gcps_crs else []  # of no use, and nothing that could be written
+    profile = GeoProfile(file.crs, file.transform, nodata, rpcs=file.rpcs)
+    if profile.kind != "transform" and (gcps or file.rpcs is not None):
+        crs = gcps_crs if gcps else file.crs
+        profile = replace(profile, crs=crs, transform=None, gcps=tuple(gcps))
+    return None if profile.kind is None and profile.crs is None and nodata is None else profile
+
+
+def bands_of(file: Any, bands: list[int]) -> Bands:
+    """Take what an open file says of some of its bands."""
+    of = lambda values: tuple(values[band - 1] for band in bands)  # noqa: E731
+    colours = tuple(kind.name for kind in of(file.colorinterp))
+    return Bands(of(file.descriptions), colours, of(file.scales), of(file.offsets), of(file.units))

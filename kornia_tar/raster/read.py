@@ -5,7 +5,6 @@ rasterio (``pip install "kornia-tar[geo]"``) is imported only when such a file i
 
 from __future__ import annotations
 
-import importlib.util
 import math
 import os
 import warnings
@@ -24,10 +23,13 @@ from kornia_tar.conventions import MIN_SIDE
 from kornia_tar.files import one_line
 from kornia_tar.raster.gdal import (
     ImageRefusedError,
+    bands_of,
     check_reads,
     file_graph,
     first_cause,
+    has_geo,
     open_raster,
+    profile_of,
     sidecar_says,
     sidecars,
 )
@@ -149,7 +151,7 @@ def source_files(path: str | os.PathLike[str]) -> list[Path]:
     with suppress(OSError):  # told by who reads it
         if _begins(path, _PICTURES):
             return [path, *sidecars(path)]
-    return list(file_graph(path)) if path.is_file() and importlib.util.find_spec("rasterio") is not None else [path]
+    return list(file_graph(path)) if path.is_file() and has_geo() else [path]
 
 
 _Read = tuple[NDArray[Any], NDArray[np.bool_], GeoProfile | None, Bands | None]
@@ -164,7 +166,7 @@ def _each(pixels: NDArray[Any], change: Callable[[NDArray[Any]], NDArray[Any]]) 
 
 def _read(path: Path, limit: int, upright: bool, windowed: bool) -> _Read:
     """Read a file by what its content calls for."""
-    if _begins(path, _PICTURES) or importlib.util.find_spec("rasterio") is None:
+    if _begins(path, _PICTURES) or not has_geo():
         return *_read_pillow(path, limit, upright), None
     try:
         return _read_rasterio(path, limit, windowed)
@@ -233,7 +235,7 @@ def _read_pillow(path: Path, limit: int, upright: bool) -> tuple[NDArray[Any], N
     except (ImageRefusedError, ImportError):
         raise
     except Exception as error:  # what Pillow raises on damaged files is no closed list
-        absent = not is_picture and importlib.util.find_spec("rasterio") is None
+        absent = not is_picture and not has_geo()
         hint = f"; reading more than plain pictures {NEEDS_GEO}" if absent else ""
         raise ValueError(f"{path}: cannot be read as an image ({one_line(error)}){hint}") from error
     mask = np.ones(pixels.shape[:2], dtype=bool)
@@ -298,11 +300,11 @@ def _read_rasterio(path: Path, limit: int, windowed: bool = False, opened: Any =
                 for rows in strips(pixels):
                     mask[rows] &= pixels[rows][..., -1] > 0
                 bands, pixels = bands[:-1], _each(pixels, lambda part: part[..., :-1])
-            told = _told(file, bands)
+            told = bands_of(file, bands)
             if file.colorinterp[0] == ColorInterp.palette and len(bands) == 1 and pixels.dtype.kind == "u":
                 with suppress(ValueError):  # it says so, and has none
                     told = replace(told, table=file.colormap(1))
-            profile = _profile(file, declared_nodata(file, pixels.dtype))
+            profile = profile_of(file, declared_nodata(file, pixels.dtype))
     except ImageRefusedError:
         raise
     except Exception as error:  # GDAL's own kinds, words that are no UTF-8, a transform without an inverse
@@ -311,24 +313,13 @@ def _read_rasterio(path: Path, limit: int, windowed: bool = False, opened: Any =
     return pixels, mask, profile, told
 
 
-def _profile(file: Any, nodata: float | None) -> GeoProfile | None:
-    """What an open file says of where it lies, and its nodata value; None where it has neither."""
-    gcps, gcps_crs = file.gcps
-    gcps = gcps if gcps_crs else []  # of no use, and nothing that could be written
-    profile = GeoProfile(file.crs, file.transform, nodata, rpcs=file.rpcs)
-    if profile.kind != "transform" and (gcps or file.rpcs is not None):
-        crs = gcps_crs if gcps else file.crs
-        profile = replace(profile, crs=crs, transform=None, gcps=tuple(gcps))
-    return None if profile.kind is None and profile.crs is None and nodata is None else profile
-
-
 def _placed(raster: Raster, nodata: float | None, upright: bool) -> Raster:
     """Give a picture the georeference and the nodata value of files beside it; where they cannot be taken, a note."""
     path, beside, said = raster.path, sidecars(raster.path), ["place"]
     if raster.profile is not None or raster.bands is not None or not beside:
         return raster
     try:
-        if importlib.util.find_spec("rasterio") is None:
+        if not has_geo():
             beside = [one for one in beside if sidecar_says(one)]
             said = list(dict.fromkeys(what for one in beside for what in sidecar_says(one)))
             if not said:
@@ -338,7 +329,7 @@ def _placed(raster: Raster, nodata: float | None, upright: bool) -> Raster:
             turned = upright and image.getexif().get(ExifTags.Base.Orientation, 1) in range(2, 9)  # others turn nothing
         with open_raster(path) as file:
             size, declared = (file.height, file.width), declared_nodata(file, raster.pixels.dtype)
-            stored, profile = not turned and size == raster.size, _profile(file, declared)
+            stored, profile = not turned and size == raster.size, profile_of(file, declared)
             if profile is None:  # .aux.xml often holds statistics alone
                 return raster
             raster, lies = _without(raster, file, declared, stored), profile.kind is not None or profile.crs is not None
@@ -394,13 +385,6 @@ def _is_opacity(pixels: NDArray[Any], colours: Sequence[Any]) -> bool:
             if not (part[clear] == colour).all():
                 return False
     return seen and colour is not None
-
-
-def _told(file: Any, bands: list[int]) -> Bands:
-    """What an open file says of some of its bands."""
-    of = lambda values: tuple(values[band - 1] for band in bands)  # noqa: E731
-    colours = tuple(kind.name for kind in of(file.colorinterp))
-    return Bands(of(file.descriptions), colours, of(file.scales), of(file.offsets), of(file.units))
 
 
 def _looked_up(

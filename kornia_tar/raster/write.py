@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import importlib.util
 import os
 import warnings
 from collections.abc import Iterable
@@ -16,7 +15,7 @@ from PIL import Image
 
 from kornia_tar.files import one_line, replacing
 from kornia_tar.geometry import blocks
-from kornia_tar.raster.gdal import sidecar_says, sidecars
+from kornia_tar.raster.gdal import has_geo, sidecar_says, sidecars
 from kornia_tar.raster.image import NEEDS_GEO, TIFF_SUFFIXES, Bands, GeoProfile
 from kornia_tar.raster.windows import Windowed, small_cache
 
@@ -85,11 +84,6 @@ def check_sidecars(outputs: Iterable[Path]) -> None:
                     f"{one}: would say of {output.name}, which is to be written beside it, its {' and '.join(told)}; "
                     "remove it, or give another name or place for the results"
                 )
-
-
-def has_geo() -> bool:
-    """Tell whether rasterio is installed, which GeoTIFFs need."""
-    return importlib.util.find_spec("rasterio") is not None
 
 
 def _write_geotiff(
