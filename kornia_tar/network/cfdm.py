@@ -100,7 +100,23 @@ class CFDM(nn.Module):
         self.fine_descriptor = nn.Conv2d(fine_dim, fine_dim, 1)
         self.fine_head = FineHead(dim, config.window, config.hidden)
 
-    def coarse(self, x0: Tensor, x1: Tensor, mask0: Tensor | None = None, mask1: Tensor | None = None) -> Coarse:
+    def look_within(self, x: Tensor, mask: Tensor | None = None) -> Tensor:
+        """Let the cells of an image look at each other, which comes before they look at another image.
+
+        Args:
+            x: (B, C, h, w) features.
+            mask: (B, h, w) bool, True where a cell may match, or None.
+
+        Returns:
+            (B, N, C) tokens, of which :meth:`coarse` takes several times what it needs once.
+        """
+        tokens = x.flatten(2).transpose(1, 2)
+        return self._within(0, tokens, x, additive(mask)) if self.attend and len(self.self_attention) else tokens
+
+    def coarse(
+        self, x0: Tensor, x1: Tensor, mask0: Tensor | None = None, mask1: Tensor | None = None,
+        tokens0: Tensor | None = None, tokens1: Tensor | None = None,
+    ) -> Coarse:  # fmt: skip
         """Let the two images look at themselves and at each other, then compare all cells.
 
         Args:
@@ -108,23 +124,29 @@ class CFDM(nn.Module):
             x1: (B, C, H1/8, W1/8) features.
             mask0: (B, H0/8, W0/8) bool, True where a cell may match, or None.
             mask1: likewise of image1.
+            tokens0: (B, N, C) what :meth:`look_within` made of ``x0`` and ``mask0``, where it was asked before.
+            tokens1: likewise of image1.
 
         Returns:
             :class:`Coarse`.
         """
-        grid0, grid1 = (x0.shape[2], x0.shape[3]), (x1.shape[2], x1.shape[3])
-        t0, t1 = x0.flatten(2).transpose(1, 2), x1.flatten(2).transpose(1, 2)  # (B, N, C), (B, M, C)
-        m0, m1 = (None if m is None else NODATA * (~m.flatten(1)).float() for m in (mask0, mask1))
-        width = t0.shape[-1] // self.config.heads
-        rope0 = rotary_angles(grid0, width, t0.device)
-        rope1 = rotary_angles(grid1, width, t1.device)
-        for within, across in zip(self.self_attention, self.cross_attention, strict=True):
+        m0, m1 = additive(mask0), additive(mask1)
+        t0 = self.look_within(x0, mask0) if tokens0 is None else tokens0
+        t1 = self.look_within(x1, mask1) if tokens1 is None else tokens1
+        for k, across in enumerate(self.cross_attention):
             if not self.attend:
                 break
-            t0, t1 = within(t0, t0, rope0, m0), within(t1, t1, rope1, m1)
+            if k:
+                t0, t1 = self._within(k, t0, x0, m0), self._within(k, t1, x1, m1)
             t0, t1 = across(t0, t1, None, m1), across(t1, t0, None, m0)
         d0, d1 = (F.normalize(self.descriptor(t).float(), dim=-1) for t in (t0, t1))
         return Coarse(t0, t1, d0, d1, self.log_temperature.exp().float(), m0, m1)
+
+    def _within(self, layer: int, tokens: Tensor, x: Tensor, mask: Tensor | None) -> Tensor:
+        """Apply one layer of self-attention to the tokens (B, N, C) of an image with the features ``x``."""
+        rope = rotary_angles((x.shape[2], x.shape[3]), x.shape[1] // self.config.heads, x.device)
+        attended: Tensor = self.self_attention[layer](tokens, tokens, rope, mask)
+        return attended
 
     def open_gates(self, gate: float = 0.2) -> None:
         """Let attention join a training that began without it: closed gates open too slowly by themselves."""
@@ -187,6 +209,11 @@ class CFDM(nn.Module):
         column = (cell % columns * step)[:, None] + near
         index = batch[:, None, None] * (H * W) + row[:, :, None] * W + column[:, None, :]
         return fine.permute(0, 2, 3, 1).reshape(B * H * W, C)[index.flatten()].view(*index.shape, C)
+
+
+def additive(mask: Tensor | None) -> Tensor | None:
+    """Turn a mask (B, h, w) bool into logits (B, N): 0 where a cell may match, NODATA where it may not."""
+    return None if mask is None else NODATA * (~mask.flatten(1)).float()
 
 
 def scores_at_once(device: torch.device) -> int:

@@ -30,11 +30,12 @@ class ImageFeatures(NamedTuple):
     landcover: Tensor  # (B, K, h, w) probabilities of the words where they were asked for, else TAFE's attention
     mask: Tensor | None  # (B, h, w) bool
     weight: Tensor | None = None  # (B, h, w) in [0, 1], how much a cell's vote counts; None: all alike
+    tokens: Tensor | None = None  # (B, N, C), see CFDM.look_within; of an image that is matched more than once
 
     def rows(self, part: Rows) -> ImageFeatures:
         """Part of the batch."""
-        mask, weight = (None if t is None else t[part] for t in (self.mask, self.weight))
-        return ImageFeatures(self.coarse[part], self.fine[part], self.landcover[part], mask, weight)
+        mask, weight, tokens = (None if t is None else t[part] for t in (self.mask, self.weight, self.tokens))
+        return ImageFeatures(self.coarse[part], self.fine[part], self.landcover[part], mask, weight, tokens)
 
     def window(self, rows: slice, columns: slice) -> ImageFeatures:
         """Some of the cells, side by side; each still knows what was around it."""

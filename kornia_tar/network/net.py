@@ -125,7 +125,13 @@ class TARNet(nn.Module):
 
     def compare(self, a: ImageFeatures, b: ImageFeatures) -> Coarse:
         """CFDM's coarse stage on two encoded images."""
-        return self.cfdm.coarse(a.coarse, b.coarse, a.mask, b.mask)
+        return self.cfdm.coarse(a.coarse, b.coarse, a.mask, b.mask, a.tokens, b.tokens)
+
+    def look_within(self, features: ImageFeatures) -> ImageFeatures:
+        """Do what :meth:`compare` does of one image alone; for an image that is compared with several."""
+        if features.tokens is not None:
+            return features
+        return features._replace(tokens=self.cfdm.look_within(features.coarse, features.mask))
 
     def forward(
         self,

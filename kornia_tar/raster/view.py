@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import hashlib
 import math
 from dataclasses import dataclass, field
+from functools import cached_property
 from typing import Any
 
 import cv2
@@ -71,6 +73,13 @@ class MaskedImage:
     def size(self) -> tuple[int, int]:
         """(H, W)."""
         return self.image.shape[0], self.image.shape[1]
+
+    @cached_property
+    def digest(self) -> bytes:
+        """A hash of all that the image says: pixels, validity and modality."""
+        told = hashlib.sha256(repr((self.size, str(self.image.dtype), self.modality)).encode())
+        told.update(np.ascontiguousarray(self.image).tobytes() + np.packbits(self.mask).tobytes())
+        return told.digest()
 
     @property
     def flat(self) -> bool:

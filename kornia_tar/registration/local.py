@@ -27,7 +27,7 @@ from kornia_tar.raster.view import MaskedImage
 from kornia_tar.registration.alignment.evidence import DisplacementMaps
 from kornia_tar.registration.alignment.fit import Alignment
 from kornia_tar.registration.alignment.smooth import WIDTHS, Family, FieldFit, Look, plane
-from kornia_tar.registration.alignment.tiled import FeatureCache, TileEncoder
+from kornia_tar.registration.alignment.tiled import TileEncoder
 from kornia_tar.registration.config import RegistrationModel
 from kornia_tar.registration.held_out import CheckPoints
 
@@ -79,7 +79,6 @@ class Relief:
         full = max(first.size)
         self._sides = [side * 2**k for k in range(full.bit_length()) if side * 2**k < full] + [full]
         self.raster = raster_over(first.size)
-        self._known = FeatureCache()
 
     def refine(self, matrix: FloatArray, magnify: float, plane_of: Plane, auto: bool) -> Refined | None:
         """Align from ``matrix`` by a field, or with ``auto`` by the simplest model that the cells allow.
@@ -142,8 +141,7 @@ class Relief:
             way = Transform(
                 way.matrix, DisplacementField.over(size, spacing, lambda x: shift(transform_points(from_view, x)))
             )
-        known = self._known if side == full else FeatureCache()
-        pair = self._encoder.displacement_maps(view, self._second, way, known, self._least)
+        pair = self._encoder.displacement_maps(view, self._second, way, self._least)
         if pair is None:
             return None
         in1, in0 = (maps.scaled(from_view) for maps in pair)

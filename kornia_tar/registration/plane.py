@@ -24,7 +24,7 @@ from kornia_tar.geometry import (
 from kornia_tar.raster.view import MaskedImage, scale_at
 from kornia_tar.registration.alignment.evidence import DisplacementMaps
 from kornia_tar.registration.alignment.fit import Alignment, align
-from kornia_tar.registration.alignment.tiled import FeatureCache, TileEncoder
+from kornia_tar.registration.alignment.tiled import TileEncoder
 from kornia_tar.registration.config import AlignmentConfig
 from kornia_tar.registration.local import Refined, check_plane
 
@@ -135,7 +135,7 @@ class PlaneAlignment:
         return _nearest_similarity(matrix, self._first.size) if model == "similarity" else matrix
 
     def _level(self, side: int) -> _Level:
-        """Image0 at most ``side`` px long; the same object each time, which remembers its features."""
+        """Image0 at most ``side`` px long, reduced once."""
         if side not in self._levels:
             self._levels[side] = _Level(*self._first.reduced(side))
         return self._levels[side]
@@ -145,7 +145,7 @@ class PlaneAlignment:
     ) -> _Step | None:
         """One alignment from ``matrix`` at one size; None where too few cells show both images."""
         before = compose(invert(level.to_view), matrix)
-        pair = self._encoder.displacement_maps(level.view, self._second, before, level.known, self._config.min_cells)
+        pair = self._encoder.displacement_maps(level.view, self._second, before, self._config.min_cells)
         if pair is None:
             return None
         points = None if check_points is None else transform_points(level.to_view, check_points)
@@ -156,11 +156,11 @@ class PlaneAlignment:
         return _Step(compose(level.to_view, compose(found.matrix, before)), matrix, found, (in1, in0))
 
 
-class _Level:
-    """Image0 at one size."""
+class _Level(NamedTuple):
+    """Image0 at one size, and the matrix from its full pixels."""
 
-    def __init__(self, view: MaskedImage, to_view: FloatArray) -> None:
-        self.view, self.to_view, self.known = view, to_view, FeatureCache()
+    view: MaskedImage
+    to_view: FloatArray
 
 
 class _Step(NamedTuple):

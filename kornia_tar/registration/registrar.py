@@ -41,6 +41,7 @@ from kornia_tar.raster.view import Mask, MaskedImage, scale_at, stretch_at
 from kornia_tar.registration.acceptance import RIGHT, Check, Witnesses, failed, probability_right
 from kornia_tar.registration.alignment.evidence import tie_points
 from kornia_tar.registration.alignment.journal import Journal
+from kornia_tar.registration.alignment.known import KnownFrames
 from kornia_tar.registration.alignment.smooth import block_count
 from kornia_tar.registration.alignment.tiled import TileEncoder
 from kornia_tar.registration.config import RegistrarConfig
@@ -72,6 +73,7 @@ class Registrar:
         config: how, and what to trust.
         journal: keeps what the tiles of large images said, so that a run that was interrupted goes on where it was, and
             is told the progress; None for neither.
+        known: images that were encoded before, which are not encoded again; by default those of this registrar.
 
     Example:
         >>> registrar = Registrar(TARMatcher(pretrained=None))
@@ -82,20 +84,29 @@ class Registrar:
     """
 
     def __init__(
-        self, matcher: TARMatcher, config: RegistrarConfig = RegistrarConfig(), journal: Journal | None = None
+        self,
+        matcher: TARMatcher,
+        config: RegistrarConfig = RegistrarConfig(),
+        journal: Journal | None = None,
+        known: KnownFrames | None = None,
     ) -> None:
         self.matcher = matcher
         self.config = config
         self.journal = journal
+        self._known = KnownFrames() if known is None else known
 
     def with_journal(self, journal: Journal) -> Registrar:
         """Return the same registrar, which keeps what the tiles of large images said in this journal."""
-        return Registrar(self.matcher, self.config, journal)
+        return Registrar(self.matcher, self.config, journal, self._known)
+
+    def with_config(self, config: RegistrarConfig) -> Registrar:
+        """Return a registrar that works by another config, and knows the same images."""
+        return Registrar(self.matcher, config, self.journal, self._known)
 
     @property
     def _encoder(self) -> TileEncoder:
         alignment = self.config.alignment
-        return TileEncoder(self.matcher, alignment.tile, alignment.max_cells, self.journal)
+        return TileEncoder(self.matcher, alignment.tile, alignment.max_cells, self.journal, self._known)
 
     @torch.no_grad()
     def __call__(

@@ -56,12 +56,13 @@ def hear(first: MaskedImage, second: MaskedImage, transform: Transform, encoder:
     shown = view.mask & warped.mask
     if not shown.any():
         return Testimony(0.0, 0.0, 0.0, 0.0)
-    features, there = encoder.encode(view), encoder.encode(warped)
+    features, there = encoder.encode(view), encoder.encode(warped, again=False)
     agreement = math.nan
     if encoder.looks_twice:
         sure = encoder.confidence(features, there)
         agreement = float(sure.mean()) if len(sure) else 0.0
-    decoy = encoder.encode(second.warped(at.after(_half_turn(shown), view.size), view.size))
+    turned = second.warped(at.after(_half_turn(shown), view.size), view.size)
+    decoy = encoder.encode(turned, again=False)
     (points, gains), (_, chance) = (_gains(encoder.compare(features, other), view.size) for other in (there, decoy))
     if not len(gains) or not len(chance):
         return Testimony(agreement, 0.0, 0.0, 0.0)

@@ -19,7 +19,7 @@ from kornia_tar.geometry import corner_error, invert, transform_points
 from kornia_tar.network.calibration import Calibration, PairScalings, PlattScaling
 from kornia_tar.raster.synthetic import demo_pair, draw_scene
 from kornia_tar.raster.view import MaskedImage, tiles
-from kornia_tar.registration.alignment.tiled import FeatureCache, TileEncoder
+from kornia_tar.registration.alignment.tiled import TileEncoder
 from kornia_tar.registration.result import estimated_error
 
 QUICK = RegistrarConfig(search=SearchConfig(side=96, scales=(1.0,)), alignment=AlignmentConfig(tile=96, refinements=1))
@@ -86,7 +86,7 @@ def test_the_error_estimate_lies_between_its_measures_and_trusts_neither_alone()
 def test_no_cell_speaks_twice_where_tiles_overlap(side):
     encoder = TileEncoder(small_matcher(), tile=256, max_cells=10**6)
     view = MaskedImage.of(noise(0, side, side), None, "optical", "image")
-    in1, in0 = encoder.displacement_maps(view, view, np.eye(3), FeatureCache(), 1)
+    in1, in0 = encoder.displacement_maps(view, view, np.eye(3), 1)
     for points in (in1.points, in0.points):
         assert len(points) <= 1.1 * (side / 8) ** 2
         near = torch.cdist(points, points) + 8 * torch.eye(len(points))

@@ -19,8 +19,8 @@ from kornia_tar.raster import to_grey, windows, write_image
 from kornia_tar.raster import view as views
 from kornia_tar.raster.synthetic import draw_scene
 from kornia_tar.raster.view import MaskedImage
-from kornia_tar.registration.alignment import tiled
-from kornia_tar.registration.alignment.tiled import FeatureCache, TileEncoder
+from kornia_tar.registration.alignment import known, tiled
+from kornia_tar.registration.alignment.tiled import TileEncoder
 
 NUDGE = np.array([[1.0, 0.01, 2.0], [-0.01, 1.0, -1.5], [0, 0, 1]])
 
@@ -55,7 +55,7 @@ class Memory:
 def look(journal, first, second, matrix=NUDGE, matcher=None):
     encoder = TileEncoder(matcher or small_matcher(), 48, 600, journal)
     with torch.no_grad():
-        return encoder.displacement_maps(first, second, matrix, FeatureCache(), 1)
+        return encoder.displacement_maps(first, second, matrix, 1)
 
 
 def test_an_interrupted_look_goes_on_and_says_the_same():
@@ -120,7 +120,7 @@ def small_parts(monkeypatch):
     monkeypatch.setattr(windows, "LARGE", 2**10)
     monkeypatch.setattr(windows, "PART", 2**14)
     monkeypatch.setattr(views, "PART", 2**14)
-    monkeypatch.setattr(tiled, "KNOWN_PIXELS", 0)
+    monkeypatch.setattr(known, "KNOWN_PIXELS", 0)
     monkeypatch.setattr(tiled, "MANY_TILES", 2)
 
 
@@ -136,7 +136,7 @@ def test_a_scene_in_parts_registers_as_a_whole_one_does(monkeypatch):
     floats = [np.asarray(image, np.float32) / 255 for image in (optical, sar)]
     whole = Registrar(matcher, config)(*floats)
     monkeypatch.setattr(views, "PART", 2**13)
-    monkeypatch.setattr(tiled, "KNOWN_PIXELS", 0)
+    monkeypatch.setattr(known, "KNOWN_PIXELS", 0)
     parts = Registrar(matcher, config)(optical, sar)
     assert whole.registered and parts.registered
     assert corner_error(parts.matrix, whole.matrix, (512, 512)) < 0.1

@@ -19,13 +19,9 @@ from kornia_tar.network.net import Frame, ImageFeatures, Matches
 from kornia_tar.raster.view import MaskedImage, as_floats, tiles
 from kornia_tar.registration.alignment.evidence import DisplacementMaps, join
 from kornia_tar.registration.alignment.journal import Journal, TileAnswer, network_name, tile_name
+from kornia_tar.registration.alignment.known import KnownFrames
 
-KNOWN_PIXELS = 2**22  # of an image, up to which its features are kept from look to look
 MANY_TILES = 16  # of an image, from which on its tiles' answers go into the journal
-
-
-class FeatureCache(dict[tuple[int, int], ImageFeatures]):
-    """Features of one image's tiles, by their corners (row, column)."""
 
 
 class TileEncoder:
@@ -36,12 +32,18 @@ class TileEncoder:
         tile: longest side of what :meth:`displacement_maps` shows the network at once, px; it bounds the memory.
         max_cells: of both images together, that speak; more are drawn from evenly.
         journal: keeps what tiles said, of images of many; None for nothing.
+        known: images that were encoded before; None for none.
     """
 
-    def __init__(self, matcher: TARMatcher, tile: int, max_cells: int, journal: Journal | None = None) -> None:
+    def __init__(
+        self, matcher: TARMatcher, tile: int, max_cells: int, journal: Journal | None = None,
+        known: KnownFrames | None = None,
+    ) -> None:  # fmt: skip
         self._matcher = matcher
         self._tile, self._max_cells = tile, max_cells
         self._journal = journal
+        self._known = KnownFrames() if known is None else known
+        self._known.trust(matcher.net)
 
     def with_modality(self, view: MaskedImage, side: int) -> MaskedImage:
         """Return the image with its modality set; infer it, from at most ``side`` px, where it was not given."""
@@ -51,19 +53,35 @@ class TileEncoder:
         weights = self._matcher.infer_modality(*self._tensors(small))
         return replace(view, modality=MODALITIES[int(weights[0].argmax())])
 
-    def encode(self, view: MaskedImage) -> ImageFeatures:
-        """Compute the features of a whole image."""
-        return self._matcher.encode(*self._tensors(view), view.modality).features
-
     @property
     def looks_twice(self) -> bool:
         """Whether the weights have a second look."""
         return self._matcher.net.second_look is not None
 
-    def frame(self, view: MaskedImage) -> Frame:
-        """Encode a whole image for :meth:`look_again`."""
-        assert view.modality is not None
-        return self._matcher.encode(*self._tensors(view), view.modality)
+    def frame(self, view: MaskedImage, again: bool = True) -> Frame:
+        """Encode a whole image, if it was not encoded before; ``again``: it may be asked for once more, so keep it."""
+        known = self._known.get(view) if again else None
+        if known is None:
+            known = self._matcher.encode(*self._tensors(view), view.modality)
+            if again:
+                self._known.keep(view, known)
+        return known
+
+    def encode(self, view: MaskedImage, again: bool = True) -> ImageFeatures:
+        """Compute the features of a whole image; ``again`` as in :meth:`frame`."""
+        return self.frame(view, again).features
+
+    def to_match(self, view: MaskedImage) -> ImageFeatures:
+        """Compute the features of a whole image that :meth:`match` is asked about several times."""
+        frame = self.frame(view)
+        if frame.features.tokens is None:
+            frame = frame._replace(features=self.within(frame.features))
+            self._known.keep(view, frame)
+        return frame.features
+
+    def within(self, features: ImageFeatures) -> ImageFeatures:
+        """Do once what :meth:`match` does of one image alone."""
+        return self._matcher.net.look_within(features)
 
     def look_again(self, frame0: Frame, frame1: Frame, matches: Matches) -> Matches:
         """Match two images once more, every cell of both, after a warp by the field of their matches."""
@@ -78,7 +96,6 @@ class TileEncoder:
         first: MaskedImage,
         second: MaskedImage,
         transform: FloatArray | Transform,
-        known: FeatureCache,
         least: int,
     ) -> tuple[DisplacementMaps, DisplacementMaps] | None:
         """Map what each cell says of its place after image1 is warped by ``transform``, in image0's frame.
@@ -87,7 +104,6 @@ class TileEncoder:
             first: image0.
             second: image1.
             transform: (3, 3), or with a field, image0 → image1, right to within some 8 px of image0.
-            known: features of image0's tiles, which this call uses and adds to; one for each image0.
             least: cells of either image that must show both.
 
         Returns:
@@ -114,10 +130,8 @@ class TileEncoder:
                 torch.randperm(answer.own, generator=generator)  # as if it had been asked now
                 parts.append(answer)
                 continue
-            features0 = known[corner] if corner in known else self.encode(tile0)
-            if first.image.size <= KNOWN_PIXELS:
-                known[corner] = features0
-            pair = DisplacementMaps.between(self._matcher.net, features0, self.encode(tile1))
+            features0 = self.encode(tile0, again=first.image.size <= self._known.pixels)
+            pair = DisplacementMaps.between(self._matcher.net, features0, self.encode(tile1, again=False))
             by = torch.tensor([columns.start, rows.start], dtype=torch.float32)
             own = _within(pair[0].points.cpu() + by, *territory)
             some = own[torch.randperm(len(own), generator=generator)[:quota]].sort().values

@@ -124,7 +124,7 @@ def _near(registrar: Registrar, grid: CommonGrid, views: tuple[MaskedImage, Mask
             near=grid.radius / grid.distance,
         ),
     )
-    outcome = Registrar(registrar.matcher, config, registrar.journal)(
+    outcome = registrar.with_config(config)(
         view0.image, view1.image, view0.mask, view1.mask, view0.modality, view1.modality
     )
     if outcome.transform is None:
@@ -143,7 +143,7 @@ def _told_scale(registrar: Registrar, grid: CommonGrid) -> Registrar:
     if not 1 / most <= scale <= most:
         return registrar
     config = replace(registrar.config, search=replace(search, told_scale=scale))
-    return Registrar(registrar.matcher, config, registrar.journal)
+    return registrar.with_config(config)
 
 
 def _strays(transform: Transform, grid: CommonGrid) -> tuple[Check, ...]:

@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator
+from functools import cached_property
 from typing import NamedTuple
 
 import numpy as np
@@ -113,7 +114,16 @@ class _Slide:
         self._full_chip, self._full_large = (second, first) if swapped else (first, second)
         self._finer = 1 / scale if swapped else scale  # px of the large image for one of the chip
         self._chip, self._to_chip, self._large, self._to_large = self._alike(self._full_large, max(MIN_SIDE, side))
-        self._features: ImageFeatures | None = None
+
+    @cached_property
+    def _windows(self) -> list[tuple[slice, slice, ImageFeatures]]:
+        """Rows, columns and features of every window of the large image."""
+        features = self._encoder.encode(self._large)
+        cells = round(WINDOW * max(self._chip.size) / CELL)
+        rows, columns = (_windows(length, cells) for length in features.coarse.shape[2:])
+        return [
+            (row, column, self._encoder.within(features.window(row, column))) for row in rows for column in columns
+        ]
 
     def _alike(self, large: MaskedImage, side: float) -> tuple[MaskedImage, FloatArray, MaskedImage, FloatArray]:
         """The chip, at most ``side`` px long, and the large image, or its part, at one ground sampling distance.
@@ -141,28 +151,23 @@ class _Slide:
 
     def _places(self, rotations: range) -> Iterator[_Place]:
         """Match the chip with every window."""
-        if self._features is None:
-            self._features = self._encoder.encode(self._large)
         rules = self._config.search
-        cells = round(WINDOW * max(self._chip.size) / CELL)
-        rows, columns = (_windows(length, cells) for length in self._features.coarse.shape[2:])
         for degrees in rotations:
             turned, upright = self._chip.turned(degrees)
-            features = self._encoder.encode(turned)
-            for row in rows:
-                for column in columns:
-                    matches = self._encoder.match(features, self._features.window(row, column))
-                    corner = np.array([[1.0, 0, CELL * column.start], [0, 1, CELL * row.start], [0, 0, 1]])
-                    matches = moved(matches, upright, corner)
-                    points0, points1 = (t.cpu().double().numpy() for t in matches[:2])
-                    fit = fit_transform(points0, points1, model="similarity", threshold=rules.inlier_threshold)
-                    if fit is None:
-                        continue
-                    matrix = compose(compose(self._to_chip, fit.matrix), invert(self._to_large))
-                    if not self._config.acceptance.limits.violations(matrix, self._full_chip.size):
-                        agree = Matches(*(t[torch.from_numpy(fit.inliers).to(t.device)] for t in matches))
-                        agree = moved(agree, invert(self._to_chip), invert(self._to_large))
-                        yield _Place(len(agree.points0), degrees, matrix, agree)
+            chip = self._encoder.to_match(turned)
+            for row, column, window in self._windows:
+                matches = self._encoder.match(chip, window)
+                corner = np.array([[1.0, 0, CELL * column.start], [0, 1, CELL * row.start], [0, 0, 1]])
+                matches = moved(matches, upright, corner)
+                points0, points1 = (t.cpu().double().numpy() for t in matches[:2])
+                fit = fit_transform(points0, points1, model="similarity", threshold=rules.inlier_threshold)
+                if fit is None:
+                    continue
+                matrix = compose(compose(self._to_chip, fit.matrix), invert(self._to_large))
+                if not self._config.acceptance.limits.violations(matrix, self._full_chip.size):
+                    agree = Matches(*(t[torch.from_numpy(fit.inliers).to(t.device)] for t in matches))
+                    agree = moved(agree, invert(self._to_chip), invert(self._to_large))
+                    yield _Place(len(agree.points0), degrees, matrix, agree)
 
     def asked(self, place: _Place) -> _Asked | None:
         """Ask the second look about a place, on the ground that the chip would show; None where nothing fits."""

@@ -18,7 +18,7 @@ import torch
 
 from kornia_tar.conventions import CELL, MIN_SIDE
 from kornia_tar.geometry import FloatArray, TransformModel, compose, fit_transform, invert, transform_points
-from kornia_tar.network.net import ImageFeatures, Matches
+from kornia_tar.network.net import Matches
 from kornia_tar.raster.view import MaskedImage
 from kornia_tar.registration.alignment.tiled import TileEncoder
 from kornia_tar.registration.config import RegistrarConfig
@@ -122,9 +122,7 @@ class _Search:
         scales = [scale for scale in self._scales if sides * min(scale, 1 / scale) >= MIN_SIDE]
         shrunk: dict[float, _ScaledPair] = {}
         for scale in scales:
-            shrunk[scale] = _ScaledPair(
-                self._small0, self._small1, scale, self._encoder, self._full.frames[0].features, self._rules.first_side
-            )
+            shrunk[scale] = _ScaledPair(self._small0, self._small1, scale, self._encoder, self._rules.first_side)
             yield self._poses(shrunk[scale], quarters)
         if self._rules.rotations == 8:
             for scale in scales:
@@ -135,9 +133,7 @@ class _Search:
         found, here = [], list[_Candidate]()
         for degrees in rotations:
             turned, upright = shrunk.view1.turned(degrees)
-            as_it_is = degrees == 0 and shrunk.view1 is self._small1  # encoded already
-            features1 = self._full.frames[1].features if as_it_is else self._encoder.encode(turned)
-            matches = self._encoder.match(shrunk.features0, features1)
+            matches = self._encoder.match(shrunk.features0, self._encoder.encode(turned))
             matches = moved(matches, invert(shrunk.to_view0), compose(upright, invert(shrunk.to_view1)))
             points0, points1 = (t.cpu().double().numpy() for t in matches[:2])
             if math.isfinite(self._near):
@@ -202,11 +198,10 @@ class _ScaledPair:
     """Both images with the finer one shrunk to the other's pixels, if ``scale`` is right; image0 looked at once."""
 
     def __init__(
-        self, first: MaskedImage, second: MaskedImage, scale: float, encoder: TileEncoder, known0: ImageFeatures,
-        side: int,
+        self, first: MaskedImage, second: MaskedImage, scale: float, encoder: TileEncoder, side: int
     ) -> None:  # fmt: skip
         self.scale = scale
         shrink = min(1.0, side / max(*first.size, *second.size))
         self.view0, self.to_view0 = first.reduced(round(max(first.size) * shrink * min(1.0, scale)))
         self.view1, self.to_view1 = second.reduced(round(max(second.size) * shrink * min(1.0, 1 / scale)))
-        self.features0 = known0 if self.view0 is first else encoder.encode(self.view0)
+        self.features0 = encoder.to_match(self.view0)
