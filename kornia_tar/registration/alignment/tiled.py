@@ -62,7 +62,7 @@ class TileEncoder:
         """Encode a whole image, if it was not encoded before; ``again``: it may be asked for once more, so keep it."""
         known = self._known.get(view) if again else None
         if known is None:
-            known = self._matcher.encode(*self._tensors(view), view.modality)
+            known = self._matcher.encode(*self._tensors(view), view.modality, words=False)
             if again:
                 self._known.keep(view, known)
         return known
