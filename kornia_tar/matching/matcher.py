@@ -214,10 +214,14 @@ class TARMatcher(LocalFeatureMatcher):
     ) -> Frame:
         """Encode one image of each pair of a batch, to be matched with several others by :meth:`match`.
 
-        Args and errors as in :meth:`forward`.
-
         Args:
-            words: ask the land-cover head for its map, which no match needs, and which takes a sixth of the time.
+            image: (B, 1|3, H, W), as in :meth:`forward`.
+            mask: (B, H, W) or (B, 1, H, W), 0 = nodata, or None.
+            modality: "optical" or "sar", or a list of B of them; None to infer it.
+            words: ask the land-cover head for its map, which no match needs, and which takes a fifth of the time.
+
+        Raises:
+            TypeError, ValueError: as in :meth:`forward`.
         """
         given = read_image({"image": image, "mask": mask, "modality": modality}, "", self._like)
         return self._encoded(given, words)

@@ -121,9 +121,7 @@ class _Slide:
         features = self._encoder.encode(self._large)
         cells = round(WINDOW * max(self._chip.size) / CELL)
         rows, columns = (_windows(length, cells) for length in features.coarse.shape[2:])
-        return [
-            (row, column, self._encoder.within(features.window(row, column))) for row in rows for column in columns
-        ]
+        return [(row, column, self._encoder.within(features.window(row, column))) for row in rows for column in columns]
 
     def _alike(self, large: MaskedImage, side: float) -> tuple[MaskedImage, FloatArray, MaskedImage, FloatArray]:
         """The chip, at most ``side`` px long, and the large image, or its part, at one ground sampling distance.
