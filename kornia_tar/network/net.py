@@ -198,15 +198,10 @@ class TARNet(nn.Module):
             matches = self.look_again(first, second, matches)
         return matches
 
-    def look_again(self, first: Frame, second: Frame, matches: Matches, both: bool = True) -> Matches:
-        """Refine matches: fit a field to them in both directions, and let every cell answer anew.
-
-        Without ``both`` the cells of image0 alone, in half of the time.
-        """
+    def look_again(self, first: Frame, second: Frame, matches: Matches) -> Matches:
+        """Refine matches: fit a field to them in both directions, and let every cell answer anew."""
         ahead, back = self.fit_fields(first, second, matches)
         in1 = match_cells(self.see(first, second, ahead), ahead)
-        if not both:
-            return Matches(*in1)
         in0 = match_cells(self.see(second, first, back), back)
         return join_looks(in1, in0)
 

@@ -83,9 +83,9 @@ class TileEncoder:
         """Do once what :meth:`match` does of one image alone."""
         return self._matcher.net.look_within(features)
 
-    def look_again(self, frame0: Frame, frame1: Frame, matches: Matches, both: bool = True) -> Matches:
-        """Match two images once more, every cell of both, or of image0, after a warp by the field of their matches."""
-        return self._matcher.net.look_again(frame0, frame1, matches, both)
+    def look_again(self, frame0: Frame, frame1: Frame, matches: Matches) -> Matches:
+        """Match two images once more, every cell of both, after a warp by the field of their matches."""
+        return self._matcher.net.look_again(frame0, frame1, matches)
 
     def match(self, features0: ImageFeatures, features1: ImageFeatures) -> Matches:
         """Match two encoded images, one look."""

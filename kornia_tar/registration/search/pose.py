@@ -170,7 +170,7 @@ class _Search:
     def _look_again(self, one: _Candidate, pair: _Pair) -> _Candidate:
         """Ask the second look about a pose, and fit the transform to its matches; no evidence where none fits."""
         to0, to1 = pair.to_pair0, pair.to_pair1
-        seen = self._encoder.look_again(*pair.frames, moved(one.matches, to0, to1), both=pair is self._full)
+        seen = self._encoder.look_again(*pair.frames, moved(one.matches, to0, to1))
         seen = moved(seen, invert(to0), invert(to1))
         points0, points1, sure = (t.cpu().double().numpy() for t in seen[:3])
         model: TransformModel = "similarity" if self._config.model == "similarity" else "affine"
