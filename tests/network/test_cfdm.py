@@ -104,6 +104,18 @@ def test_masked_cells_neither_match_nor_are_seen(cfdm):
 
 
 @torch.no_grad()
+@pytest.mark.parametrize("layers", [1, 2])
+def test_what_an_image_sees_in_itself_may_be_known_beforehand(layers):
+    torch.manual_seed(3)
+    cfdm = CFDM(32, 16, CFDMConfig(heads=2, layers=layers)).eval()
+    cfdm.open_gates()
+    x0, x1, mask1 = torch.randn(1, 32, 4, 5), torch.randn(1, 32, 3, 6), torch.rand(1, 3, 6) < 0.6
+    asked = cfdm.coarse(x0, x1, None, mask1)
+    known = cfdm.coarse(x0, x1, None, mask1, cfdm.look_within(x0), cfdm.look_within(x1, mask1))
+    assert torch.equal(known.scores(), asked.scores()) and torch.equal(known.tokens1, asked.tokens1)
+
+
+@torch.no_grad()
 @pytest.mark.parametrize("masked", [False, True])
 @pytest.mark.parametrize("at_once", [1, 7 * 24, 10**6])
 def test_scores_held_some_rows_at_a_time_give_the_same_cells(cfdm, masked, at_once):
