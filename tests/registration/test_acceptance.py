@@ -27,7 +27,15 @@ def test_weights_without_a_second_look_are_judged_by_the_rest():
     fits = RegistrationFits(LogisticFit(0.0, {}), LogisticFit(0.0, {"gain": 100.0}))
     unseen = replace(GOOD, agreement=math.nan)
     assert probability_right(unseen, fits) > 0.99
-    assert probability_right(GOOD, fits) == 0.5
+    assert probability_right(GOOD, fits) == pytest.approx(0.5, abs=1e-4)
+
+
+def test_a_sure_place_is_as_probable_as_its_error_is_small():
+    fits = RegistrationFits(LogisticFit(100.0, {}), LogisticFit(100.0, {}))
+    said = [probability_right(replace(GOOD, error=error), fits) for error in (1.0, 5.0, 8.0, 11.0, 20.0, math.inf)]
+    assert said == sorted(said, reverse=True) and said[0] > 0.999 and said[1] > 0.9 and said[-1] == 0
+    assert said[3] == pytest.approx(0.5, abs=0.01)
+    assert probability_right(replace(GOOD, error=4.0, finer=2.0), fits) == said[2]  # px of image1
 
 
 def test_a_transform_whose_corners_may_be_far_off_is_refused_however_probable():
@@ -47,7 +55,7 @@ def test_the_refusal_says_number_and_need():
     rules = AcceptanceConfig(min_probability=0.9)
     assert rules.refusal(np.eye(3), (256, 256), 0.95, GOOD) == ()
     reason, few = rules.refusal(np.eye(3), (256, 256), 0.12, POOR)
-    assert "0.03" in few and "at least 0.2" in few
+    assert "0.03" in few and "at least 0.15" in few
     assert "0.12" in reason and "at least 0.9" in reason and "20%" in reason and "9.0 px" in reason
     mirrored = np.diag([-1.0, 1, 1])
     assert any("mirrors" in reason for reason in rules.refusal(mirrored, (256, 256), 0.95, GOOD))

@@ -213,7 +213,8 @@ def moved(matches: Matches, matrix0: FloatArray, matrix1: FloatArray) -> Matches
 class _ScaledPair:
     """Both images with the finer one shrunk to the other's pixels, if ``scale`` is right; first looks at them.
 
-    A diagonal turn is one of image0 by 45° the other way and a quarter turn of image1, which is known by then.
+    A diagonal turn of image1 is a quarter turn of it, which is known by then, and one of image0 by 45° the other way:
+    one image to encode instead of four, unless image0 is the larger one.
     """
 
     def __init__(
@@ -228,7 +229,7 @@ class _ScaledPair:
     def matches(self, degrees: int) -> Matches:
         """Match the images with image1 turned by so many degrees; in the pixels of the images as they were given."""
         if degrees not in self._known:
-            tilt = degrees % 90
+            tilt = degrees % 90 if self._view0.image.size <= self._view1.image.size else 0
             turned0, upright0 = self._view0.turned(-tilt % 360)
             turned1, upright1 = self._view1.turned(degrees - tilt)
             found = self._encoder.match(self._encoder.to_match(turned0), self._encoder.to_match(turned1))
