@@ -147,7 +147,7 @@ def _add_checks(parser: argparse.ArgumentParser) -> None:
                         help=f"largest error of an inlier, px (default: {default.threshold})")  # fmt: skip
     parser.add_argument("--min-inliers", type=int, default=default.min_inliers,
                         help=f"of an accepted pair (default: {default.min_inliers})")  # fmt: skip
-    parser.add_argument("--min-probability", type=float, default=0.65,
+    parser.add_argument("--min-probability", type=float, default=0.55,
                         help="least probability that an affine transform or a homography is right to 10 px, which the "
                         "registrar judges by the images; 0: by the counts of inliers alone (default: 0.9)")  # fmt: skip
     parser.add_argument("--conf", choices=sorted(confs), default="tar", help="that matched; the registrar is told of "

@@ -22,7 +22,7 @@ def add(add_parser: AddParser) -> None:
         help=f"path of a set, a level ({LEVELS_OR_REAL}), how many true and mismatched pairs, and the side in px to "
         "which the middle of both images is cut",
     )  # fmt: skip
-    parser.add_argument("--min-probability", type=float, default=0.65, help="least that is accepted (%(default)s)")
+    parser.add_argument("--min-probability", type=float, default=0.55, help="least that is accepted (%(default)s)")
     parser.add_argument("--threads", type=positive, default=1, help="CPU threads (%(default)s)")
     weights = parser.add_mutually_exclusive_group()
     weights.add_argument("--checkpoint", type=Path, help="TAR's checkpoint instead of the shipped one")

@@ -36,7 +36,7 @@ class RepConv(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         """Convolve, normalise, rectify."""
         if self.fused is not None:
-            return F.relu(self.fused(x))
+            return F.relu(self.fused(x), inplace=True)  # its gradient needs what comes out alone
         assert self.norm is not None
         return F.relu(self.norm(F.conv2d(x, self.kernel(), padding=1)))
 
@@ -66,7 +66,7 @@ class Down(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         """Convolve, normalise, rectify."""
         x = self.conv(x)
-        return F.relu(x if self.norm is None else self.norm(x))
+        return F.relu(x, inplace=True) if self.norm is None else F.relu(self.norm(x))
 
     def fuse(self) -> None:
         """Fold the norm into the convolution."""

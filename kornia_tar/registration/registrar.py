@@ -38,7 +38,7 @@ from kornia_tar.geometry import (
 from kornia_tar.matching.matcher import TARMatcher
 from kornia_tar.raster.graphics import without_shared_graphics
 from kornia_tar.raster.view import Mask, MaskedImage, scale_at, stretch_at
-from kornia_tar.registration.acceptance import RIGHT, Check, Witnesses, failed, probability_right
+from kornia_tar.registration.acceptance import RIGHT, Check, Witnesses, failed, probability_of_place, probability_right
 from kornia_tar.registration.alignment.evidence import tie_points
 from kornia_tar.registration.alignment.journal import Journal
 from kornia_tar.registration.alignment.known import KnownFrames
@@ -223,7 +223,10 @@ class Registrar:
 
     def _placed(self, outcome: Registration) -> bool:
         """Whether only the corners are in doubt, and not the place: no other one is worth a search."""
-        return [check.name for check in outcome.checks if not check.passed] == ["estimated_error"]
+        failing = {check.name for check in outcome.checks if not check.passed}
+        place = probability_of_place(outcome.witnesses, self.matcher.calibration.registration)
+        doubted = {"probability", "estimated_error"}
+        return bool(failing) and failing <= doubted and place >= self.config.acceptance.min_probability
 
     def _hopeless(self, start: PoseCandidate | None) -> str:
         """Say why nothing is worth aligning from a pose; nothing where it is.

@@ -123,6 +123,24 @@ def _lost(store: Store, device: torch.device) -> Built:
     return built._replace(call=lambda image0, image1: built.call(image0, image1.flip(3)))
 
 
+def _registrar(store: Store, device: torch.device) -> Built:
+    from kornia_tar import Registrar, TARMatcher
+
+    net = TARMatcher(_weights(store)).to(device)
+
+    def call(image0: Tensor, image1: Tensor) -> list[object]:
+        """Register one pair after the other, each by a registrar that has seen nothing yet."""
+        pairs = zip(image0.cpu().numpy(), image1.cpu().numpy(), strict=True)
+        return [Registrar(net)(one[0], other[0], modality0="optical", modality1="sar") for one, other in pairs]
+
+    return Built([net], call, "eight rotations, three scales; one pair after the other")
+
+
+def _registrar_lost(store: Store, device: torch.device) -> Built:
+    built = _registrar(store, device)
+    return built._replace(call=lambda image0, image1: built.call(image0, image1.flip(3)))
+
+
 def _weights(store: Store) -> str:
     return "optical-sar" if store.checkpoint is None else str(store.checkpoint)
 
@@ -218,6 +236,8 @@ CONTENDERS = {
     "tar": Kind("TAR", _tar, MODES),
     "tar_lost": Kind("TAR, nothing to find", _lost, MODES),
     "tar_one_look": Kind("TAR, one look, upright", _one_look, MODES),
+    "tar_registrar": Kind("TAR + Registrar", _registrar, ("eager", "fused")),
+    "tar_registrar_lost": Kind("TAR + Registrar, refused", _registrar_lost, ("eager", "fused")),
     "loftr": Kind("LoFTR", _loftr, ("eager", "compiled")),
     "eloftr": Kind("EfficientLoFTR", _eloftr, ("eager", "compiled")),
     "roma": Kind("RoMa", _roma, ("eager",)),

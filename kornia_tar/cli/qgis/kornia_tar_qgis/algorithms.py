@@ -169,7 +169,7 @@ class RegisterAlgorithm(CommandAlgorithm):
         )
         self.advanced(QgsProcessingParameterEnum("RESAMPLING", "Resampling", RESAMPLINGS, defaultValue=0))
         self.add_grid()
-        self.number("MIN_PROBABILITY", "Least probability that the transform is right (empty: 0.65)", 0)
+        self.number("MIN_PROBABILITY", "Least probability that the transform is right (empty: 0.55)", 0)
         self.add_last(load=True)
         self.addParameter(QgsProcessingParameterFolderDestination("OUTPUT", "Folder for the results"))
         self.addOutput(QgsProcessingOutputRasterLayer("REGISTERED", "Registered image"))
