@@ -12,7 +12,7 @@ from helpers import demo_middle, needs_weights
 
 from hloc_plugin import cli
 from hloc_plugin.formats import write_features, write_matches
-from kornia_tar import Registrar, TARMatcher
+from kornia_tar import AcceptanceConfig, Registrar, TARMatcher
 from kornia_tar.files import output_folder
 from kornia_tar.geometry import PointMatches, corner_error, transform_points, warp_image
 from kornia_tar.raster import read_image, to_grey, write_image
@@ -123,7 +123,8 @@ def test_verify_is_shown_what_matched(matched, weights, modality, kinds):
     assert judge["weights"] == weights.name
     assert judge["weights_sha256"] == hashlib.sha256(weights.read_bytes()).hexdigest()
     assert judge["modality"] == (None if modality == "auto" else modality) and judge["nodata"] == 0
-    assert judge["min_probability"] == 0.9 and judge["text"] == "none" and judge["kornia_tar"]
+    assert judge["min_probability"] == AcceptanceConfig.min_probability
+    assert judge["text"] == "none" and judge["kornia_tar"]
     registrar, images = Registrar(TARMatcher(weights)), list(greys.values())
     masks = [grey > 0 for grey in images]
     right = [registrar.judge(*images, report["homography"], *masks, *told).probability for told in kinds]
