@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING, Any, Literal, cast, get_args
 from hloc_plugin import registry
 from hloc_plugin.confs import confs
 from hloc_plugin.registry import register
+from kornia_tar import AcceptanceConfig
 from kornia_tar.cli.command import adder, choose_device, run_command
 
 if TYPE_CHECKING:
@@ -121,6 +122,9 @@ def _add_matcher(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--rotations", type=int, choices=(1, 4, 8),
                         help="4: pairs turned by any angle; 8: diagonals too (default: the conf's)")  # fmt: skip
     parser.add_argument("--threshold", type=float, help="least confidence of a match (default: 0.1)")
+    parser.add_argument("--min-probability", type=float, help="least probability that a registration is right to 10 "
+                        "px; below it the pair has no matches; of conf tar alone (default: "
+                        f"{AcceptanceConfig.min_probability})")  # fmt: skip
     parser.add_argument("--resize-max", type=int, help="longest side the matcher sees, px (default: the conf's)")
     parser.add_argument("--max-keypoints", type=int, default=8192, help="of an image (default: 8192)")
     parser.add_argument("--overwrite", action="store_true", help="match pairs again that are in hloc's files; replace "
@@ -147,9 +151,9 @@ def _add_checks(parser: argparse.ArgumentParser) -> None:
                         help=f"largest error of an inlier, px (default: {default.threshold})")  # fmt: skip
     parser.add_argument("--min-inliers", type=int, default=default.min_inliers,
                         help=f"of an accepted pair (default: {default.min_inliers})")  # fmt: skip
-    parser.add_argument("--min-probability", type=float, default=0.55,
+    parser.add_argument("--min-probability", type=float, default=AcceptanceConfig.min_probability,
                         help="least probability that an affine transform or a homography is right to 10 px, which the "
-                        "registrar judges by the images; 0: by the counts of inliers alone (default: 0.9)")  # fmt: skip
+                        "registrar judges by the images; 0: by the counts alone (default: %(default)s)")  # fmt: skip
     parser.add_argument("--conf", choices=sorted(confs), default="tar", help="that matched; the registrar is told of "
                         "the images what it was told (default: tar)")  # fmt: skip
     _add_sight(parser)
@@ -174,8 +178,10 @@ def run_match_dense(a: argparse.Namespace) -> int:
 
     conf = configured(
         a.conf, a.resize_max, weights=a.weights, text=a.text, rotations=a.rotations, nodata=a.nodata,
-        match_threshold=a.threshold, modality=a.modality,
+        match_threshold=a.threshold, modality=a.modality, min_probability=a.min_probability,
     )  # fmt: skip
+    if a.min_probability is not None and not conf["model"].get("guided"):
+        raise ValueError(f"--min-probability is of registrations, and conf {a.conf} makes none; leave it out")
     read_pairs(a.pairs)
     if not a.images.is_dir():
         raise FileNotFoundError(f"{a.images}: no such folder of images")
@@ -241,7 +247,7 @@ def _judge(model: str, min_probability: float, device: str, told: Mapping[str, A
     if not min_probability or model not in ("affine", "homography"):
         return None
     from hloc_plugin.model import load_matcher
-    from kornia_tar import AcceptanceConfig, Registrar, RegistrarConfig
+    from kornia_tar import Registrar, RegistrarConfig
 
     acceptance = AcceptanceConfig(min_probability=min_probability)
     matcher = load_matcher(told).to(choose_device(device))

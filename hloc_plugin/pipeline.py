@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Callable
 from dataclasses import asdict
 from functools import lru_cache
@@ -17,7 +18,7 @@ from hloc_plugin.formats import Pair, names_to_pair, read_keypoints, read_matche
 from hloc_plugin.model import pair_modalities, valid_pixels
 from hloc_plugin.picture import draw_inliers
 from hloc_plugin.verification import DEFAULTS, Model, Verification, verify
-from kornia_tar import Registrar
+from kornia_tar import Registrar, __version__
 from kornia_tar.files import check_outputs, output_folder, write_json
 from kornia_tar.raster import read_image, to_rgb8, write_image
 from kornia_tar.registration.acceptance import VerificationConfig
@@ -52,7 +53,8 @@ def verify_files(
         config: what a pair must show.
         camera_mode: how COLMAP shares cameras between images.
         pictures: whether to draw.
-        registrar: judges affine transforms and homographies by the images, once the counts accept them; or None.
+        registrar: judges affine transforms and homographies by the images, once the counts accept them; or None. The
+            report tells what it is.
         modality: told to the registrar, see :data:`hloc_plugin.model.DEFAULTS`.
         nodata: likewise.
         overwrite: replace earlier results; an input is never replaced.
@@ -75,6 +77,8 @@ def verify_files(
     found = read_matches(matches, names)
     out = output_folder(out)
     load = lru_cache(maxsize=8)(lambda name: to_rgb8(read_image(image_dir / name, upright=False)))
+    judge = registrar if model in ("affine", "homography") else None
+    judged_by = None if judge is None else {**_told(judge), "modality": modality, "nodata": nodata}
     verified: dict[Pair, Verification] = {}
     for number, pair in enumerate(names, 1):
         image0, image1 = (load(name) for name in pair)
@@ -84,8 +88,8 @@ def verify_files(
                 raise ValueError(f"{matches}: names keypoints of {pair[k]} that {features} does not hold")
         points0, points1 = (keypoints[name][indices[:, k]] for k, name in enumerate(pair))
         outcome = verify(points0, points1, image0.shape[:2], image1.shape[:2], model, config)
-        if registrar is not None and outcome.accepted and model in ("affine", "homography"):
-            outcome = _judged(outcome, registrar, [image_dir / name for name in pair], modality, nodata)
+        if judge is not None and outcome.accepted:
+            outcome = _judged(outcome, judge, [image_dir / name for name in pair], modality, nodata)
         verified[pair] = outcome
         line = _line(pair, outcome)
         if pictures:
@@ -93,8 +97,21 @@ def verify_files(
             write_image(output_folder(out / "inliers") / _picture(pair), picture)
         progress(f"[{number}/{len(names)}] {line}")
     write_database(out / "database.db", image_dir, keypoints, found, verified, camera_mode)
-    write_json(out / "verification.json", _report(verified, model, config))
+    write_json(out / "verification.json", _report(verified, model, config, judged_by))
     return verified
+
+
+def _told(registrar: Registrar) -> dict[str, Any]:
+    """Say what judges: the weights, the words, and what it asks for."""
+    path, text = registrar.matcher.weights, registrar.matcher.info.get("text", {})
+    return {
+        "weights": None if path is None else path.name,
+        "weights_sha256": None if path is None else hashlib.sha256(path.read_bytes()).hexdigest(),
+        "text": text.get("encoder", "none"),
+        "text_names": text.get("names", []),
+        "min_probability": registrar.config.acceptance.min_probability,
+        "kornia_tar": __version__,
+    }
 
 
 def _judged(
@@ -125,11 +142,14 @@ def _line(pair: Pair, outcome: Verification) -> str:
     return f"{pair[0]} {pair[1]}: {int(outcome.inliers.sum())} of {len(outcome.inliers)} matches, {state}"
 
 
-def _report(verified: dict[Pair, Verification], model: Model, config: VerificationConfig) -> dict[str, Any]:
+def _report(
+    verified: dict[Pair, Verification], model: Model, config: VerificationConfig, judged_by: dict[str, Any] | None
+) -> dict[str, Any]:
     return {
         "convention": "pixel centres at integers; a homography maps image0 to image1; [x1 y1 1] F [x0 y0 1]' = 0",
         "model": model,
         "accepted_when": asdict(config),
+        "judged_by": judged_by,
         "accepted": sum(outcome.accepted for outcome in verified.values()),
         "pairs": [{"image0": a, "image1": b, **outcome.report()} for (a, b), outcome in verified.items()],
     }

@@ -7,14 +7,17 @@ import json
 import math
 import os
 import secrets
+import shutil
 import tempfile
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
 import h5py
 import numpy as np
+
+ASIDE = ".results-"  # begins the name of a folder in which results are made before they are moved in
 
 
 def write_json(path: str | os.PathLike[str], content: Any) -> None:
@@ -87,6 +90,28 @@ def replacing(path: Path) -> Iterator[Path]:
     finally:
         with suppress(OSError):  # gone by success, or never there
             temporary.unlink()
+
+
+@contextmanager
+def replacing_all(paths: Sequence[Path]) -> Iterator[list[Path]]:
+    """Places aside for several files of one folder, which take theirs when the block ends well, and vanish when not.
+
+    What an earlier run that was killed left aside of the same files is removed.
+    """
+    folder, names = paths[0].parent, tuple(path.name for path in paths)
+    for old in folder.glob(f"{ASIDE}*"):
+        held = [entry.name for entry in old.iterdir()] if old.is_dir() and not old.is_symlink() else []
+        if held and all(name.lstrip(".").startswith(names) for name in held):
+            shutil.rmtree(old, ignore_errors=True)
+    aside = Path(tempfile.mkdtemp(prefix=ASIDE, dir=folder))
+    try:
+        yield [aside / name for name in names]
+        for path in paths:
+            (aside / path.name).replace(path)
+    except OSError as error:
+        raise ValueError(f"{folder}: cannot be written into ({error.strerror or one_line(error)})") from error
+    finally:
+        shutil.rmtree(aside, ignore_errors=True)
 
 
 @contextmanager

@@ -33,14 +33,12 @@ def add(command: AddCommand) -> None:
 
 
 def _do(a: argparse.Namespace) -> int:
-    step = steps(len(a.images), a.progress)
-    results = applied(
-        a.transform, a.images, a.out, Target(a.resampling, a.grid, a.resolution), a.nodata, a.refused, a.overwrite
-    )
-    for image in a.images:
-        step(image.name)
-        done = next(results)
-        for told in done.warnings:
+    done = applied(
+        a.transform, a.images, a.out, Target(a.resampling, a.grid, a.resolution), a.nodata, a.refused, a.overwrite,
+        steps(len(a.images), a.progress),
+    )  # fmt: skip
+    for file in done:
+        for told in file.warnings:
             print(f"warning: {told}", file=sys.stderr)
-        print(f"{done.path}: {done.share:.0%} of the grid")
+        print(f"{file.path}: {file.share:.0%} of the grid")
     return 0

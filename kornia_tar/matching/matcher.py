@@ -88,10 +88,11 @@ class TARMatcher(LocalFeatureMatcher):
         self.threshold = threshold
         self.max_keypoints = max_keypoints
         self.info: dict[str, Any] = {}
-        if pretrained is None:
+        self.weights = None if pretrained is None else resolve_weights(pretrained)
+        if self.weights is None:
             self.net = TARNet(config or TARConfig())
         else:
-            self.net, self.info = load_checkpoint(resolve_weights(pretrained))
+            self.net, self.info = load_checkpoint(self.weights)
         if looks is not None and looks < 1:
             raise ValueError(f"looks must be at least 1, got {looks}")
         if looks is not None and looks > 1 and self.net.second_look is None:

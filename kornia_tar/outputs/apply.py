@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import json
 import os
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from kornia_tar.files import check_outputs, output_folder, write_json
+from kornia_tar.files import check_outputs, output_folder, replacing_all, write_json
 from kornia_tar.geometry import Transform, blocks, source_window
 from kornia_tar.outputs.registered import GridChoice, Resampling, Target, resampled, valid_blocks, write_on_grid
 from kornia_tar.raster import Raster, read_image, remarks, source_files
@@ -108,13 +108,14 @@ def apply_transform(
         FileNotFoundError, ValueError: a file that cannot be used or would be replaced, named.
     """
     target = Target(resampling, grid, resolution)
-    return list(applied(Path(transform), [*map(Path, images)], Path(out), target, nodata, refused, overwrite))
+    return applied(Path(transform), [*map(Path, images)], Path(out), target, nodata, refused, overwrite)
 
 
 def applied(
-    path: Path, images: Sequence[Path], out: Path, target: Target, nodata: float | None, refused: bool, overwrite: bool
-) -> Iterator[Applied]:
-    """Do what :func:`apply_transform` does, and tell of each file when it is written."""
+    path: Path, images: Sequence[Path], out: Path, target: Target, nodata: float | None, refused: bool, overwrite: bool,
+    step: Callable[[str], None] = lambda text: None,
+) -> list[Applied]:  # fmt: skip
+    """Do what :func:`apply_transform` does: all files or none; ``step`` is told which begins."""
     transform, grid0, grid1, registered = read_transform(path)
     if not registered and not refused:
         raise ValueError(f"{path}: this registration was refused; give --refused to apply it all the same")
@@ -143,13 +144,17 @@ def applied(
     for image, output in zip(images, outputs, strict=True) if len(images) > 1 else ():
         laid(image, output)  # what the last one lacks is said before the first is written
     output_folder(outputs[0].parent)
-    for image, output in zip(images, outputs, strict=True):
-        raster, grid, way = laid(image, output)
-        pixels, valid, told = resampled(raster, way, grid.size, target.resampling)
-        write_on_grid(output, pixels, valid, told, grid, raster, target.resampling)
-        # Of labels the least is no fill value for lying at the border, and "nearest" would mix none with others.
-        warnings = remarks(raster, None if target.resampling == "nearest" else "--nodata")
-        yield Applied(output, float(valid.mean()), tuple(warnings))
+    done = []
+    with replacing_all(outputs) as asides:
+        for image, output, aside in zip(images, outputs, asides, strict=True):
+            step(image.name)
+            raster, grid, way = laid(image, output)
+            pixels, valid, told = resampled(raster, way, grid.size, target.resampling)
+            write_on_grid(aside, pixels, valid, told, grid, raster, target.resampling)
+            # Of labels the least is no fill value for lying at the border, and "nearest" would mix none with others.
+            warnings = remarks(raster, None if target.resampling == "nearest" else "--nodata")
+            done.append(Applied(output, float(valid.mean()), tuple(warnings)))
+    return done
 
 
 def _outputs(images: Sequence[Path], out: Path) -> list[Path]:

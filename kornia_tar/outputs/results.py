@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from kornia_tar.files import write_json, write_text
+from kornia_tar.files import ASIDE, write_json, write_text
 from kornia_tar.geometry import Transform, valid_mask, warp_image
 from kornia_tar.outputs import points
 from kornia_tar.outputs.apply import write_transform
@@ -31,7 +31,6 @@ REPORT, PAGE = "report.json", "report.html"
 NAMES = (
     "registered.png", "registered.tif", "matches.h5", "quicklook.png", "transform.json", *points.NAMES, PAGE, REPORT,
 )  # fmt: skip
-ASIDE = ".results-"  # begins the name of the folder in which they are made
 
 
 def write_results(

@@ -192,8 +192,8 @@ class AcceptanceConfig:
                 f"{witnesses.stretch:.2f} times as much as the other)", self.min_probability,
             ),
             Check(
-                "estimated_error", "estimated error at the corners, px of image1", witnesses.error_px,
-                witnesses.error_px <= self.max_error,
+                "estimated_error", "estimated error at the corners but for the half pixel all share, px of image1",
+                witnesses.error_px, witnesses.error_px <= self.max_error,
                 f"the estimated error at the corners is {witnesses.error_px:.1f} px, at most {self.max_error:g} are "
                 "allowed: the images share too little ground; crop to it", most=self.max_error,
             ),

@@ -238,17 +238,17 @@ def _check_fit(path: Path, model: str, state: Mapping[str, Tensor], expected: Ma
             raise ValueError(f"{path}: {key!r} holds NaN or Inf")
 
 
-def _local_file(path: str | Path) -> Path:
+def _local_file(path: str | Path, hint: str = "") -> Path:
     path = Path(path)
     if not path.is_file():
-        raise FileNotFoundError(f"text checkpoint {path}: no such file")
+        raise FileNotFoundError(f"text checkpoint {path}: no such file{hint}")
     return path
 
 
 def _local_or_hub(checkpoint: str | Path, filename: str) -> Path:
     is_hub = isinstance(checkpoint, str) and re.fullmatch(r"[\w.-]+/[\w.-]+", checkpoint)
     if Path(checkpoint).exists() or not is_hub or Path(checkpoint).suffix in _WEIGHT_SUFFIXES:
-        return _local_file(checkpoint)
+        return _local_file(checkpoint, f"; {filename} is to be had at Hugging Face, chendelong/RemoteCLIP")
     _open_clip()  # say that it is missing before a download, not after
     from huggingface_hub import hf_hub_download  # comes with open_clip
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 
 import cv2
@@ -11,7 +12,7 @@ from helpers import demo_middle, needs_weights
 
 from hloc_plugin import cli
 from hloc_plugin.formats import write_features, write_matches
-from kornia_tar import Registrar, TARMatcher
+from kornia_tar import AcceptanceConfig, Registrar, TARMatcher
 from kornia_tar.files import output_folder
 from kornia_tar.geometry import PointMatches, corner_error, transform_points, warp_image
 from kornia_tar.raster import read_image, to_grey, write_image
@@ -66,6 +67,7 @@ def test_verify_tells_true_from_wrong(matched, capsys):
     assert true["inliers"] > 180 and corner_error(true["homography"], TRUTH, (160, 160)) < 0.5
     assert cv2.imread(str(matched / "out/inliers/optical.png__sar.png.png")).shape[0] > 480
     assert (matched / "out/database.db").is_file()
+    assert report["judged_by"] is None and report["accepted_when"]["min_inliers"] == 50
 
 
 def test_verify_that_accepts_nothing_ends_with_2(matched):
@@ -116,7 +118,13 @@ def test_verify_is_shown_what_matched(matched, weights, modality, kinds):
         greys[name] = grey
     (matched / "true.txt").write_text("optical.png sar.png\n")
     verify(matched, "true", "--weights", str(weights), "--modality", modality, "--nodata", "0", "--no-pictures")
-    (report,) = json.loads((matched / "out/verification.json").read_text())["pairs"]
+    whole = json.loads((matched / "out/verification.json").read_text())
+    (report,), judge = whole["pairs"], whole["judged_by"]
+    assert judge["weights"] == weights.name
+    assert judge["weights_sha256"] == hashlib.sha256(weights.read_bytes()).hexdigest()
+    assert judge["modality"] == (None if modality == "auto" else modality) and judge["nodata"] == 0
+    assert judge["min_probability"] == AcceptanceConfig.min_probability
+    assert judge["text"] == "none" and judge["kornia_tar"]
     registrar, images = Registrar(TARMatcher(weights)), list(greys.values())
     masks = [grey > 0 for grey in images]
     right = [registrar.judge(*images, report["homography"], *masks, *told).probability for told in kinds]
@@ -133,6 +141,20 @@ def test_match_dense_by_our_own_writer(views, weights, tmp_path, capsys):
     out, err = capsys.readouterr()
     assert "feats_matches-tar-guided.h5" in out and "[3/3] sub/b.png c.png" in err
     assert (tmp_path / "matches-tar-guided_pairs.h5").is_file()
+
+
+@needs_weights
+@pytest.mark.slow  # two registrations
+def test_match_dense_asks_for_the_probability_that_it_is_told(tmp_path, capsys):
+    optical, sar, _ = demo_middle()
+    images = output_folder(tmp_path / "images")
+    for name, image in (("optical.png", optical), ("sar.png", sar)):
+        write_image(images / name, image)
+    (tmp_path / "pairs.txt").write_text("optical.png sar.png\n")
+    line = ["match-dense", "--writer", "own", "--pairs", str(tmp_path / "pairs.txt"), "--images", str(images)]
+    for least, some in (("1", False), ("0.5", True)):
+        assert cli.main([*line, "-o", str(tmp_path / least), "--rotations", "1", "--min-probability", least]) == 0
+        assert (": 0 matches" not in capsys.readouterr().err) is some
 
 
 @pytest.mark.parametrize("package", ["broken_hloc", "no_such_hloc"])
@@ -152,6 +174,7 @@ def test_auto_takes_our_own_writer_where_hloc_cannot_be_used(views, weights, tmp
 
 
 def test_options_enter_a_copy_of_the_conf():
+    assert cli.configured("tar", min_probability=0.5)["model"]["min_probability"] == 0.5
     conf = cli.configured("tar_sfm", 640, text="none", modality="sar", nodata=0.0, weights=None)
     assert conf["model"] == {**cli.confs["tar_sfm"]["model"], "text": "none", "modality": "sar", "nodata": 0}
     assert conf["preprocessing"]["resize_max"] == 640
@@ -175,6 +198,14 @@ def test_modality_is_the_confs_unless_told(told, modality):
         (
             "match-dense --pairs {0}/both.txt --images {0}/images -o out --writer hloc --package nohloc",
             "pip install git",
+        ),
+        (
+            "match-dense --pairs {0}/both.txt --images {0}/images -o out --conf tar_sfm --min-probability 0.5",
+            "conf tar_sfm makes none",
+        ),
+        (
+            "match-dense --pairs {0}/both.txt --images {0}/images -o out --min-probability 90 --writer own",
+            "min_probability must be in [0, 1], got 90",
         ),
         ("reconstruct --pairs {0}/both.txt --images . --features none.h5 --matches m -o out", "none.h5: no such file"),
         ("prepare {0}/none.tif -o {0}/out", "none.tif: no such file"),

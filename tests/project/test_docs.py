@@ -138,6 +138,32 @@ def test_readme_is_short_and_its_two_commands_are_what_ci_runs():
     assert len(run) == 2
 
 
+def cells(line: str) -> list[str]:
+    """The cells of a line of a table."""
+    return [cell.strip().strip("*") for cell in line.strip().strip("|").split("|")]
+
+
+def test_the_results_in_readme_are_those_of_the_tables():
+    """Column by column; the Registrar's row stands there three times."""
+    readme = (ROOT / "README.md").read_text("utf-8")
+    head, _, *rows = (
+        cells(line) for line in re.search(r"^\| SR@5 / SR@10.*?\n\n", readme, re.M | re.S)[0].splitlines()
+    )
+    rows = [row for row in rows if len(row) > 1]
+    names = {"TAR, one forward": "TAR", **{row[0]: "TAR + Registrar" for row in rows if "Registrar" in row[0]}}
+    files = [re.sub(r"^val-000 `(\w+)`$", r"val-000.\1", name) for name in head[1:]]
+    for column, file in enumerate(files, 1):
+        path = ROOT / "eval/results" / f"{file if file.startswith('val') else f'{file}.real'}.md"
+        titles, _, *lines = (line for line in path.read_text("utf-8").splitlines() if line.startswith("|"))
+        table = {line[0]: dict(zip(cells(titles), line, strict=True)) for line in map(cells, lines)}
+        for row in rows:
+            found = table[names.get(row[0], row[0])]
+            more = " acc." if row[0].endswith("accepted") else ""
+            told = found["wrong acc."] if "wrong" in row[0] else f"{found[f'SR@5{more}']} / {found[f'SR@10{more}']}"
+            assert row[column] == told, f"README, {row[0]}, {head[column]}: {path.name} says {told}"
+    assert len(rows) > 15 and len(files) == 8
+
+
 def test_every_page_of_docs_is_in_its_index():
     index = (ROOT / "docs/README.md").read_text("utf-8")
     assert [

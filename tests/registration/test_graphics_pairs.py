@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 import re
+from pathlib import Path
 
 import cv2
 import numpy as np
 import pytest
 from helpers import needs_weights
 
-from kornia_tar import AcceptanceConfig, Registrar, RegistrarConfig, SearchConfig, TARMatcher
+from kornia_tar import AcceptanceConfig, Registrar, RegistrarConfig, SearchConfig, TARMatcher, register_georeferenced
 from kornia_tar.geometry import corner_error, invert, warp_image
+from kornia_tar.raster import GeoProfile, Raster, read_image, write_image
 from kornia_tar.raster.synthetic import draw_scene
 from kornia_tar.registration.acceptance import Witnesses
 
@@ -69,6 +71,49 @@ def test_two_places_with_one_sheets_graphics_are_refused(matcher):
     assert corner_error(fooled.matrix, np.eye(3), (SIDE, SIDE)) < 3, "the graphics are not told"
     found = Registrar(matcher, RegistrarConfig(search=QUICK))(*images)
     assert not found.registered
+
+
+def georeferenced_sheets(folder: Path, optical: int, sar: int, error: tuple[int, int]) -> list[Raster]:
+    """Write and read two sheets, of scenes drawn by these seeds, of which the second begins 24 px east, 16 px south.
+
+    Its georeference says so, but for an error, east and south. So their graphics lie elsewhere on the grid of the
+    ground than they lie in the files.
+    """
+    affine = pytest.importorskip("affine")
+    corner, found = (100, 100), []
+    for name, scene, (east, south), off in (
+        ("o.tif", cv2.cvtColor(draw_scene(optical, 2 * SIDE).optical, cv2.COLOR_RGB2GRAY), (0, 0), (0, 0)),
+        ("s.tif", draw_scene(sar, 2 * SIDE).sar, (24, 16), error),
+    ):
+        x, y = corner[0] + east, corner[1] + south
+        place = affine.Affine(10, 0, 5e5 + 10 * (x + off[0]), 0, -10, 4.6e6 - 10 * (y + off[1]))
+        write_image(folder / name, sheet(scene[y : y + SIDE, x : x + SIDE]), GeoProfile("EPSG:32632", place))
+        found.append(read_image(folder / name))
+    return found
+
+
+@needs_weights
+@pytest.mark.parametrize("error", [(-23, -15), pytest.param((3, 2), marks=pytest.mark.slow)])
+def test_sheets_that_lie_apart_are_registered_by_their_ground(matcher, tmp_path, error):
+    """Their graphics coincide in the files' pixels, and on the grid of the ground no more."""
+    first, second = georeferenced_sheets(tmp_path, 3, 3, error)
+    registrar = Registrar(matcher, RegistrarConfig(search=QUICK))
+    found, search = register_georeferenced(registrar, first, second, first.pixels, second.pixels)
+    assert found.registered and search.kind == "georeference", found.reasons
+    assert corner_error(found.matrix, np.array([[1.0, 0, -24], [0, 1, -16], [0, 0, 1]]), (SIDE, SIDE)) < 3
+
+
+@needs_weights
+@pytest.mark.slow  # two mismatched registrations
+def test_sheets_of_two_places_that_lie_apart_are_refused(matcher, tmp_path):
+    first, second = georeferenced_sheets(tmp_path, 4, 5, (-23, -15))
+    told = []
+    for masked in (False, True):
+        registrar = Registrar(matcher, RegistrarConfig(search=QUICK, mask_graphics=masked))
+        told.append(register_georeferenced(registrar, first, second, first.pixels, second.pixels)[0])
+    fooled, found = told
+    assert corner_error(fooled.matrix, np.eye(3), (SIDE, SIDE)) < 3, "the graphics are not told"
+    assert not found.registered and corner_error(found.matrix, np.eye(3), (SIDE, SIDE)) > 3
 
 
 @pytest.mark.parametrize(

@@ -18,6 +18,7 @@ from numpy.typing import NDArray
 from kornia_tar.geometry import DisplacementField, Transform, compose, decompose
 from kornia_tar.raster import Raster
 from kornia_tar.raster.georeference import Georeference, mean_distance
+from kornia_tar.raster.graphics import without_shared_graphics
 from kornia_tar.raster.resample import smooth_transform
 from kornia_tar.raster.view import MaskedImage
 from kornia_tar.registration.acceptance import Check
@@ -69,10 +70,11 @@ def register_georeferenced(
         return full(), Search("full", missing, None)
     try:
         grid = CommonGrid.of(Georeference.of(first), Georeference.of(second), radius)
-        views = grid.views(
-            MaskedImage.of(grey0, first.mask, modality0, "image0"),
-            MaskedImage.of(grey1, second.mask, modality1, "image1"),
-        )
+        view0 = MaskedImage.of(grey0, first.mask, modality0, "image0")
+        view1 = MaskedImage.of(grey1, second.mask, modality1, "image1")
+        if registrar.config.mask_graphics:  # what is drawn on both coincides in the files' pixels, not on the grid
+            view0, view1 = without_shared_graphics(view0, view1)
+        views = grid.views(view0, view1)
     except ValueError as error:
         return full(), Search("full", f"{error}; searched without them", None)
     within = f"within {grid.radius:.0f} m of where the georeferences say"
