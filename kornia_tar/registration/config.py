@@ -30,8 +30,8 @@ class SearchConfig:
     late_candidates: int = 2  # others, at most, that it is asked about when all poses are tried
     sure_agreement: float = 0.6  # mean confidence of the second look: no further pose is tried
     chip_agreement: float = 0.15  # below it a chip's place is not aligned; the right ones of 10 pairs had 0.23 and more
-    # Asked again of its own matches the second look comes to believe in chance. Before that a third of the best poses of
-    # different places lie below 0.1, and right ones not below 0.13 (maps), 0.43 (`hard`) and 0.66 (optical-SAR).
+    # Asked again of its own matches the second look comes to believe in chance. Before that a third of the best poses
+    # of different places lie below 0.1, and right ones not below 0.13 (maps), 0.43 (`hard`) and 0.66 (optical-SAR).
     hopeless_agreement: float = 0.08  # below it no pose is confirmed, and nothing aligned from it
     near: float = math.inf  # px of image0: images of one grid, which lie on each other to within this
 
