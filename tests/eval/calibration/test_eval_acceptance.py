@@ -61,7 +61,7 @@ def test_near_misses_teach_nothing_and_are_told_by_their_estimated_error():
     assert acceptance.fit(with_near) == acceptance.fit(kinds())
     row = acceptance.figures(with_near[0], acceptance.judge(with_near)["a tar"], 0.9)
     assert row["true"] == 40 and row["found"] == 50 and row["wrong but accepted"] > 15
-    told = Kind("a tar", [replace(one, finer=12.0) for one in near], [])  # 12 px of image1 for one of the coarser image
+    told = Kind("a tar", [replace(one, finer=15.0) for one in near], [])  # 15 px of image1 for one of the coarser image
     assert acceptance.figures(told, np.ones(20), 0.9)["wrong but accepted"] == 0
 
 
