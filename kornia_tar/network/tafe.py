@@ -241,8 +241,8 @@ def read_ground(msfl: MSFL, image: Tensor, modality: Tensor, mask: Tensor | None
     cells = tuple(slice(cut.start // CELL, cut.stop // CELL) for cut in inside)
     wide = mirrored(image)
     shown = None if mask is None else mirrored(mask)[:, :, *inside]
-    coarse = msfl(wide, modality).coarse[:, :, *cells]
-    return torch.cat([coarse, brightness(wide[:, :, *inside], shown).to(coarse.dtype)], 1)
+    coarse = msfl.coarse(wide, modality)[:, :, *cells]
+    return torch.cat([coarse, brightness(wide[:, :, *inside], shown).to(image.dtype)], 1)
 
 
 def mirrored(image: Tensor, margin: int = MARGIN) -> Tensor:

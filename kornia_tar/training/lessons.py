@@ -110,7 +110,13 @@ def event_held_out(name: str) -> bool:
 
 
 def prepare_lessons(
-    net: TARNet, pairs: Pairs, alone: Pairs | None, masks: dict[str, Tensor], names: Sequence[str], most: int = MOST
+    net: TARNet,
+    pairs: Pairs,
+    alone: Pairs | None,
+    masks: dict[str, Tensor],
+    names: Sequence[str],
+    most: int = MOST,
+    bf16: bool = False,
 ) -> Lessons:
     """Encode all images.
 
@@ -121,6 +127,7 @@ def prepare_lessons(
         masks: by name of a pair the flooded pixels, (S, S) bool; see :func:`read_floods`.
         names: the words.
         most: aligned pairs, flooded ones aside, spread evenly: minutes count.
+        bf16: encode in bfloat16, in two thirds of the time where the device computes it natively.
 
     Raises:
         ValueError: no image shows a scene of a known word.
@@ -136,7 +143,7 @@ def prepare_lessons(
     if alone is not None:
         word = alone.with_scenes(names).scene
         known = (word >= 0).nonzero().flatten()
-        scenes = encode_images(net, alone.optical, known, "optical", "scenes")
+        scenes = encode_images(net, alone.optical, known, "optical", "scenes", bf16)
         scene_classes = tuple(told[k] for k in word[known])
     if not scene_classes and not any(pair_classes):
         raise ValueError(f"no image's class is one of the text's words: {', '.join(names)}")
@@ -144,16 +151,16 @@ def prepare_lessons(
     rows = pairs.optical.shape[-1] // CELL
     return Lessons(
         scenes, scene_classes,
-        encode_images(net, pairs.optical, usual, "optical", "pairs, optical"),
-        encode_images(net, pairs.sar, usual, "sar", "pairs, SAR"), pair_classes,
-        encode_images(net, pairs.optical, flood, "optical", "floods, optical"),
-        encode_images(net, pairs.sar, flood, "sar", "floods, SAR"),
+        encode_images(net, pairs.optical, usual, "optical", "pairs, optical", bf16),
+        encode_images(net, pairs.sar, usual, "sar", "pairs, SAR", bf16), pair_classes,
+        encode_images(net, pairs.optical, flood, "optical", "floods, optical", bf16),
+        encode_images(net, pairs.sar, flood, "sar", "floods, SAR", bf16),
         torch.stack(shares) if shares else torch.zeros(0, rows, rows),
     )  # fmt: skip
 
 
 @torch.inference_mode()
-def encode_images(net: TARNet, images: Tensor, index: Tensor, modality: str, what: str) -> Tensor:
+def encode_images(net: TARNet, images: Tensor, index: Tensor, modality: str, what: str, bf16: bool = False) -> Tensor:
     """What the head reads of some of N images (N, C, S, S) uint8, in grey and stretched: (n, C8 + 6, S/8, S/8) half.
 
     Grey as :func:`kornia_tar.raster.to_grey8` makes it of 8-bit bands, so that training sees what use will see.
@@ -167,7 +174,8 @@ def encode_images(net: TARNet, images: Tensor, index: Tensor, modality: str, wha
         grey = [percentile_stretch(to_grey(image.permute(1, 2, 0).numpy())) for image in images[part]]
         x = torch.from_numpy(np.stack(grey))[:, None].to(device).float() / 255
         weights = modality_weights([modality] * len(part)).to(device)
-        found[start : start + len(part)] = read_ground(net.msfl, standardise(x), weights).half().cpu()
+        with torch.autocast(device.type, torch.bfloat16, enabled=bf16):
+            found[start : start + len(part)] = read_ground(net.msfl, standardise(x), weights).half().cpu()
     return found
 
 
