@@ -11,8 +11,7 @@ takes minutes on one core and can be repeated for any weights. What it is taught
   through which no gradient flows).
 - **Places**: maps must tell places apart, and not where in the frame a cell lies: at each place of the frame the
   entropy of the mean map, less the maps' own. Without it a doubtful image's frame is dealt out among the likely words:
-  houses in the middle, fields at the edge. The head is shown parts of the frame for the same reason, and never its
-  border, where it would learn to know the frame again.
+  houses in the middle, fields at the edge. The head is shown parts of the frame for the same reason.
 """
 
 from __future__ import annotations
@@ -197,14 +196,9 @@ def words_loss(
 
 
 def draw_part(length: int, generator: Generator) -> slice:
-    """Draw half or more of ``length`` cells in a row, all of them an eighth and more from the ends.
-
-    Near the frame's border MSFL's zero padding shows through what is mirrored there, and a map that says the same in
-    both modalities there, whatever the ground, agrees: so the border teaches nothing.
-    """
-    edge = length // 8
-    kept = int(torch.randint(length // 2, length - 2 * edge + 1, (1,), generator=generator))
-    start = int(torch.randint(edge, length - edge - kept + 1, (1,), generator=generator))
+    """Draw five eighths or more of ``length`` cells in a row."""
+    kept = int(torch.randint(5 * length // 8, length + 1, (1,), generator=generator))
+    start = int(torch.randint(length - kept + 1, (1,), generator=generator))
     return slice(start, start + kept)
 
 
