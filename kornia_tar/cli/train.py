@@ -99,7 +99,8 @@ def _do(a: argparse.Namespace) -> int:
         settings = words.WordsConfig(a.steps, a.minutes, batch, 2 * a.learning_rate, seed=a.seed, held_out=held_out)
         path = _train_words(
             start, told, _text_bank(a.text), shards, sorted(a.data.glob("optical_only-*.tar")),
-            sorted(a.data.glob("*-floods.tar")), a.limit, device, a.features, output_folder(a.out), settings,
+            sorted(a.data.glob("*-floods.tar")), a.limit, device, a.precision, a.features, output_folder(a.out),
+            settings,
         )  # fmt: skip
         print(f"written: {path}")
         return 0
@@ -139,18 +140,22 @@ def _do(a: argparse.Namespace) -> int:
 
 def _train_words(
     start: TARNet, told: dict[str, Any], bank: TextBank, shards: list[Path], alone: list[Path], floods: list[Path],
-    limit: int | None, device: str, kept: Path | None, out: Path, config: WordsConfig,
+    limit: int | None, device: str, precision: str, kept: Path | None, out: Path, config: WordsConfig,
 ) -> Path:  # fmt: skip
     """Train the land-cover head of weights, on what a folder of data teaches; ``limit`` pairs and images alone each."""
+    import torch
+
     from kornia_tar.training.data import read_optical, read_pairs
     from kornia_tar.training.lessons import VIEWS, Lessons, name_features, prepare_lessons, read_floods
+    from kornia_tar.training.loop import choose_bf16
     from kornia_tar.training.words import train_words
 
     if unknown := [word for word in config.held_out if word not in bank.names]:
         raise ValueError(f"--hold-out: the bank has no {unknown[0]!r}; its words are {', '.join(bank.names)}")
-    net = start.to(device)
+    net, bf16 = start.to(device), choose_bf16(precision, torch.device(device))
     files = [*shards, *alone, *floods]
-    name = name_features(net, bank.names, config.seed, limit, [(path.name, path.stat().st_size) for path in files])
+    sizes = [(path.name, path.stat().st_size) for path in files]
+    name = name_features(net, bank.names, config.seed, limit, sizes, bf16)
     if kept is not None and kept.exists():
         lessons = Lessons.load(kept, name)
     else:
@@ -158,7 +163,7 @@ def _train_words(
         side = pairs.sar.shape[-1]
         scenes = read_optical(alone, side, views=VIEWS, seed=config.seed, limit=limit) if alone else None
         masks = {name: mask for path in floods for name, mask in read_floods(path, pairs.names).items()}
-        lessons = prepare_lessons(net, pairs, scenes, masks, bank.names)
+        lessons = prepare_lessons(net, pairs, scenes, masks, bank.names, bf16=bf16)
         if kept is not None:
             lessons.save(kept, name)
     return train_words(net, lessons, bank, out, config, told, [path.name for path in files])

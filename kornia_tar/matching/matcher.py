@@ -219,7 +219,7 @@ class TARMatcher(LocalFeatureMatcher):
             image: (B, 1|3, H, W), as in :meth:`forward`.
             mask: (B, H, W) or (B, 1, H, W), 0 = nodata, or None.
             modality: "optical" or "sar", or a list of B of them; None to infer it.
-            words: ask the land-cover head for its map, which no match needs, and which takes a fifth of the time.
+            words: ask the land-cover head for its map, which only steering needs, and which takes half of the time.
 
         Raises:
             TypeError, ValueError: as in :meth:`forward`.

@@ -117,14 +117,21 @@ class MSFL(nn.Module):
         Returns:
             :class:`Features`.
         """
-        x2 = self.stem(image, modality)
-        x4 = self.stage4(x2)
-        x8 = self.stage8(x4)
-        x16 = self.stage16(x8)
-        coarse = self.merge8(x8 + upsample(self.top8(x16)))
+        x2, x4, coarse = self._climb(image, modality)
         middle = self.merge4(x4 + upsample(self.top4(coarse)))
         fine = self.merge2(x2 + upsample(self.top2(middle)))
         return Features(coarse, middle, fine)
+
+    def coarse(self, image: Tensor, modality: Tensor) -> Tensor:
+        """Compute the coarse features alone, in half the time; args as in :meth:`forward`."""
+        return self._climb(image, modality)[2]
+
+    def _climb(self, image: Tensor, modality: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        """Features at 1/2 and 1/4 on the way up, and the coarse ones at 1/8."""
+        x2 = self.stem(image, modality)
+        x4 = self.stage4(x2)
+        x8 = self.stage8(x4)
+        return x2, x4, self.merge8(x8 + upsample(self.top8(self.stage16(x8))))
 
 
 def rows_in_use(modality: Tensor) -> list[Tensor]:

@@ -27,7 +27,7 @@ from kornia_tar.network.second_look import (
     correlate,
     match_cells,
 )
-from kornia_tar.network.tafe import TAFE, LandCoverConfig, LandCoverHead, TAFEConfig
+from kornia_tar.network.tafe import TAFE, LandCoverConfig, LandCoverHead, TAFEConfig, read_ground
 
 SURE_TRUST = 20.0  # matches' worth of trust in a field that is given: as around the cells of true pairs
 
@@ -100,13 +100,14 @@ class TARNet(nn.Module):
             modality: (B, 2) weights over ("optical", "sar"), or None to infer them.
             mask: (B, 1, H, W), 1 = valid, or None.
             text: (K, D) text features to project now, or None for the stored tokens.
-            words: ask the land-cover head, where there is one, for the map.
+            words: ask the land-cover head, where there is one, for the map; MSFL then looks twice, for the map with
+                ground mirrored around the image. Steering always asks.
 
         Returns:
             :class:`ImageFeatures`; a cell may match when its centre lies in the image and at least half of it is valid.
         """
         height, width = image.shape[2:]
-        x = standardise(image, mask)
+        x = whole = standardise(image, mask)
         if modality is None:
             modality = self.msfl.infer_modality(x)
         right, bottom = -width % STRIDE, -height % STRIDE
@@ -120,7 +121,8 @@ class TARNet(nn.Module):
         found = ImageFeatures(enhanced.features, features.fine, enhanced.landcover, cells)
         if self.landcover is None or not (words or self.steering):
             return found
-        found = found._replace(landcover=self.landcover(features.coarse, modality, cells))
+        ground = read_ground(self.msfl, whole, modality, mask)
+        found = found._replace(landcover=self.landcover(ground, modality, cells))
         return found if self.steering is None else self.steering.applied(found)
 
     def compare(self, a: ImageFeatures, b: ImageFeatures) -> Coarse:

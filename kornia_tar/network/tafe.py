@@ -5,10 +5,14 @@ text encoder, enhance the *high-level* visual features, because what a place is 
 Ours: text tokens are projected once; every coarse visual token looks at them by cosine similarity, and what it reads
 is added through a zero-initialised gate.
 
-What the words *mean* is learned apart from that: a head on the same features, before any text is added, turns every
-cell into a vector that is compared with the frozen text features, both in 128 random dimensions of their space
+What the words *mean* is learned apart from that: a head on MSFL's features, before any text is added, turns every cell
+into a vector that is compared with the frozen text features, both in 128 random dimensions of their space
 (:class:`LandCoverHead`). Its map can be scored against any word of that space, and learning it changes nothing that the
 matching computes. Without it TAFE's attention stands for the map.
+
+The head reads an image in a way of its own, :func:`read_ground`, in training and in use: with ground mirrored around
+it, for at MSFL's zero padding the map would tell the border, and with how bright each cell's pixels are, which MSFL
+forgets and a flood is known by.
 """
 
 from __future__ import annotations
@@ -22,9 +26,13 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from kornia_tar.conventions import MODALITIES
+from kornia_tar.conventions import CELL, MODALITIES, STRIDE
+from kornia_tar.network.msfl import MSFL
 
 ALL = slice(None)
+MARGIN = 2 * STRIDE  # px of an image that are mirrored around it before its words are read; a multiple of STRIDE
+BRIGHTNESS = 6  # planes of :func:`brightness`
+LIMIT = 4.0  # of standardised pixels, as :func:`kornia_tar.network.msfl.standardise` cuts them
 
 
 @dataclass(frozen=True)
@@ -46,6 +54,7 @@ class LandCoverConfig:
     hidden: int = 256
     shared: int = 128  # dimensions in which cells and words are compared
     windows: tuple[int, ...] = (5, 13, 31)  # cells on a side, odd: the ground around a cell that its words depend on
+    brightness: bool = False  # whether it reads :func:`brightness` beside the features; the first heads did not
 
 
 class Enhanced(NamedTuple):
@@ -129,7 +138,7 @@ class LandCoverHead(nn.Module):
     The checkpoint holds the projected words alone, as TAFE's tokens are, and no text features.
 
     Args:
-        dim: channels C of MSFL's coarse features.
+        dim: channels of MSFL's coarse features; C is as many, and ``BRIGHTNESS`` more where the config says so.
         config: sizes.
     """
 
@@ -142,6 +151,7 @@ class LandCoverHead(nn.Module):
         if any(window % 2 == 0 for window in config.windows):
             raise ValueError(f"windows are {config.windows} cells on a side: a cell is the middle of an odd one alone")
         self.config = config
+        dim += BRIGHTNESS if config.brightness else 0
         self.enter = nn.Sequential(nn.BatchNorm2d(dim), nn.Conv2d(dim, config.width, 1))
         self.modality = nn.Linear(len(MODALITIES), config.width)
         self.mix = nn.Sequential(
@@ -182,7 +192,7 @@ class LandCoverHead(nn.Module):
         """Return each word's probability; what they lack to one is "none of these".
 
         Args:
-            x: (B, C, h, w) coarse features, before text is added.
+            x: (B, C, h, w) of :func:`read_ground`; planes beyond C are not looked at.
             modality: (B, 2) weights over ("optical", "sar").
             valid: (B, h, w) bool, cells that show ground; None: all do.
             cells: rows and columns of those to answer for; all see the ground around them.
@@ -198,6 +208,7 @@ class LandCoverHead(nn.Module):
         self, x: Tensor, modality: Tensor, valid: Tensor | None = None, cells: tuple[slice, slice] = (ALL, ALL)
     ) -> Tensor:
         """Scaled cosines to the words, (B, K, h, w); args as in :meth:`forward`."""
+        x = x[:, : self.enter[0].num_features]
         near = F.relu(self.enter(x) + self.modality(modality.to(x.dtype))[:, :, None, None])
         shown = x.new_ones(len(x), 1, *x.shape[2:]) if valid is None else valid[:, None].to(x.dtype)
         parts = [near[:, :, *cells]]
@@ -208,6 +219,91 @@ class LandCoverHead(nn.Module):
         vector = F.normalize(self.mix(seen).float(), dim=1)
         words = F.normalize((self.words - self.common).float(), dim=1)
         return self.log_scale.exp() * torch.einsum("bdhw,kd->bkhw", vector, words)
+
+
+def read_ground(msfl: MSFL, image: Tensor, modality: Tensor, mask: Tensor | None = None) -> Tensor:
+    """Read what the land-cover head is given of an image: MSFL's coarse features, and how bright each cell is.
+
+    MSFL sees the image with ``MARGIN`` px mirrored on every side, which are cut off afterwards.
+
+    Args:
+        msfl: whose features they are.
+        image: (B, 1, H, W), standardised, of any size.
+        modality: (B, 2) weights over ("optical", "sar").
+        mask: (B, 1, H, W), 1 = valid, or None.
+
+    Returns:
+        (B, C8 + ``BRIGHTNESS``, h, w), one pixel per cell, h and w even: the image is filled up to a multiple of
+        ``STRIDE`` by what is mirrored.
+    """
+    rows, columns = (-(-side // STRIDE) * STRIDE for side in image.shape[2:])
+    inside = slice(MARGIN, MARGIN + rows), slice(MARGIN, MARGIN + columns)
+    cells = tuple(slice(cut.start // CELL, cut.stop // CELL) for cut in inside)
+    wide = mirrored(image)
+    shown = None if mask is None else mirrored(mask)[:, :, *inside]
+    coarse = msfl.coarse(wide, modality)[:, :, *cells]
+    return torch.cat([coarse, brightness(wide[:, :, *inside], shown).to(image.dtype)], 1)
+
+
+def mirrored(image: Tensor, margin: int = MARGIN) -> Tensor:
+    """Surround images (B, C, H, W) by ``margin`` px of what they show, mirrored.
+
+    To the right and below it is as much more as makes their sides multiples of ``STRIDE``. A side that is too short is
+    mirrored more than once.
+    """
+    for axis in (2, 3):
+        side = image.shape[axis]
+        turn = max(1, 2 * (side - 1))
+        place = torch.arange(-margin, side + -side % STRIDE + margin, device=image.device).remainder(turn)
+        image = image.index_select(axis, torch.minimum(place, turn - place))
+    return image
+
+
+def brightness(image: Tensor, mask: Tensor | None = None) -> Tensor:
+    """Say of each cell how bright its valid pixels are, in an image's own terms.
+
+    Args:
+        image: (B, 1, H, W), standardised; sides are multiples of ``CELL``.
+        mask: (B, 1, H, W), 1 = valid, or None.
+
+    Returns:
+        (B, ``BRIGHTNESS``, H/8, W/8) float32: mean, standard deviation, least and greatest, in standard deviations of
+        the image; by how much the mean is above Otsu's threshold of the smoothed image, and the share of pixels below.
+    """
+    x = image.float()
+    shown = torch.ones_like(x) if mask is None else (mask > 0).float()
+    share = F.avg_pool2d(shown, CELL).clamp_min(1e-6)
+    mean, square = (F.avg_pool2d(part * shown, CELL) / share for part in (x, x * x))
+    least, greatest = (F.max_pool2d(part.masked_fill(shown == 0, -LIMIT), CELL) for part in (-x, x))
+    smooth = _blurred(x * shown) / _blurred(shown).clamp_min(1e-6)
+    level = otsu_level(smooth, shown)
+    dark = F.avg_pool2d((smooth <= level) * shown, CELL) / share
+    return torch.cat([mean, (square - mean * mean).clamp_min(0).sqrt(), -least, greatest, mean - level, dark], 1)
+
+
+def otsu_level(image: Tensor, shown: Tensor, bins: int = 256) -> Tensor:
+    """Find the brightness that best parts each image's shown pixels in two (Otsu 1979).
+
+    Args:
+        image: (B, 1, H, W) within ``LIMIT`` of zero.
+        shown: (B, 1, H, W), 1 where a pixel counts, else 0.
+        bins: of the histogram.
+
+    Returns:
+        (B, 1, 1, 1), the upper edge of the dark side's last bin.
+    """
+    edge = torch.arange(1, bins + 1, device=image.device) * (2 * LIMIT / bins) - LIMIT
+    place = ((image + LIMIT) * (bins / (2 * LIMIT))).long().clamp(0, bins - 1).flatten(1)
+    counts = image.new_zeros(len(image), bins).scatter_add(1, place, shown.flatten(1))
+    counts = counts / counts.sum(1, keepdim=True).clamp_min(1)
+    below, moment = counts.cumsum(1), (counts * edge).cumsum(1)
+    between = (moment[:, -1:] * below - moment).square() / (below * (1 - below)).clamp_min(1e-6)
+    return edge[between.argmax(1)][:, None, None, None]
+
+
+def _blurred(x: Tensor) -> Tensor:
+    """Blur by about a Gaussian of σ = 2 px: a window of 5 px twice; beyond the border is zero."""
+    return F.avg_pool2d(F.avg_pool2d(x, 5, 1, 2), 5, 1, 2)
 
 
 def window_means(

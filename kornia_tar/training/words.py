@@ -86,7 +86,7 @@ def train_words(
     torch.manual_seed(config.seed)
     generator = torch.Generator().manual_seed(config.seed)
     seen = [name for name in bank.names if name not in config.held_out]
-    net = with_landcover(net, LandCoverConfig(text_dim=bank.dim, classes=len(seen)), config.seed)
+    net = with_landcover(net, LandCoverConfig(text_dim=bank.dim, classes=len(seen), brightness=True), config.seed)
     head = net.landcover
     assert head is not None
     taught = bank.subset(seen)

@@ -11,8 +11,17 @@ from helpers import SMALL, lively_net, picture
 
 from kornia_tar.network.checkpoint import load_checkpoint, save_checkpoint
 from kornia_tar.network.frames import OTHERS, ImageFeatures, Steering
-from kornia_tar.network.net import TARNet, with_landcover
-from kornia_tar.network.tafe import LandCoverConfig, LandCoverHead
+from kornia_tar.network.msfl import standardise
+from kornia_tar.network.net import TARConfig, TARNet, with_landcover
+from kornia_tar.network.tafe import (
+    BRIGHTNESS,
+    LandCoverConfig,
+    LandCoverHead,
+    brightness,
+    mirrored,
+    otsu_level,
+    read_ground,
+)
 
 CONFIG = LandCoverConfig(text_dim=16, classes=4, width=8, hidden=16, windows=(3,))
 OPTICAL = torch.tensor([[1.0, 0.0]])
@@ -130,3 +139,91 @@ def test_steering_masks_what_is_ignored_and_weighs_the_rest():
     torch.testing.assert_close(found.weight, torch.tensor([[[OTHERS, OTHERS + (1 - OTHERS) * 0.4, 1.0]]]))
     assert torch.equal(found.rows(slice(0, 1)).weight, found.weight)
     assert found.window(slice(0, 1), slice(1, 3)).weight.shape == (1, 1, 2)
+
+
+def test_an_image_is_mirrored_at_its_border_whatever_its_side():
+    image = torch.arange(40.0).expand(1, 1, 33, 40)
+    wide = mirrored(image)
+    assert wide.shape == (1, 1, 112, 112)  # 32 + 33 + 15 + 32, 32 + 40 + 8 + 32
+    torch.testing.assert_close(wide[:, :, 32:65, 32:72], image)
+    assert wide[0, 0, 0, 31:34].tolist() == [1, 0, 1] and wide[0, 0, 0, 70:74].tolist() == [38, 39, 38, 37]
+    short = mirrored(torch.arange(5.0).expand(1, 1, 1, 5))
+    assert short.shape == (1, 1, 80, 80)
+    assert short[0, 0, 0, 28:42].tolist() == [4, 3, 2, 1, 0, 1, 2, 3, 4, 3, 2, 1, 0, 1]
+
+
+@torch.no_grad()
+def test_ground_is_read_alike_at_the_border_and_in_the_middle():
+    net = lively_net()
+    even = torch.ones(1, 1, 128, 128)
+    spread = [
+        (part - part[:, :, 8:9, 8:9]).abs().mean()
+        for part in (net.msfl(even, OPTICAL).coarse, read_ground(net.msfl, even, OPTICAL)[:, :32])
+    ]
+    assert spread[1] < 0.1 * spread[0]
+
+
+@torch.no_grad()
+def test_ground_of_a_batch_is_that_of_each_and_fits_the_cells():
+    net = lively_net()
+    images = standardise(torch.cat([picture(k, 40, 72) for k in range(2)]))
+    both = read_ground(net.msfl, images, torch.eye(2))
+    assert both.shape == (2, 32 + BRIGHTNESS, 6, 10)
+    for k in range(2):
+        alone = read_ground(net.msfl, images[k : k + 1], torch.eye(2)[k : k + 1])
+        torch.testing.assert_close(both[k : k + 1], alone, atol=1e-5, rtol=1e-5)
+    told = with_head(net).encode(images, torch.eye(2), words=True)
+    assert told.landcover.shape[2:] == told.coarse.shape[2:] == (6, 10)
+
+
+def test_brightness_is_told_in_the_image_s_own_terms():
+    image = torch.full((2, 1, 64, 64), 1.0)
+    image[:, :, :, :16] = -2.0
+    image[:, :, 32, 32] = 3.0
+    mean, spread, least, greatest, above, dark = brightness(image).unbind(1)
+    torch.testing.assert_close(mean[:, :, :2], torch.full((2, 8, 2), -2.0))
+    assert (spread[:, :, :2] == 0).all() and spread[0, 4, 4] > 0.2 and greatest[0, 4, 4] == 3 and least[0, 4, 4] == 1
+    assert (dark[:, :, :1] == 1).all() and (dark[:, :, 3:] == 0).all()
+    assert (above[:, :, :2] < 0).all() and (above[:, :, 3:] > 0).all()
+
+
+def test_nodata_says_nothing_of_brightness():
+    image, mask = torch.randn(1, 1, 64, 64).clamp(-3, 3), torch.ones(1, 1, 64, 64)
+    mask[..., 40:] = 0  # 20 px beyond the blur's reach are left to compare
+    other = image.clone()
+    other[..., 40:] = -3.5
+    one, two = (brightness(part * mask, mask) for part in (image, other))
+    torch.testing.assert_close(one, two)
+    assert two[:, 2, :, :5].min() > -3.5 and torch.isfinite(two).all()
+    assert torch.isfinite(brightness(image, torch.zeros_like(mask))).all()
+
+
+def test_the_level_lies_between_two_brightnesses():
+    image = torch.cat([torch.full((1, 1, 8, 6), -1.0), torch.full((1, 1, 8, 2), 2.0)], 3)
+    shown = torch.ones_like(image)
+    assert -1 < float(otsu_level(image, shown)) < 2
+    shown[..., :6] = 0
+    shown[..., 5] = 1
+    assert -1 < float(otsu_level(image, shown)) < 2
+
+
+@torch.no_grad()
+@pytest.mark.parametrize("bright", [False, True])
+def test_steering_is_by_the_map_that_is_drawn(bright):
+    net = with_landcover(lively_net(), replace(CONFIG, brightness=bright), seed=3)
+    net.landcover.set_text(F.normalize(torch.randn(4, 16), dim=1))
+    image = picture(1, 64, 48)
+    drawn = net.encode(image, OPTICAL, words=True)
+    net.steering = Steering(torch.tensor([True, False, False, False]), torch.zeros(4, dtype=torch.bool))
+    steered = net.encode(image, OPTICAL)
+    assert torch.equal(steered.landcover, drawn.landcover) and torch.equal(steered.coarse, drawn.coarse)
+    torch.testing.assert_close(steered.weight, 1 - drawn.landcover[:, 0])
+
+
+def test_heads_that_never_read_brightness_still_load(tmp_path):
+    config = TARConfig.from_dict({**SMALL.to_dict(), "landcover": {"text_dim": 16, "classes": 4, "windows": [3]}})
+    assert config.landcover is not None and not config.landcover.brightness
+    net = with_landcover(lively_net(), config.landcover)
+    save_checkpoint(tmp_path / "old.safetensors", net, {})
+    found, _ = load_checkpoint(tmp_path / "old.safetensors")
+    assert found.landcover.enter[0].num_features == 32

@@ -14,6 +14,7 @@ from PIL import Image
 
 from kornia_tar.cli.main import main
 from kornia_tar.network.checkpoint import load_checkpoint, save_checkpoint
+from kornia_tar.network.tafe import BRIGHTNESS
 from kornia_tar.text import TextBank
 from kornia_tar.training.lessons import Lessons, event_held_out, name_features, prepare_lessons, read_floods
 from kornia_tar.training.words import (
@@ -35,14 +36,15 @@ def bank() -> TextBank:
 
 
 def lessons(count: int = 12) -> Lessons:
-    """Features of 8 channels in which each class, and each flood, has a channel of its own."""
+    """Planes in which each class, and each flood, has one of its own."""
     generator = torch.Generator().manual_seed(2)
-    noise = lambda: 0.3 * torch.randn(count, 32, 8, 8, generator=generator)  # noqa: E731
+    planes = 32 + BRIGHTNESS
+    noise = lambda: 0.3 * torch.randn(count, planes, 8, 8, generator=generator)  # noqa: E731
     word = torch.arange(count) % 3
-    marked = lambda: (noise() + 3 * F.one_hot(word, 32)[:, :, None, None]).half()  # noqa: E731
+    marked = lambda: (noise() + 3 * F.one_hot(word, planes)[:, :, None, None]).half()  # noqa: E731
     wet = torch.zeros(count, 8, 8)
     wet[:, :, :4] = 1
-    flooded = (noise() + 3 * torch.stack([wet if k == 1 else torch.zeros_like(wet) for k in range(32)], 1)).half()
+    flooded = (noise() + 3 * torch.stack([wet if k == 1 else torch.zeros_like(wet) for k in range(planes)], 1)).half()
     classes = tuple(NAMES[int(k)] for k in word)
     return Lessons(marked(), classes, marked(), marked(), ("",) * count, flooded, flooded.clone(), wet)
 
@@ -114,7 +116,8 @@ def test_lessons_keep_held_out_floods_and_labels_aside(pairs):
         pairs, names=("whurs19__port_3", "whurs19__port_8", "x__1", "y__2"), classes=("port", "port", "", "")
     )
     found = prepare_lessons(net, pairs, alone, {}, NAMES)
-    assert found.scene_classes == ("port",) and found.scenes.shape == (1, 32, 16, 16)  # the other is held out
+    assert found.scene_classes == ("port",)  # the other is held out
+    assert found.scenes.shape == (1, 32 + BRIGHTNESS, 16, 16)
     with pytest.raises(ValueError, match="dam"):
         prepare_lessons(net, replace(pairs, names=("a", "b", "c", "d")), None, {}, ("dam",))
     assert event_held_out(names[0]) and not event_held_out(names[1]) and not event_held_out("x__2021_1")
