@@ -7,6 +7,7 @@ imports torchvision, so that this stays a matter of the tests.
 """
 
 import os
+import signal
 import sys
 from pathlib import Path
 
@@ -16,6 +17,9 @@ if "PYTEST_XDIST_WORKER" in os.environ:  # each worker has a core, and so have t
 
 import pytest
 import torch
+
+# A shell's background jobs ignore Ctrl-C, and so would the commands that are interrupted here.
+signal.signal(signal.SIGINT, signal.default_int_handler)
 
 # For processes of their own, wherever they stand: eval/ is run from the checkout.
 ROOT = str(Path(__file__).resolve().parents[1])
