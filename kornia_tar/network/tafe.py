@@ -282,7 +282,7 @@ def brightness(image: Tensor, mask: Tensor | None = None) -> Tensor:
 
 
 def otsu_level(image: Tensor, shown: Tensor, bins: int = 256) -> Tensor:
-    """Find the brightness that best parts each image's shown pixels in two (Otsu 1979).
+    """Find the brightness that best parts each image's shown pixels in two (Otsu 1979); kornia's knows no masks.
 
     Args:
         image: (B, 1, H, W) within ``LIMIT`` of zero.
