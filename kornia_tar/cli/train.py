@@ -13,7 +13,7 @@ from kornia_tar.cli.command import AddCommand, choose_device
 from kornia_tar.cli.options import add_overwrite
 from kornia_tar.files import check_outputs, output_folder
 from kornia_tar.network.checkpoint import resolve_weights
-from kornia_tar.network.net import SIZES, TARNet, with_landcover, with_second_look
+from kornia_tar.network.net import SIZES, TARNet, with_landcover, with_padding, with_second_look
 from kornia_tar.text import TextBank, available_text_priors, embed_classes, load_text_prior
 
 if TYPE_CHECKING:
@@ -46,6 +46,9 @@ def add(command: AddCommand) -> None:
                         "--only, half of it; with --only words, twice (default: %(default)s)")  # fmt: skip
     parser.add_argument("--net", choices=tuple(SIZES), help="size of the network: 0.8, 3.0, 5.3 or 10.9 million "
                         "parameters (default: XS; with --from, that of the weights)")  # fmt: skip
+    parser.add_argument("--padding", choices=("zeros", "replicate"), help="what MSFL sees beyond an image's border: "
+                        "with replicate its features do not tell where that is (default: zeros; with --from, "
+                        "as in the weights)")  # fmt: skip
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--device", default="auto")
     parser.add_argument("--precision", choices=("auto", "fp32", "bf16"), default="auto")
@@ -111,6 +114,9 @@ def _do(a: argparse.Namespace) -> int:
     bank = None if a.text is None else _text_bank(a.text)
     tafe = TAFEConfig(classes=0) if bank is None else TAFEConfig(text_dim=bank.dim, classes=len(bank))
     model = replace(SIZES[a.net or "XS"], tafe=tafe) if start is None else start.config
+    if a.padding is not None:
+        model = replace(model, msfl=replace(model.msfl, padding=a.padding))
+        start = None if start is None else with_padding(start, a.padding)
     out = output_folder(a.out)
     pairs = read_pairs(shards, limit=a.limit)
     pairs = pairs + read_optical(alone, size=pairs.sar.shape[-1]) if alone else pairs

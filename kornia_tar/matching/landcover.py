@@ -1,8 +1,8 @@
 """Land cover in words: what TAFE reads in two images, as maps, shares and one picture.
 
 The map is that of the land-cover head (``network/tafe.py``), per cell of 8×8 pixels the probability of each of the
-text's names; of weights without that head it is TAFE's attention. The head looks at the image with 32 px mirrored
-around it, and at its brightness. How true it is, is measured by ``python -m eval study landcover``.
+text's names; of weights without that head it is TAFE's attention. How true it is, is measured by ``python -m eval study
+landcover``.
 """
 
 from __future__ import annotations

@@ -2,9 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
+from typing import Literal
+
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
+
+Padding = Literal["zeros", "reflect", "replicate", "circular"]  # beyond the border, in torch.nn.Conv2d's words
 
 
 class RepConv(nn.Module):
@@ -15,12 +20,17 @@ class RepConv(nn.Module):
     fusing only folds the norm in (our choice; QARepVGG reports that norms after the sum train as well).
 
     Shapes: (B, C, H, W) → (B, C, H, W).
+
+    Args:
+        channels: C.
+        padding: beyond the border.
     """
 
     identity: Tensor
 
-    def __init__(self, channels: int) -> None:
+    def __init__(self, channels: int, padding: Padding = "zeros") -> None:
         super().__init__()
+        self.padding = padding
         self.kernel3 = nn.Parameter(torch.empty(channels, channels, 3, 3))
         self.kernel1 = nn.Parameter(torch.empty(channels, channels, 1, 1))
         self.register_buffer("identity", nn.init.dirac_(torch.empty(channels, channels, 3, 3)), persistent=False)
@@ -38,13 +48,15 @@ class RepConv(nn.Module):
         if self.fused is not None:
             return F.relu(self.fused(x), inplace=True)  # its gradient needs what comes out alone
         assert self.norm is not None
-        return F.relu(self.norm(F.conv2d(x, self.kernel(), padding=1)))
+        if self.padding == "zeros":
+            return F.relu(self.norm(F.conv2d(x, self.kernel(), padding=1)))
+        return F.relu(self.norm(F.conv2d(F.pad(x, (1, 1, 1, 1), mode=self.padding), self.kernel())))
 
     def fuse(self) -> None:
         """Replace the branches by one convolution with the same output in eval mode; not reversible."""
         if self.fused is not None:
             return
-        self.fused = fold_norm(self.kernel(), None, self.norm, stride=1, padding=1)
+        self.fused = fold_norm(self.kernel(), None, self.norm, 1, self.padding)
         self.norm = None
         del self.kernel3, self.kernel1, self.identity
 
@@ -58,9 +70,9 @@ class Down(nn.Module):
     Shapes: (B, C_in, H, W) → (B, C_out, H/2, W/2).
     """
 
-    def __init__(self, c_in: int, c_out: int) -> None:
+    def __init__(self, c_in: int, c_out: int, padding: Padding = "zeros") -> None:
         super().__init__()
-        self.conv = nn.Conv2d(c_in, c_out, 4, stride=2, padding=1, bias=False)
+        self.conv = nn.Conv2d(c_in, c_out, 4, stride=2, padding=1, bias=False, padding_mode=padding)
         self.norm: nn.BatchNorm2d | None = nn.BatchNorm2d(c_out)
 
     def forward(self, x: Tensor) -> Tensor:
@@ -71,16 +83,44 @@ class Down(nn.Module):
     def fuse(self) -> None:
         """Fold the norm into the convolution."""
         if self.norm is not None:
-            self.conv = fold_norm(self.conv.weight, self.conv.bias, self.norm, stride=2, padding=1)
+            self.conv = fold_norm(self.conv.weight, self.conv.bias, self.norm, 2, self.conv.padding_mode)
             self.norm = None
 
 
+def run_plain(layers: Iterable[nn.Module], x: Tensor) -> Tensor:
+    """Run layers one after the other."""
+    for layer in layers:
+        x = layer(x)
+    return x
+
+
+def run_with_edges(layers: Iterable[nn.Module], x: Tensor) -> Tensor:
+    """Run :class:`RepConv` and :class:`Down` as if what lies beyond the border went on as the border is.
+
+    They fill with zeros, which a few layers later tell every feature how far the border is. Here each sees its input
+    with its outermost pixels repeated, and what it says of them is cut off.
+
+    Args:
+        layers: in their order.
+        x: (B, C, H, W).
+
+    Returns:
+        what :func:`run_plain` returns, where the zeros do not reach.
+    """
+    for layer in layers:
+        cut = 1 if isinstance(layer, Down) else 2
+        x = layer(F.pad(x, (2, 2, 2, 2), mode="replicate"))[:, :, cut:-cut, cut:-cut]
+    return x
+
+
 @torch.no_grad()
-def fold_norm(kernel: Tensor, bias: Tensor | None, norm: nn.BatchNorm2d | None, stride: int, padding: int) -> nn.Conv2d:
+def fold_norm(
+    kernel: Tensor, bias: Tensor | None, norm: nn.BatchNorm2d | None, stride: int, padding: Padding
+) -> nn.Conv2d:
     """The convolution that equals ``kernel`` followed by ``norm`` with its running statistics."""
     assert norm is not None and norm.running_mean is not None and norm.running_var is not None
     scale = norm.weight / torch.sqrt(norm.running_var + norm.eps)
-    conv = nn.Conv2d(kernel.shape[1], kernel.shape[0], kernel.shape[-1], stride=stride, padding=padding)
+    conv = nn.Conv2d(kernel.shape[1], kernel.shape[0], kernel.shape[-1], stride, 1, padding_mode=padding)
     conv = conv.to(kernel.device, kernel.dtype, memory_format=torch.channels_last)  # type: ignore[call-overload]
     conv.weight.copy_(kernel * scale[:, None, None, None])
     conv.bias.copy_(norm.bias + scale * ((0 if bias is None else bias) - norm.running_mean))  # type: ignore[union-attr]

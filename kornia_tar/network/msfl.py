@@ -10,15 +10,16 @@ position.
 
 from __future__ import annotations
 
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
-from typing import NamedTuple
+from typing import NamedTuple, cast
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
 from kornia_tar.conventions import MODALITIES
-from kornia_tar.network.layers import Down, RepConv
+from kornia_tar.network.layers import Down, Padding, RepConv, run_plain, run_with_edges
 
 
 @dataclass(frozen=True)
@@ -27,6 +28,7 @@ class MSFLConfig:
 
     widths: tuple[int, int, int, int] = (32, 64, 128, 192)
     blocks: tuple[int, int, int, int] = (1, 2, 3, 3)
+    padding: Padding = "zeros"  # beyond the border; with "replicate" features do not tell where it is
 
 
 class Features(NamedTuple):
@@ -37,9 +39,9 @@ class Features(NamedTuple):
     fine: Tensor  # (B, C2, H/2, W/2)
 
 
-def stage(c_in: int, c_out: int, blocks: int) -> nn.Sequential:
+def stage(c_in: int, c_out: int, blocks: int, padding: Padding) -> nn.Sequential:
     """Halve the resolution, then ``blocks`` RepVGG-style blocks."""
-    return nn.Sequential(Down(c_in, c_out), *(RepConv(c_out) for _ in range(blocks)))
+    return nn.Sequential(Down(c_in, c_out, padding), *(RepConv(c_out, padding) for _ in range(blocks)))
 
 
 class ModalityClassifier(nn.Module):
@@ -55,6 +57,9 @@ class ModalityClassifier(nn.Module):
         return self.score(self.texture(image).mean(dim=(2, 3)))
 
 
+Runner = Callable[[Iterable[nn.Module], Tensor], Tensor]  # how layers are run on an input
+
+
 class MSFL(nn.Module):
     """Image to features at three scales.
 
@@ -67,39 +72,42 @@ class MSFL(nn.Module):
         self.config = config
         c2, c4, c8, c16 = config.widths
         b2, b4, b8, b16 = config.blocks
+        padding = config.padding
         self.modality = ModalityClassifier()
-        self.stems = nn.ModuleDict({name: stage(1, c2, b2) for name in MODALITIES})
-        self.stage4 = stage(c2, c4, b4)
-        self.stage8 = stage(c4, c8, b8)
-        self.stage16 = stage(c8, c16, b16)
-        self.top8, self.merge8 = nn.Conv2d(c16, c8, 1), RepConv(c8)
-        self.top4, self.merge4 = nn.Conv2d(c8, c4, 1), RepConv(c4)
-        self.top2, self.merge2 = nn.Conv2d(c4, c2, 1), RepConv(c2)
+        self.stems = nn.ModuleDict({name: stage(1, c2, b2, padding) for name in MODALITIES})
+        self.stage4 = stage(c2, c4, b4, padding)
+        self.stage8 = stage(c4, c8, b8, padding)
+        self.stage16 = stage(c8, c16, b16, padding)
+        self.top8, self.merge8 = nn.Conv2d(c16, c8, 1), RepConv(c8, padding)
+        self.top4, self.merge4 = nn.Conv2d(c8, c4, 1), RepConv(c4, padding)
+        self.top2, self.merge2 = nn.Conv2d(c4, c2, 1), RepConv(c2, padding)
 
     def infer_modality(self, image: Tensor) -> Tensor:
         """(B, 1, H, W) normalised image → (B, 2) probabilities over :data:`MODALITIES`."""
         return self.modality(image).float().softmax(dim=-1)
 
-    def stem(self, image: Tensor, modality: Tensor) -> Tensor:
+    def stem(self, image: Tensor, modality: Tensor, run: Runner = run_plain) -> Tensor:
         """Mix the modalities' first stages by ``modality``; a weight of zero costs nothing.
 
         Args:
             image: (B, 1, H, W).
             modality: (B, 2) weights that sum to one: one-hot where the modality is told, soft where it is inferred.
+            run: how layers are run.
 
         Returns:
             (B, C2, H/2, W/2).
         """
         mixed: Tensor | None = None
+        stems = cast(Iterable[nn.Sequential], self.stems.values())
         if torch.compiler.is_exporting():  # a graph of fixed shapes cannot leave out what has no weight
-            parts = torch.stack([first_stage(image) for first_stage in self.stems.values()], 1)
+            parts = torch.stack([run(first_stage, image) for first_stage in stems], 1)
             return (parts * modality[:, :, None, None, None].to(parts.dtype)).sum(1)
-        for k, (first_stage, rows) in enumerate(zip(self.stems.values(), rows_in_use(modality), strict=True)):
+        for k, (first_stage, rows) in enumerate(zip(stems, rows_in_use(modality), strict=True)):
             if len(rows) == len(image):
-                part = first_stage(image) * modality[:, k, None, None, None].to(image.dtype)
+                part = run(first_stage, image) * modality[:, k, None, None, None].to(image.dtype)
                 mixed = part if mixed is None else mixed + part
             elif len(rows):
-                part = first_stage(image[rows])
+                part = run(first_stage, image[rows])
                 part = part * modality[rows, k, None, None, None].to(part.dtype)
                 if mixed is None:
                     mixed = part.new_zeros(len(image), *part.shape[1:])
@@ -122,16 +130,20 @@ class MSFL(nn.Module):
         fine = self.merge2(x2 + upsample(self.top2(middle)))
         return Features(coarse, middle, fine)
 
-    def coarse(self, image: Tensor, modality: Tensor) -> Tensor:
-        """Compute the coarse features alone, in half the time; args as in :meth:`forward`."""
-        return self._climb(image, modality)[2]
+    def ground(self, image: Tensor, modality: Tensor) -> Tensor:
+        """Compute coarse features that do not tell where the border is, in half the time; args as in :meth:`forward`.
 
-    def _climb(self, image: Tensor, modality: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        The matching was not trained with them.
+        """
+        return self._climb(image, modality, run_with_edges)[2]
+
+    def _climb(self, image: Tensor, modality: Tensor, run: Runner = run_plain) -> tuple[Tensor, Tensor, Tensor]:
         """Features at 1/2 and 1/4 on the way up, and the coarse ones at 1/8."""
-        x2 = self.stem(image, modality)
-        x4 = self.stage4(x2)
-        x8 = self.stage8(x4)
-        return x2, x4, self.merge8(x8 + upsample(self.top8(self.stage16(x8))))
+        x2 = self.stem(image, modality, run)
+        x4 = run(self.stage4, x2)
+        x8 = run(self.stage8, x4)
+        context = upsample(self.top8(run(self.stage16, x8)))
+        return x2, x4, run([self.merge8], x8 + context)
 
 
 def rows_in_use(modality: Tensor) -> list[Tensor]:

@@ -14,7 +14,7 @@ from kornia_tar.network.cfdm import CFDM, Cells, CFDMConfig, Coarse, cell_centre
 from kornia_tar.network.field import Field, fit_field, inverted, pad_matches, propose_similarity, resample
 from kornia_tar.network.fine import Offset
 from kornia_tar.network.frames import Frame, ImageFeatures, Matches, Steering
-from kornia_tar.network.layers import Down, RepConv
+from kornia_tar.network.layers import Down, Padding, RepConv
 from kornia_tar.network.msfl import MSFL, Features, MSFLConfig, standardise
 from kornia_tar.network.poses import SCALES, TURNS, match_posed
 from kornia_tar.network.pyramid import match_pyramid, sizes
@@ -100,8 +100,8 @@ class TARNet(nn.Module):
             modality: (B, 2) weights over ("optical", "sar"), or None to infer them.
             mask: (B, 1, H, W), 1 = valid, or None.
             text: (K, D) text features to project now, or None for the stored tokens.
-            words: ask the land-cover head, where there is one, for the map; MSFL then looks twice, for the map with
-                ground mirrored around the image. Steering always asks.
+            words: ask the land-cover head, where there is one, for the map; MSFL then looks twice, for the map
+                without telling where the border is. Steering always asks.
 
         Returns:
             :class:`ImageFeatures`; a cell may match when its centre lies in the image and at least half of it is valid.
@@ -354,6 +354,14 @@ def with_second_look(net: TARNet, seed: int = 0, config: SecondLookConfig | None
     lacking, _ = wider.load_state_dict(net.state_dict(), strict=False)
     assert all(name.startswith("second_look.") for name in lacking)
     return wider.eval()
+
+
+def with_padding(net: TARNet, padding: Padding) -> TARNet:
+    """Return the network in eval mode with another padding of MSFL, see :class:`MSFLConfig`, its tensors unchanged."""
+    changed = TARNet(replace(net.config, msfl=replace(net.config.msfl, padding=padding)))
+    changed.tafe.tokens = net.tafe.tokens.clone()  # the text may have been exchanged for another number of names
+    changed.load_state_dict(net.state_dict())
+    return changed.eval()
 
 
 def with_landcover(net: TARNet, config: LandCoverConfig | None, seed: int = 0) -> TARNet:

@@ -10,9 +10,9 @@ into a vector that is compared with the frozen text features, both in 128 random
 (:class:`LandCoverHead`). Its map can be scored against any word of that space, and learning it changes nothing that the
 matching computes. Without it TAFE's attention stands for the map.
 
-The head reads an image in a way of its own, :func:`read_ground`, in training and in use: with ground mirrored around
-it, for at MSFL's zero padding the map would tell the border, and with how bright each cell's pixels are, which MSFL
-forgets and a flood is known by.
+The head reads an image in a way of its own, :func:`read_ground`, in training and in use: features that do not tell
+where the border is, for the map would tell it, too, and with how bright each cell's pixels are, which MSFL forgets and
+a flood is known by.
 """
 
 from __future__ import annotations
@@ -30,7 +30,6 @@ from kornia_tar.conventions import CELL, MODALITIES, STRIDE
 from kornia_tar.network.msfl import MSFL
 
 ALL = slice(None)
-MARGIN = 2 * STRIDE  # px of an image that are mirrored around it before its words are read; a multiple of STRIDE
 BRIGHTNESS = 6  # planes of :func:`brightness`
 LIMIT = 4.0  # of standardised pixels, as :func:`kornia_tar.network.msfl.standardise` cuts them
 
@@ -222,9 +221,7 @@ class LandCoverHead(nn.Module):
 
 
 def read_ground(msfl: MSFL, image: Tensor, modality: Tensor, mask: Tensor | None = None) -> Tensor:
-    """Read what the land-cover head is given of an image: MSFL's coarse features, and how bright each cell is.
-
-    MSFL sees the image with ``MARGIN`` px mirrored on every side, which are cut off afterwards.
+    """Read what the land-cover head is given of an image: MSFL's features of the ground, and how bright each cell is.
 
     Args:
         msfl: whose features they are.
@@ -234,29 +231,12 @@ def read_ground(msfl: MSFL, image: Tensor, modality: Tensor, mask: Tensor | None
 
     Returns:
         (B, C8 + ``BRIGHTNESS``, h, w), one pixel per cell, h and w even: the image is filled up to a multiple of
-        ``STRIDE`` by what is mirrored.
+        ``STRIDE`` by its last column and row.
     """
-    rows, columns = (-(-side // STRIDE) * STRIDE for side in image.shape[2:])
-    inside = slice(MARGIN, MARGIN + rows), slice(MARGIN, MARGIN + columns)
-    cells = tuple(slice(cut.start // CELL, cut.stop // CELL) for cut in inside)
-    wide = mirrored(image)
-    shown = None if mask is None else mirrored(mask)[:, :, *inside]
-    coarse = msfl.coarse(wide, modality)[:, :, *cells]
-    return torch.cat([coarse, brightness(wide[:, :, *inside], shown).to(image.dtype)], 1)
-
-
-def mirrored(image: Tensor, margin: int = MARGIN) -> Tensor:
-    """Surround images (B, C, H, W) by ``margin`` px of what they show, mirrored.
-
-    To the right and below it is as much more as makes their sides multiples of ``STRIDE``. A side that is too short is
-    mirrored more than once.
-    """
-    for axis in (2, 3):
-        side = image.shape[axis]
-        turn = max(1, 2 * (side - 1))
-        place = torch.arange(-margin, side + -side % STRIDE + margin, device=image.device).remainder(turn)
-        image = image.index_select(axis, torch.minimum(place, turn - place))
-    return image
+    fill = (0, -image.shape[3] % STRIDE, 0, -image.shape[2] % STRIDE)
+    image = F.pad(image, fill, mode="replicate")
+    shown = None if mask is None else F.pad(mask, fill, mode="replicate")
+    return torch.cat([msfl.ground(image, modality), brightness(image, shown).to(image.dtype)], 1)
 
 
 def brightness(image: Tensor, mask: Tensor | None = None) -> Tensor:

@@ -27,13 +27,13 @@ from kornia_tar.conventions import CELL, MODALITIES
 from kornia_tar.files import replacing
 from kornia_tar.network.msfl import standardise
 from kornia_tar.network.net import TARNet, modality_weights
-from kornia_tar.network.tafe import BRIGHTNESS, MARGIN, read_ground
+from kornia_tar.network.tafe import BRIGHTNESS, read_ground
 from kornia_tar.raster.stretch import percentile_stretch, to_grey
 from kornia_tar.training.data import Pairs
 
 AT_ONCE = 8  # images that are encoded together
 VIEWS = 8  # of each image alone: other ground, turns and resolutions, for the features know them apart
-MOST = 2000  # aligned pairs
+MOST = 4000  # aligned pairs
 
 
 @dataclass(frozen=True)
@@ -92,7 +92,7 @@ TENSORS = ("scenes", "optical", "sar", "flooded_optical", "flooded_sar", "floode
 
 def name_features(net: TARNet, *made_from: object) -> str:
     """Name by a hash what lessons depend on: part of a network, and what else they are made from, by its ``repr``."""
-    told = hashlib.sha256(repr((VIEWS, MOST, MARGIN, BRIGHTNESS, *made_from)).encode())
+    told = hashlib.sha256(repr((VIEWS, MOST, "edges", BRIGHTNESS, *made_from)).encode())
     for key, value in net.msfl.state_dict().items():
         if not key.startswith(("top2", "merge2", "modality")):  # which feed the fine features, or the modality's guess
             told.update(key.encode())

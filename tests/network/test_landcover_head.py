@@ -18,7 +18,6 @@ from kornia_tar.network.tafe import (
     LandCoverConfig,
     LandCoverHead,
     brightness,
-    mirrored,
     otsu_level,
     read_ground,
 )
@@ -139,17 +138,6 @@ def test_steering_masks_what_is_ignored_and_weighs_the_rest():
     torch.testing.assert_close(found.weight, torch.tensor([[[OTHERS, OTHERS + (1 - OTHERS) * 0.4, 1.0]]]))
     assert torch.equal(found.rows(slice(0, 1)).weight, found.weight)
     assert found.window(slice(0, 1), slice(1, 3)).weight.shape == (1, 1, 2)
-
-
-def test_an_image_is_mirrored_at_its_border_whatever_its_side():
-    image = torch.arange(40.0).expand(1, 1, 33, 40)
-    wide = mirrored(image)
-    assert wide.shape == (1, 1, 112, 112)  # 32 + 33 + 15 + 32, 32 + 40 + 8 + 32
-    torch.testing.assert_close(wide[:, :, 32:65, 32:72], image)
-    assert wide[0, 0, 0, 31:34].tolist() == [1, 0, 1] and wide[0, 0, 0, 70:74].tolist() == [38, 39, 38, 37]
-    short = mirrored(torch.arange(5.0).expand(1, 1, 1, 5))
-    assert short.shape == (1, 1, 80, 80)
-    assert short[0, 0, 0, 28:42].tolist() == [4, 3, 2, 1, 0, 1, 2, 3, 4, 3, 2, 1, 0, 1]
 
 
 @torch.no_grad()

@@ -9,7 +9,7 @@ from helpers import SMALL, lively_net, picture
 from kornia_tar.conventions import MODALITIES
 from kornia_tar.network.layers import Down, RepConv
 from kornia_tar.network.msfl import MSFL, standardise
-from kornia_tar.network.net import modality_weights
+from kornia_tar.network.net import modality_weights, with_padding
 
 
 @pytest.fixture(scope="module")
@@ -102,3 +102,27 @@ def test_standardise_cuts_bright_targets():
     image[..., 5, 5] = 1
     assert standardise(image).max() == 4
     assert standardise(image.bfloat16()).dtype == torch.bfloat16
+
+
+@torch.no_grad()
+@pytest.mark.parametrize("fuse", [False, True])
+def test_features_do_not_tell_where_the_border_is_that_is_repeated(fuse):
+    zeros = lively_net()
+    repeated = with_padding(zeros, "replicate")
+    if fuse:
+        zeros, repeated = zeros.fuse(), repeated.fuse()
+    even, weights = torch.ones(1, 1, 64, 96), modality_weights(["optical"])
+    for told, tells_not in zip(zeros.msfl(even, weights), repeated.msfl(even, weights), strict=True):
+        middle = tells_not[:, :, 3:4, 3:4]
+        torch.testing.assert_close(tells_not, middle.expand_as(tells_not), rtol=1e-4, atol=1e-4)
+        assert (told - told[:, :, 3:4, 3:4]).abs().max() > 0.1
+
+
+@torch.no_grad()
+@pytest.mark.parametrize("size", [(16, 32), (64, 48)])
+def test_ground_is_what_repeated_borders_give_of_the_same_tensors(size):
+    net = lively_net()
+    image, weights = standardise(picture(3, *size, 2)), torch.tensor([[1.0, 0.0], [0.4, 0.6]])
+    wanted = with_padding(net, "replicate").msfl(image, weights).coarse
+    torch.testing.assert_close(net.msfl.ground(image, weights), wanted, rtol=1e-4, atol=1e-4)
+    torch.testing.assert_close(with_padding(net, "replicate").msfl.ground(image, weights), wanted, rtol=1e-4, atol=1e-4)

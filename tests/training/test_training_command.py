@@ -35,8 +35,10 @@ def test_from_goes_on_without_a_curriculum_and_keeps_the_history(data, tmp_path)
     assert begun["train"]["ease"] > 0 and "earlier_parts" not in begun
 
     weights = str(first / "checkpoint.safetensors")
-    assert main(["train", "--data", str(data), "-o", str(second), "--from", weights, *COMMON]) == 0
-    onward = load_checkpoint(second / "checkpoint.safetensors")[1]
+    more = ["--from", weights, "--padding", "replicate"]
+    assert main(["train", "--data", str(data), "-o", str(second), *more, *COMMON]) == 0
+    turned, onward = load_checkpoint(second / "checkpoint.safetensors")
+    assert turned.config.msfl.padding == "replicate"
     assert onward["train"]["ease"] == 0 and onward["train"]["finish"] == 0.5
     assert onward["train"]["learning_rate"] < begun["train"]["learning_rate"]
     assert [part["train"] for part in onward["earlier_parts"]] == [begun["train"]]

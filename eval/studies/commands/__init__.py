@@ -14,6 +14,7 @@ from eval.studies.commands import (
     mismatched,
     negatives,
     relief,
+    starts,
     steering,
     text_ablation,
     text_substitution,
@@ -22,7 +23,7 @@ from eval.studies.commands import (
 
 # As --help lists them.
 STUDIES = (
-    text_ablation, text_substitution, landcover, steering, negatives, graphics, chips, mismatched, label_noise,
+    text_ablation, text_substitution, landcover, steering, starts, negatives, graphics, chips, mismatched, label_noise,
     initialisation, truth, estimators, relief, loftr,
 )  # fmt: skip
 
