@@ -121,8 +121,8 @@ def measure(
         folder: where outcomes are kept, in ``outcomes/<set>.<level>.json``.
         tick: told how many more pairs are done.
         side: px, cut the middle of both images to this side; None for the images as they are.
-        align_all: align from hopeless poses, too, so that what is learnt from the outcomes holds by itself; kept in
-            ``<set>.<level>.all.json``.
+        align_all: align from hopeless poses, too, and ask nothing again, so that what is learnt from the outcomes
+            holds by itself; kept in ``<set>.<level>.all.json``.
 
     Raises:
         ValueError: a set too small to hold other places; a file of outcomes that is none of ours.
@@ -134,7 +134,8 @@ def measure(
     peer = TAR(checkpoint)
     config = RegistrarConfig(model=source.model)
     if align_all:
-        config = replace(config, search=replace(config.search, hopeless_agreement=0.0))
+        search, rules = replace(config.search, hopeless_agreement=0.0), replace(config.acceptance, ask_again=1.0)
+        config = replace(config, search=search, acceptance=rules)
     registrar = Registrar(peer.net.fuse(), config)
     part = ("" if side is None else f".side{side}") + (".all" if align_all else "")
     path = folder / "outcomes" / f"{dataset.name}.{level}{part}.json"

@@ -153,6 +153,7 @@ class AcceptanceConfig:
 
     # Of mismatched pairs none came to more than 0.38; of 28 `hard` ones between 0.5 and 0.9 25 were right.
     min_probability: float = 0.55  # that the transform is right to RIGHT px
+    ask_again: float = 0.05  # probability from which what lacks nothing else is asked again, see ``second_opinion``
     # Of 60 mismatched pairs with graphics on both pictures one came to a probability of 0.88, with 0.13 here.
     min_trimmed_excess: float = 0.15  # nats per cell more than at a decoy, without the fifth that gains most
     max_error: float = 1.2 * RIGHT  # estimated; the probability says so before, but to those who ask little of it
@@ -222,11 +223,23 @@ def probability_right(witnesses: Witnesses, fits: RegistrationFits) -> float:
     That it is the right place at all times that its error is small enough there: corners outside of what both images
     show may be far off though all cells agree. A true error is the estimated one times a log-normal number.
     """
-    estimate = max(witnesses.error_px, 1e-6)
+    return probability_of_place(witnesses, fits) * _small_enough(witnesses.error_px)
+
+
+def probability_of_both(one: Witnesses, other: Witnesses, fits: RegistrationFits) -> float:
+    """Return the probability that a place is right to ``RIGHT`` px to which two looks have led.
+
+    It is wrong where both are, and they are taken for independent; of the error both are a measure.
+    """
+    wrong = (1 - probability_of_place(one, fits)) * (1 - probability_of_place(other, fits))
+    return (1 - wrong) * _small_enough(math.sqrt(one.error_px * other.error_px))
+
+
+def _small_enough(estimate: float) -> float:
+    """Probability that an error is below ``RIGHT`` px of image1, by its estimate."""
     if not math.isfinite(estimate):
         return 0.0
-    small_enough = NormalDist().cdf(math.log(RIGHT / (ERROR_RATIO * estimate)) / ERROR_SPREAD)
-    return probability_of_place(witnesses, fits) * small_enough
+    return NormalDist().cdf(math.log(RIGHT / (ERROR_RATIO * max(estimate, 1e-6))) / ERROR_SPREAD)
 
 
 def probability_of_place(witnesses: Witnesses, fits: RegistrationFits) -> float:

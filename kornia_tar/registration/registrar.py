@@ -9,7 +9,8 @@
    bounds the network's memory (``alignment/tiled.py``), and small images magnified at last.
    For relief (``local.py``) they vote for a smooth field on top of it; where the model is left to them, cells that are
    held out choose it.
-3. Acceptance (``acceptance.py``): what fails a check is reported as not registered, with the reason.
+3. Acceptance (``acceptance.py``): what fails a check is reported as not registered, with the reason. What is in doubt
+   is asked again with both images turned (``second_opinion.py``).
 
 The paper publishes no registration procedure; this one is ours.
 """
@@ -51,6 +52,7 @@ from kornia_tar.registration.result import Registration, estimated_error
 from kornia_tar.registration.search.chip import find_chip
 from kornia_tar.registration.search.common_ground import CommonGround
 from kornia_tar.registration.search.pose import PoseCandidate, find_pose
+from kornia_tar.registration.second_opinion import ask_again, in_doubt
 from kornia_tar.registration.testimony import hear
 
 FINER = 1.25  # image1's pixels for one of image0's, from which image1's frame is the one to align in
@@ -134,18 +136,10 @@ class Registrar:
         views = self._views(image0, image1, mask0, mask1, modality0, modality1)
         if isinstance(views, str):
             return self._failed(None, views)
-        start = find_pose(*views, self._encoder, self.config)
-        hopeless = self._hopeless(start)
-        outcome = self._failed(start, hopeless) if start is None or hopeless else self._register(*views, start)
-        if outcome.registered or not self._encoder.looks_twice or self._placed(outcome):
+        outcome, rules = self._found(*views), self.config.acceptance
+        if outcome.registered or not in_doubt(outcome, rules):
             return outcome
-        chip = find_chip(*views, self._encoder, self.config)
-        if chip is None or chip.agreement < self.config.search.chip_agreement:
-            return outcome
-        ground = CommonGround.of(*views, chip.matrix)
-        inward = chip._replace(matrix=ground.inward(chip.matrix))
-        other = ground.outward(self._register(ground.first, ground.second, inward))
-        return other if other.probability > outcome.probability else outcome
+        return ask_again(outcome, *views, self._found, rules, self.matcher.calibration.registration)
 
     @torch.no_grad()
     def judge(
@@ -203,6 +197,21 @@ class Registrar:
                 most=RIGHT,
             )
         )
+
+    def _found(self, first: MaskedImage, second: MaskedImage) -> Registration:
+        """Search, align and decide; where that is refused, again as if one image showed a part of the other."""
+        start = find_pose(first, second, self._encoder, self.config)
+        hopeless = self._hopeless(start)
+        outcome = self._failed(start, hopeless) if start is None or hopeless else self._register(first, second, start)
+        if outcome.registered or not self._encoder.looks_twice or self._placed(outcome):
+            return outcome
+        chip = find_chip(first, second, self._encoder, self.config)
+        if chip is None or chip.agreement < self.config.search.chip_agreement:
+            return outcome
+        ground = CommonGround.of(first, second, chip.matrix)
+        inward = chip._replace(matrix=ground.inward(chip.matrix))
+        other = ground.outward(self._register(ground.first, ground.second, inward))
+        return other if other.probability > outcome.probability else outcome
 
     def _views(
         self, image0: NDArray[Any], image1: NDArray[Any], mask0: Mask, mask1: Mask,
