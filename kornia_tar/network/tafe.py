@@ -220,7 +220,9 @@ class LandCoverHead(nn.Module):
         return self.log_scale.exp() * torch.einsum("bdhw,kd->bkhw", vector, words)
 
 
-def read_ground(msfl: MSFL, image: Tensor, modality: Tensor, mask: Tensor | None = None) -> Tensor:
+def read_ground(
+    msfl: MSFL, image: Tensor, modality: Tensor, mask: Tensor | None = None, coarse: Tensor | None = None
+) -> Tensor:
     """Read what the land-cover head is given of an image: MSFL's features of the ground, and how bright each cell is.
 
     Args:
@@ -228,6 +230,7 @@ def read_ground(msfl: MSFL, image: Tensor, modality: Tensor, mask: Tensor | None
         image: (B, 1, H, W), standardised, of any size.
         modality: (B, 2) weights over ("optical", "sar").
         mask: (B, 1, H, W), 1 = valid, or None.
+        coarse: (B, C8, h, w), MSFL's features of the image where they are known and do not tell where the border is.
 
     Returns:
         (B, C8 + ``BRIGHTNESS``, h, w), one pixel per cell, h and w even: the image is filled up to a multiple of
@@ -236,7 +239,8 @@ def read_ground(msfl: MSFL, image: Tensor, modality: Tensor, mask: Tensor | None
     fill = (0, -image.shape[3] % STRIDE, 0, -image.shape[2] % STRIDE)
     image = F.pad(image, fill, mode="replicate")
     shown = None if mask is None else F.pad(mask, fill, mode="replicate")
-    return torch.cat([msfl.ground(image, modality), brightness(image, shown).to(image.dtype)], 1)
+    coarse = msfl.ground(image, modality) if coarse is None else coarse
+    return torch.cat([coarse, brightness(image, shown).to(image.dtype)], 1)
 
 
 def brightness(image: Tensor, mask: Tensor | None = None) -> Tensor:

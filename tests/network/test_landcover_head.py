@@ -12,7 +12,7 @@ from helpers import SMALL, lively_net, picture
 from kornia_tar.network.checkpoint import load_checkpoint, save_checkpoint
 from kornia_tar.network.frames import OTHERS, ImageFeatures, Steering
 from kornia_tar.network.msfl import standardise
-from kornia_tar.network.net import TARConfig, TARNet, with_landcover
+from kornia_tar.network.net import TARConfig, TARNet, with_landcover, with_padding
 from kornia_tar.network.tafe import (
     BRIGHTNESS,
     LandCoverConfig,
@@ -162,6 +162,16 @@ def test_ground_of_a_batch_is_that_of_each_and_fits_the_cells():
         torch.testing.assert_close(both[k : k + 1], alone, atol=1e-5, rtol=1e-5)
     told = with_head(net).encode(images, torch.eye(2), words=True)
     assert told.landcover.shape[2:] == told.coarse.shape[2:] == (6, 10)
+
+
+@torch.no_grad()
+@pytest.mark.parametrize("size", [(64, 48), (40, 72)])
+def test_features_that_do_not_tell_the_border_are_read_as_they_are(size):
+    net = with_head(with_padding(lively_net(), "replicate"))
+    images = standardise(picture(5, *size))
+    found = net.encode(images, OPTICAL, words=True)
+    wanted = net.landcover(read_ground(net.msfl, standardise(images), OPTICAL), OPTICAL, found.mask)
+    torch.testing.assert_close(found.landcover, wanted, atol=1e-5, rtol=1e-5)
 
 
 def test_brightness_is_told_in_the_image_s_own_terms():
