@@ -3,7 +3,8 @@
 A vote is the correlation of two maps of words: image1's is turned and scaled to each of a grid of poses, slid over
 image0's, and at every shift compared cell by cell over what both show. Words of the same ground should agree better
 at the true pose than anywhere else, whatever the texture. Beside the words stand what could explain a success without
-meaning (how bright the cells are), and what chance gives (words that mean something else in image1, another place).
+meaning (how bright the cells are), what chance gives (words that mean something else in image1, another place), and
+what votes can do at all (image0 itself in the place of image1).
 
 A pose counts as a start when it lies within 12 px of the truth in the middle of the overlap: the alignment comes home
 from there. From 24 px on half of the size it sometimes does.
@@ -11,10 +12,11 @@ from there. From 24 px on half of the size it sometimes does.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+import cv2
 import numpy as np
 import torch
 import torch.nn.functional as F
@@ -85,12 +87,7 @@ def vote(first: Planes, second: Planes, most: int = max(BEST)) -> list[tuple[flo
             moved, corner = _moved(second, linear, 2 * side)
             spectra1 = [_spectrum(part, canvas) for part in _parts(moved)]
             # At a shift d image0's cell x meets the moved map's cell x + d.
-            together = [
-                torch.fft.irfft2((a.conj() * b).sum(0), (canvas, canvas)) for a, b in _couples(spectra0, spectra1)
-            ]
-            product, energy0, energy1, count = together
-            score = product / (energy0.clamp_min(1e-3) * energy1.clamp_min(1e-3)).sqrt() * count.clamp_min(0).sqrt()
-            score[count < max(least * min(1.0, scale**-2), 16)] = -torch.inf
+            score = _correlation(spectra0, spectra1, canvas, max(least * min(1.0, scale**-2), 16))
             best = score.flatten().topk(3)
             for value, place in zip(best.values.tolist(), best.indices.tolist(), strict=True):
                 shift = np.array([place % canvas, place // canvas], float)
@@ -114,16 +111,33 @@ def _parts(image: Planes) -> tuple[Tensor, Tensor, Tensor]:
     return image.planes, image.planes.square().sum(0, keepdim=True), image.valid[None].float()
 
 
-def _couples(a: Sequence[Tensor], b: Sequence[Tensor]) -> Iterator[tuple[Tensor, Tensor]]:
-    """Planes with planes; either's energy with the other's ground; ground with ground."""
-    yield a[0], b[0]
-    yield a[1], b[2]
-    yield a[2], b[1]
-    yield a[2], b[2]
-
-
 def _spectrum(planes: Tensor, canvas: int) -> Tensor:
     return torch.fft.rfft2(planes, (canvas, canvas))
+
+
+def _correlation(a: Sequence[Tensor], b: Sequence[Tensor], canvas: int, least: float) -> Tensor:
+    """Correlate two images' planes at every shift over the cells that both show, each less its mean there.
+
+    Args:
+        a: spectra of :func:`_parts` of image0.
+        b: likewise of image1's moved planes.
+        canvas: side of the frame that was transformed.
+        least: cells that both must show.
+
+    Returns:
+        (canvas, canvas) correlation times the root of the number of cells; minus infinity where they are too few.
+    """
+
+    def together(one: Tensor, other: Tensor) -> Tensor:
+        return torch.fft.irfft2(one.conj() * other, (canvas, canvas))
+
+    count = together(a[2], b[2])[0].clamp_min(1)
+    sum0, sum1 = together(a[0], b[2]), together(a[2], b[0])
+    product = torch.fft.irfft2((a[0].conj() * b[0]).sum(0), (canvas, canvas)) - (sum0 * sum1).sum(0) / count
+    spread0 = together(a[1], b[2])[0] - sum0.square().sum(0) / count
+    spread1 = together(a[2], b[1])[0] - sum1.square().sum(0) / count
+    score = product / (spread0.clamp_min(1e-3) * spread1.clamp_min(1e-3)).sqrt() * count.sqrt()
+    return torch.where(count < least, -torch.inf, score)
 
 
 def _moved(image: Planes, linear: FloatArray, side: int) -> tuple[Planes, FloatArray]:
@@ -172,11 +186,23 @@ def start_error(matrix: FloatArray, truth: FloatArray, shape0: Sequence[int], sh
 
 def read_words(matcher: TARMatcher, pair: Pair) -> tuple[Planes, Planes]:
     """Read both images' land-cover maps."""
-    sides = []
-    for image, key, filled in ((pair.image0, "modality0", False), (pair.image1, "modality1", True)):
-        found = read_landcover(matcher, to_grey(image), _shown(image, filled), pair.hints.get(key))
-        sides.append(Planes(torch.from_numpy(found.probabilities), torch.from_numpy(found.valid)))
-    return sides[0], sides[1]
+    return (
+        read_side(matcher, pair.image0, False, pair.hints.get("modality0")),
+        read_side(matcher, pair.image1, True, pair.hints.get("modality1")),
+    )
+
+
+def read_side(matcher: TARMatcher, image: NDArray[np.uint8], filled: bool, modality: str | None) -> Planes:
+    """Read an image's land-cover map; ``filled``: zeros are no ground."""
+    found = read_landcover(matcher, to_grey(image), _shown(image, filled), modality)
+    return Planes(torch.from_numpy(found.probabilities), torch.from_numpy(found.valid))
+
+
+def warped(pair: Pair) -> NDArray[np.uint8]:
+    """Show image0 in the place of image1, so that texture and words are of one sensor: the control of the votes."""
+    size = pair.image1.shape[1], pair.image1.shape[0]
+    moved = cv2.warpPerspective(pair.image0, pair.truth, size, flags=cv2.INTER_LINEAR, borderValue=0)
+    return np.asarray(moved, np.uint8)
 
 
 def read_brightness(pair: Pair) -> tuple[Planes, Planes]:
@@ -205,6 +231,7 @@ class Found:
 
 KINDS = (
     "words",
+    "words of image0 in the place of image1",
     "words, other names in image1",
     "words of another place in image1",
     "brightness, no words",
@@ -249,9 +276,10 @@ def measure(
         other = words[names[(number + len(names) // 2) % len(names)]][1]
         asked = {
             KINDS[0]: whiten((first, second), True),
-            KINDS[1]: whiten((first, Planes(second.planes[order], second.valid)), True),
-            KINDS[2]: whiten((first, other), True),
-            KINDS[3]: whiten(read_brightness(pair), False),
+            KINDS[1]: whiten((first, read_side(matcher, warped(pair), True, pair.hints.get("modality0"))), True),
+            KINDS[2]: whiten((first, Planes(second.planes[order], second.valid)), True),
+            KINDS[3]: whiten((first, other), True),
+            KINDS[4]: whiten(read_brightness(pair), False),
         }
         for kind, planes in asked.items():
             votes = vote(*planes)
