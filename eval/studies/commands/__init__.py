@@ -14,16 +14,13 @@ from eval.studies.commands import (
     mismatched,
     negatives,
     relief,
-    starts,
-    steering,
-    text_ablation,
-    text_substitution,
     truth,
 )
+from eval.studies.commands.text import ablation, starts, steering, substitution
 
 # As --help lists them.
 STUDIES = (
-    text_ablation, text_substitution, landcover, steering, starts, negatives, graphics, chips, mismatched, label_noise,
+    ablation, substitution, landcover, steering, starts, negatives, graphics, chips, mismatched, label_noise,
     initialisation, truth, estimators, relief, loftr,
 )  # fmt: skip
 

@@ -156,6 +156,8 @@ ROWS = {
         build=uses.with_tafe(uses.GeometryTAFE), loss=lambda folder: uses.geometry_loss,
     ),
     "scene": Row("RemoteCLIP, the scene picks the prompts", build=uses.with_tafe(uses.SceneTAFE)),
+    "own": Row("RemoteCLIP, the image's land cover picks the prompts", build=uses.with_own_words(uses.OwnWordsNet)),
+    "others": Row("the same, of other names", build=uses.with_own_words(uses.OthersWordsNet)),
 }  # fmt: skip
 
 

@@ -12,8 +12,9 @@ from torch import Generator, Tensor, nn
 
 from kornia_tar.network.cfdm import CFDM, Cells, Coarse
 from kornia_tar.network.fine import Offset
+from kornia_tar.network.msfl import standardise
 from kornia_tar.network.net import ImageFeatures, TARConfig, TARNet
-from kornia_tar.network.tafe import TAFE, Enhanced
+from kornia_tar.network.tafe import TAFE, Enhanced, read_ground
 from kornia_tar.training.augment import Batch
 from kornia_tar.training.losses import LossWeights, step_loss
 
@@ -88,6 +89,43 @@ class WorthNet(TARNet):
         return super().compare(a, b)
 
 
+class OwnWordsTAFE(TAFE):
+    """Each word is asked as much as the image bears it: a pixel's map times ``shares``, (B, K), set by the network."""
+
+    shares: Tensor
+
+    def landcover(self, x: Tensor, tokens: Tensor) -> Tensor:
+        """(B, C, H, W), (K, C) → (B, K, H, W) probabilities."""
+        joint = super().landcover(x, tokens) * self.shares[:, :, None, None]
+        return joint / joint.sum(dim=1, keepdim=True)
+
+
+class OwnWordsNet(TARNet):
+    """TARNet whose land-cover head says of each image which words its TAFE shall read."""
+
+    tafe: OwnWordsTAFE
+    BY = 0  # words further on whose shares are taken instead: another name's, for a control
+
+    def encode(
+        self, image: Tensor, modality: Tensor | None, mask: Tensor | None = None, text: Tensor | None = None,
+        words: bool = False,
+    ) -> ImageFeatures:  # fmt: skip
+        """As TARNet."""
+        assert self.landcover is not None
+        with torch.no_grad():
+            x = standardise(image, mask)
+            told = self.msfl.infer_modality(x) if modality is None else modality
+            shares = self.landcover(read_ground(self.msfl, x, told, mask), told).mean((2, 3))
+        self.tafe.shares = shares.roll(self.BY, 1).clamp_min(1e-3)
+        return super().encode(image, modality, mask, text, words)
+
+
+class OthersWordsNet(OwnWordsNet):
+    """The control: as sharp a choice, of the wrong words."""
+
+    BY = 7
+
+
 class ShuffledTAFE(TAFE):
     """Pixels ask for one name and read another's value; tokens in another order alone would change nothing."""
 
@@ -103,6 +141,26 @@ def with_tafe(kind: type[TAFE]) -> Callable[[TARConfig], TARNet]:
         net = TARNet(config)
         net.tafe.__class__ = kind
         return net
+
+    return build
+
+
+def with_own_words(kind: type[OwnWordsNet]) -> Callable[[TARConfig], TARNet]:
+    """A maker of networks that read what their land-cover head says is there.
+
+    Raises:
+        ValueError: the base has none; or one of other words.
+    """
+
+    def build(config: TARConfig) -> TARNet:
+        head = config.landcover
+        if head is None or head.classes != config.tafe.classes:
+            raise ValueError(
+                "this row asks the land-cover head for the words: give a --base that has one, of the same words"
+            )
+        net: Any = TARNet(config)
+        net.__class__, net.tafe.__class__ = kind, OwnWordsTAFE
+        return net  # type: ignore[no-any-return]
 
     return build
 

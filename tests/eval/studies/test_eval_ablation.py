@@ -18,7 +18,8 @@ from eval.studies.text import ablation, single_pass, substitution, uses
 from eval.studies.text import table as ablation_table
 from kornia_tar.conventions import CELL
 from kornia_tar.network.checkpoint import load_checkpoint, save_checkpoint
-from kornia_tar.network.net import TARNet, modality_weights
+from kornia_tar.network.net import TARNet, modality_weights, with_landcover
+from kornia_tar.network.tafe import LandCoverConfig
 from kornia_tar.text import SCENE_NAMES, TextBank
 
 SHIFT = np.array([[1.0, 0, 8], [0, 1, -16], [0, 0, 1]])
@@ -239,3 +240,24 @@ def test_other_words_for_a_finished_network(toy, tmp_path):
     assert text.count("\n| ") == len(made) + 1 and "±" in text
     with pytest.raises(ValueError, match="no text to exchange"):
         substitution.variants(made["text off"], tmp_path)
+
+
+@torch.no_grad()
+def test_an_images_own_words_pick_the_prompts():
+    head = LandCoverConfig(text_dim=16, classes=4, width=8, hidden=16, shared=8, windows=(3,))
+    trained = with_landcover(lively_net(), head, seed=1)
+    words = torch.nn.functional.normalize(torch.randn(4, 16, generator=torch.Generator().manual_seed(2)), dim=1)
+    trained.landcover.set_text(words)
+    maps = []
+    for kind in (uses.OwnWordsNet, uses.OthersWordsNet):
+        net = uses.with_own_words(kind)(trained.config).eval()
+        net.tafe.tokens = trained.tafe.tokens.clone()
+        net.load_state_dict(trained.state_dict())
+        image, modality = picture(3, 64, 64), modality_weights(["optical"])
+        maps.append(net.encode(image, modality).landcover)
+        shares = trained.encode(image, modality, words=True).landcover.mean((2, 3)).roll(kind.BY, 1).clamp_min(1e-3)
+        joint = trained.encode(image, modality).landcover * shares[:, :, None, None]
+        torch.testing.assert_close(maps[-1], joint / joint.sum(1, keepdim=True))
+    assert not torch.allclose(*maps)
+    with pytest.raises(ValueError, match="land-cover head"):
+        uses.with_own_words(uses.OwnWordsNet)(SMALL)
