@@ -7,11 +7,13 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
+from helpers import demo_middle, needs_weights
 
-from kornia_tar.geometry import FloatArray, PointMatches, compose, invert
+from kornia_tar import AcceptanceConfig, Registrar, RegistrarConfig, SearchConfig, TARMatcher
+from kornia_tar.geometry import FloatArray, PointMatches, compose, corner_error, invert
 from kornia_tar.network.calibration import LogisticFit, RegistrationFits
 from kornia_tar.raster.view import MaskedImage
-from kornia_tar.registration.acceptance import AcceptanceConfig, Witnesses
+from kornia_tar.registration.acceptance import Witnesses
 from kornia_tar.registration.result import Registration
 from kornia_tar.registration.second_opinion import SAME_PLACE, ask_again, in_doubt
 
@@ -74,3 +76,19 @@ def test_a_turned_pair_that_lacks_more_than_probability_does_not_speak():
     fits = RegistrationFits(LogisticFit(0.0, {}), LogisticFit(0.0, {}))
     doubted = outcome(TRUTH, 0.5)
     assert ask_again(doubted, FIRST, SECOND, register, RULES, fits) is doubted
+
+
+@needs_weights
+def test_a_real_pair_in_doubt_gains_by_being_turned():
+    optical, sar, truth = demo_middle(side=128)
+    upright = SearchConfig(rotations=1, scales=(1.0,))
+    registrar = Registrar(
+        TARMatcher().fuse(), RegistrarConfig(search=upright, acceptance=AcceptanceConfig(ask_again=1))
+    )
+    once = registrar(optical, sar)
+    strict = AcceptanceConfig(min_probability=min(1.0, once.probability + 1e-9), ask_again=0)
+    again = registrar.with_config(replace(registrar.config, acceptance=strict))(optical, sar)
+    assert 0.01 < once.probability < again.probability
+    assert again.registered and not again.reasons
+    np.testing.assert_array_equal(again.matrix, once.matrix)
+    assert corner_error(again.matrix, truth, (128, 128)) < 5
