@@ -90,6 +90,8 @@ def _do(a: argparse.Namespace) -> int:
         start = with_second_look(start, a.seed)
     if (a.hold_out is not None or a.features is not None) and a.only != "words":
         raise ValueError("--hold-out and --features go with --only words")
+    if a.padding is not None and a.only is not None:
+        raise ValueError("--padding changes what all layers see: leave out --only, and train all of the network")
     shards, device = find_shards(a.data), choose_device(a.device)
     alone = sorted(a.data.glob("optical_only-*.tar")) if a.limit is None else []
     read = [*shards, *alone, *(Path(name) for name in (a.start, a.text) if name is not None)]

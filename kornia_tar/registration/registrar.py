@@ -137,7 +137,7 @@ class Registrar:
         if isinstance(views, str):
             return self._failed(None, views)
         outcome, rules = self._found(*views), self.config.acceptance
-        if outcome.registered or not in_doubt(outcome, rules):
+        if not in_doubt(outcome, rules):
             return outcome
         return ask_again(outcome, *views, self._found, rules, self.matcher.calibration.registration)
 

@@ -13,6 +13,7 @@ are an exponential moving average. Progress is counted in steps or, with ``minut
 from __future__ import annotations
 
 import io
+import json
 import pickle
 import time
 from collections.abc import Callable
@@ -219,9 +220,14 @@ def train(
             if isinstance(features, nn.Parameter):
                 features.data.copy_(state["features"])
             step, seconds = int(state["step"]), float(state["seconds"])
+            sizes = state.get("model", json.dumps(model.to_dict()))  # earlier states do not tell it
         except (pickle.UnpicklingError, EOFError, KeyError, TypeError, ValueError, RuntimeError) as error:
             reason = " ".join(str(error).split())[:120]
             raise ValueError(f"{state_path}: not the state of such a run ({reason})") from None
+        if sizes != json.dumps(model.to_dict()):
+            raise ValueError(
+                f"{state_path}: the state of a network of other settings; give the options that it began with"
+            )
     total = float(config.steps if config.steps is not None else 60 * config.minutes)  # type: ignore[operator]
     reached = (step if config.steps is not None else seconds) / total
     net.cfdm.attend = start is not None or reached >= config.attention_from
@@ -237,7 +243,7 @@ def train(
         save_checkpoint(checkpoint, average, info)
         with replacing(state_path) as temporary, io.BytesIO() as stream:  # Python's own write tells of a full disk
             torch.save({"net": net.state_dict(), "average": average.state_dict(), "optimiser": optimiser.state_dict(),
-                        "step": step, "seconds": seconds,
+                        "step": step, "seconds": seconds, "model": json.dumps(model.to_dict()),
                         "features": torch.empty(0) if features is None else features.detach()}, stream)  # fmt: skip
             temporary.write_bytes(stream.getbuffer())
 

@@ -28,7 +28,7 @@ def data(scene, tmp_path) -> Path:
     return folder
 
 
-def test_from_goes_on_without_a_curriculum_and_keeps_the_history(data, tmp_path):
+def test_from_goes_on_without_a_curriculum_and_keeps_the_history(data, tmp_path, capsys):
     first, second = tmp_path / "first", tmp_path / "second"
     assert main(["train", "--data", str(data), "-o", str(first), "--net", "XXS", *COMMON]) == 0
     begun = load_checkpoint(first / "checkpoint.safetensors")[1]
@@ -39,6 +39,10 @@ def test_from_goes_on_without_a_curriculum_and_keeps_the_history(data, tmp_path)
     assert main(["train", "--data", str(data), "-o", str(second), *more, *COMMON]) == 0
     turned, onward = load_checkpoint(second / "checkpoint.safetensors")
     assert turned.config.msfl.padding == "replicate"
+    assert main(["train", "--data", str(data), "-o", str(second), "--resume", "--from", weights, *COMMON]) == 1
+    assert "began with" in capsys.readouterr().err, "the same tensors, but another network"
+    assert main(["train", "--data", str(data), "-o", str(second), *more, "--only", "fine", *COMMON]) == 1
+    assert "--padding" in capsys.readouterr().err
     assert onward["train"]["ease"] == 0 and onward["train"]["finish"] == 0.5
     assert onward["train"]["learning_rate"] < begun["train"]["learning_rate"]
     assert [part["train"] for part in onward["earlier_parts"]] == [begun["train"]]

@@ -7,7 +7,7 @@ meaning (how bright the cells are), what chance gives (words that mean something
 what votes can do at all (image0 itself in the place of image1).
 
 A pose counts as a start when it lies within 12 px of the truth in the middle of the overlap: the alignment comes home
-from there. From 24 px on half of the size it sometimes does.
+from there. From within 24 px it sometimes does at half the size.
 """
 
 from __future__ import annotations
