@@ -15,8 +15,8 @@ from kornia_tar import Registrar
 from kornia_tar.cli.command import AddCommand
 from kornia_tar.cli.many.local import LocalProcess, ThisProcess
 from kornia_tar.cli.many.progress import Progress
-from kornia_tar.cli.many.ray_cluster import RayWorker, joined
-from kornia_tar.cli.many.schedule import NewWorker, register_all
+from kornia_tar.cli.many.ray_cluster import RayWorker, check_cluster, joined
+from kornia_tar.cli.many.schedule import Check, NewWorker, register_all
 from kornia_tar.cli.many.settings import Setup, is_done, settings_of
 from kornia_tar.cli.many.table import COLUMNS, read_jobs
 from kornia_tar.cli.many.worker import waiting
@@ -95,7 +95,7 @@ def _do(a: argparse.Namespace) -> int:
         workers = _on_ray(setup, a.ray_address, a.workers, a.threads)
     else:
         workers = _here(setup, registrar, a.workers)
-    with workers as (new_worker, count), closing(register_all(todo, new_worker, count)) as run:
+    with workers as (new_worker, count, check), closing(register_all(todo, new_worker, count, check)) as run:
         write_summary(output_folder(a.out), [*rows.values(), *others])  # from now on its folders are ours
         progress = Progress(a.out, rows, others, len(todo))
         for name, row in run:
@@ -105,21 +105,26 @@ def _do(a: argparse.Namespace) -> int:
     return _end(a.out, list(rows.values()), others)
 
 
+Crew = tuple[NewWorker, int, Check]  # how a worker is made, how many there are at most, and what checks on them all
+
+
 @contextmanager
-def _here(setup: Setup, registrar: Registrar, workers: int | None) -> Iterator[tuple[NewWorker, int]]:
-    """Say how a worker of this machine is made, and how many there are; one alone takes the registrar that is there."""
+def _here(setup: Setup, registrar: Registrar, workers: int | None) -> Iterator[Crew]:
+    """The workers of this machine; one alone takes the registrar that is there."""
     if workers is None or workers == 1:
-        yield partial(ThisProcess, lambda: registrar, setup.weights), 1
+        yield partial(ThisProcess, lambda: registrar, setup.weights), 1, lambda: None
     else:
-        yield partial(LocalProcess, setup.registrar, setup.weights), workers
+        yield partial(LocalProcess, setup.registrar, setup.weights), workers, lambda: None
 
 
 @contextmanager
-def _on_ray(setup: Setup, address: str, workers: int | None, threads: int | None) -> Iterator[tuple[NewWorker, int]]:
+def _on_ray(
+    setup: Setup, address: str, workers: int | None, threads: int | None
+) -> Iterator[tuple[NewWorker, int, Check]]:
     """The same for a cluster, which is left at the end."""
     with joined(address, workers, threads, setup.device) as shares:
         there = setup._replace(device=shares.device, threads=shares.threads)
-        yield partial(RayWorker, there.registrar, setup.weights, shares), shares.workers
+        yield partial(RayWorker, there.registrar, setup.weights, shares), shares.workers, check_cluster
 
 
 def _end(out: Path, rows: list[Row], others: list[Row]) -> int:

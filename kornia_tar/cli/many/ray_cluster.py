@@ -104,6 +104,16 @@ def joined(address: str, workers: int | None, threads: int | None, device: str) 
             ray.shutdown()
 
 
+def check_cluster() -> None:
+    """Raise RuntimeError where the cluster that was joined has no node left: Ray would wait for one for ever."""
+    import ray
+
+    if not any(node["Alive"] for node in ray.nodes()):
+        raise RuntimeError(
+            "the Ray cluster is gone, none of its nodes lives; run again: what is done is not done twice"
+        )
+
+
 def shared(nodes: Sequence[Mapping[str, float]], workers: int | None, threads: int | None, device: str) -> Shares:
     """Share a cluster's cores and GPUs among workers; see :func:`joined`.
 

@@ -20,6 +20,7 @@ from kornia_tar.outputs.summary import Row
 
 TRIES = 2  # of a pair whose workers die
 FAILED_STARTS = 3  # in a row, after which no more workers are started
+PATIENCE = 10.0  # seconds in which nothing ends, after which it is asked whether anything can
 
 
 class Worker(Protocol):
@@ -36,10 +37,11 @@ class Worker(Protocol):
 
 
 NewWorker = Callable[[], Worker]
+Check = Callable[[], None]  # raises where no worker can answer any more
 
 
 def register_all(
-    jobs: Mapping[str, PairJob], new_worker: NewWorker, count: int
+    jobs: Mapping[str, PairJob], new_worker: NewWorker, count: int, check: Check = lambda: None
 ) -> Generator[tuple[str, Row], None, None]:
     """Register all pairs; yield the name and the row of each as it ends.
 
@@ -47,9 +49,10 @@ def register_all(
         jobs: by their names.
         new_worker: makes a worker that has not started yet.
         count: how many workers there are at a time, at most.
+        check: is called while nothing ends.
 
     Raises:
-        RuntimeError: pairs are left, and no worker starts; the message says why.
+        RuntimeError: pairs are left, and no worker starts; the message says why. What ``check`` raises.
     """
     left, deaths = deque(jobs), Counter[str]()
     workers: list[Worker] = []  # that live
@@ -67,7 +70,9 @@ def register_all(
                 tasks[worker.register(name, jobs[name])] = worker, name
             if not tasks:
                 raise RuntimeError(f"no worker starts ({why}); for want of memory? Try fewer --workers")
-            for future in wait(tasks, return_when=FIRST_COMPLETED).done:
+            while not (done := wait(tasks, PATIENCE, FIRST_COMPLETED).done):
+                check()
+            for future in done:
                 worker, ended = tasks.pop(future)
                 error = future.exception()
                 if error is None:

@@ -244,6 +244,38 @@ def test_ctrl_c_ends_the_workers_and_the_next_run_goes_on(folder, place):
     assert not list((folder / "out").rglob(".*"))
 
 
+@needs_proc
+@pytest.mark.slow
+def test_a_ray_that_dies_ends_the_run_in_one_line_and_the_next_run_goes_on(folder):
+    """Killed here is Ray's only node, not a worker; the run waited for another node for ever."""
+    need(PLACES[1])
+    pairs = "".join(f"a.png,b.png,p{k}\n" for k in range(8))
+    (folder / "pairs.csv").write_text(f"image0,image1,name\n{pairs}")
+    run = subprocess.Popen(
+        [sys.executable, "-c", MAIN, *command(folder, *PLACES[1])], cwd=folder, stderr=subprocess.PIPE, text=True
+    )
+    assert run.stderr is not None
+    next(line for line in run.stderr if line.startswith("[1/8]"))
+    os.kill(child(run.pid, b"/raylet/raylet"), signal.SIGKILL)
+    last = run.stderr.read().splitlines()[-1]
+    assert run.wait(120) == 1 and "the Ray cluster is gone" in last and "Traceback" not in last
+    assert 0 < [row["status"] for row in rows(folder)].count("refused") < 8
+    assert main(command(folder)) == 2
+    assert [row["status"] for row in rows(folder)] == ["refused"] * 8
+
+
+def child(parent: int, name: bytes) -> int:
+    """The process, of those that another one has started, whose program has a name that ends so."""
+    for process in Path("/proc").iterdir():
+        try:
+            program = (process / "cmdline").read_bytes().split(b"\0")[0]
+            if program.endswith(name) and int((process / "stat").read_text().rsplit(")", 1)[1].split()[1]) == parent:
+                return int(process.name)
+        except OSError:
+            continue
+    raise AssertionError(f"no child of {parent} runs {name!r}")
+
+
 def test_without_ray_one_line_says_how_to_install_it(folder, monkeypatch, capsys):
     monkeypatch.setitem(sys.modules, "ray", None)
     assert main(command(folder, "--ray-address", "local")) == 1

@@ -13,6 +13,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from kornia_tar.cli.many import schedule
 from kornia_tar.cli.many.local import LocalProcess
 from kornia_tar.cli.many.ray_cluster import RayWorker, joined, shared
 from kornia_tar.cli.many.schedule import register_all
@@ -95,6 +96,22 @@ def test_where_no_worker_starts_it_ends_and_says_why():
     with pytest.raises(RuntimeError, match=r"no worker starts \(no room\)"):
         list(register_all(jobs(5), script, 2))
     assert script.made == 4 and script.alive == 0  # two at a time, three failures in a row
+
+
+def test_while_nothing_ends_it_is_asked_whether_anything_can(monkeypatch):
+    """A cluster whose last node is gone answers nothing, and Ray waits for another node for ever."""
+    monkeypatch.setattr(schedule, "PATIENCE", 0.01)
+    asked, script = list[int](), Script()
+    monkeypatch.setattr(ScriptedWorker, "register", lambda self, name, job: Future())
+
+    def check() -> None:
+        asked.append(1)
+        if len(asked) == 3:
+            raise RuntimeError("all are gone")
+
+    with pytest.raises(RuntimeError, match="all are gone"):
+        list(register_all(jobs(3), script, 2, check))
+    assert script.alive == 0
 
 
 def test_who_stops_early_leaves_no_worker():
