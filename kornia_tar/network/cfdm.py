@@ -23,11 +23,10 @@ from torch import Tensor, nn
 
 from kornia_tar.conventions import CELL
 from kornia_tar.network.fine import FineHead, Offset
-from kornia_tar.network.layers import Attention, rotary_angles
+from kornia_tar.network.layers import NODATA, Attention, rotary_angles
 
-NODATA = -1e4  # logit of what must not be matched; finite in every float type
-SCORES_AT_ONCE = {"cpu": 1 << 24, "cuda": 1 << 28}  # held at a time: 64 MiB where a cache is small, 1 GiB elsewhere
-WINDOWS_AT_ONCE = 4096  # of the fine stage
+SCORES_AT_ONCE = {"cpu": 1 << 20, "cuda": 1 << 28}  # worked on at a time: 4 MiB, which caches hold; elsewhere 1 GiB
+WINDOWS_AT_ONCE = {"cpu": 256, "cuda": 4096}  # of the fine stage
 
 
 @dataclass(frozen=True)
@@ -131,6 +130,7 @@ class CFDM(nn.Module):
             :class:`Coarse`.
         """
         m0, m1 = additive(mask0), additive(mask1)
+        grid0, grid1 = ((x.shape[2], x.shape[3]) for x in (x0, x1))
         t0 = self.look_within(x0, mask0) if tokens0 is None else tokens0
         t1 = self.look_within(x1, mask1) if tokens1 is None else tokens1
         for k, across in enumerate(self.cross_attention):
@@ -138,14 +138,15 @@ class CFDM(nn.Module):
                 break
             if k:
                 t0, t1 = self._within(k, t0, x0, m0), self._within(k, t1, x1, m1)
-            t0, t1 = across(t0, t1, None, m1), across(t1, t0, None, m0)
+            t0, t1 = across(t0, t1, grid1, None, m1), across(t1, t0, grid0, None, m0)
         d0, d1 = (F.normalize(self.descriptor(t).float(), dim=-1) for t in (t0, t1))
         return Coarse(t0, t1, d0, d1, self.log_temperature.exp().float(), m0, m1)
 
     def _within(self, layer: int, tokens: Tensor, x: Tensor, mask: Tensor | None) -> Tensor:
         """Apply one layer of self-attention to the tokens (B, N, C) of an image with the features ``x``."""
-        rope = rotary_angles((x.shape[2], x.shape[3]), x.shape[1] // self.config.heads, x.device)
-        attended: Tensor = self.self_attention[layer](tokens, tokens, rope, mask)
+        grid = x.shape[2], x.shape[3]
+        rope = rotary_angles(grid, x.shape[1] // self.config.heads, x.device)
+        attended: Tensor = self.self_attention[layer](tokens, tokens, grid, rope, mask)
         return attended
 
     def open_gates(self, gate: float = 0.2) -> None:
@@ -167,9 +168,10 @@ class CFDM(nn.Module):
         Returns:
             the offset found in image0 and the one found in image1.
         """
-        d0, d1 = self.fine_descriptors(fine0), self.fine_descriptors(fine1)
+        d0, d1 = (self.framed(self.fine_descriptors(fine)) for fine in (fine0, fine1))
         parts: tuple[list[Offset], list[Offset]] = [], []
-        for part in zip(*(t.split(WINDOWS_AT_ONCE) for t in cells), strict=True):
+        at_once = of_device(WINDOWS_AT_ONCE, fine0.device)
+        for part in zip(*(t.split(at_once) for t in cells), strict=True):
             batch, cell0, cell1, log_p = part
             t0, t1 = coarse.tokens0[batch, cell0], coarse.tokens1[batch, cell1]
             w0, w1 = self.windows(d0, batch, cell0), self.windows(d1, batch, cell1)
@@ -197,18 +199,20 @@ class CFDM(nn.Module):
         """(B, C2, H/2, W/2) features → unit-norm descriptors."""
         return F.normalize(self.fine_descriptor(fine), dim=1)
 
-    def windows(self, fine: Tensor, batch: Tensor, cell: Tensor) -> Tensor:
-        """Cut the window around each cell's centre out of the fine map: (K, W, W, C2), zero outside the image."""
+    def framed(self, fine: Tensor) -> Tensor:
+        """Surround a fine map (B, C2, H, W) with the zeros that windows at its border see: (B, H', W', C2)."""
+        return F.pad(fine, ((self.config.window - CELL // 2) // 2,) * 4).permute(0, 2, 3, 1).contiguous()
+
+    def windows(self, framed: Tensor, batch: Tensor, cell: Tensor) -> Tensor:
+        """Cut the window around each cell's centre out of the :meth:`framed` fine map: (K, W, W, C2)."""
         size, step = self.config.window, CELL // 2
-        margin = (size - step) // 2
-        fine = F.pad(fine, (margin,) * 4)
-        B, C, H, W = fine.shape
-        columns = (W - 2 * margin) // step
-        near = torch.arange(size, device=fine.device)
+        B, H, W, C = framed.shape
+        columns = (W - size + step) // step
+        near = torch.arange(size, device=framed.device)
         row = (cell // columns * step)[:, None] + near  # (K, W)
         column = (cell % columns * step)[:, None] + near
         index = batch[:, None, None] * (H * W) + row[:, :, None] * W + column[:, None, :]
-        return fine.permute(0, 2, 3, 1).reshape(B * H * W, C)[index.flatten()].view(*index.shape, C)
+        return framed.view(B * H * W, C)[index.flatten()].view(*index.shape, C)
 
 
 def additive(mask: Tensor | None) -> Tensor | None:
@@ -216,9 +220,9 @@ def additive(mask: Tensor | None) -> Tensor | None:
     return None if mask is None else NODATA * (~mask.flatten(1)).float()
 
 
-def scores_at_once(device: torch.device) -> int:
-    """Return how many scores between cells are held at a time."""
-    return SCORES_AT_ONCE.get(device.type, SCORES_AT_ONCE["cuda"])
+def of_device(sizes: dict[str, int], device: torch.device) -> int:
+    """Return the entry of a device's type, that of "cuda" for those that have none."""
+    return sizes.get(device.type, sizes["cuda"])
 
 
 def log_sums(scores: Tensor) -> tuple[Tensor, Tensor]:
@@ -245,27 +249,32 @@ def dual_softmax(scores: Tensor, sums: tuple[Tensor, Tensor] | None = None, mask
 
 
 def nearest_cells(coarse: Coarse, threshold: float, at_once: int | None = None) -> Cells:
-    """Find the mutual nearest cells by the dual softmax of all scores, of which some rows are held at a time.
+    """Find the mutual nearest cells by the dual softmax of all scores, of which some rows are worked on at a time.
 
     Args:
         coarse: what the coarse stage returned.
         threshold: see :func:`mutual_nearest`.
-        at_once: scores to hold; by default what suits the device. Where all fit, they are computed once, else twice.
+        at_once: scores to work on; by default what suits the device. Where these are all, they are computed once, else
+            twice, which takes less time than to keep what no cache holds.
     """
     size, count, other = (*coarse.tokens0.shape[:2], coarse.tokens1.shape[1])
-    step = max(1, (at_once or scores_at_once(coarse.tokens0.device)) // max(1, size * other))
+    step = max(1, (at_once or of_device(SCORES_AT_ONCE, coarse.tokens0.device)) // max(1, size * other))
     blocks = [slice(start, start + step) for start in range(0, count, step)]
     if len(blocks) == 1:
         return mutual_nearest(dual_softmax(coarse.scores(), masked=coarse.masked), threshold)
-    sums = [log_sums(coarse.scores(block)) for block in blocks]
-    columns = torch.cat([column for _, column in sums], 1).logsumexp(1, keepdim=True)
-    best = []
-    for block, (rows, _) in zip(blocks, sums, strict=True):
-        log_p = dual_softmax(coarse.scores(block), (rows, columns), coarse.masked)
-        best.append((*log_p.max(2), log_p.amax(1)))
+    # What is kept is allocated first: between blocks it would leave holes that no block fits into.
+    by_cell0, by_cell1 = (coarse.descriptors0.new_empty(shape) for shape in ((size, count), (len(blocks), size, other)))
+    rows, best0, to1 = by_cell0[..., None], torch.empty_like(by_cell0), torch.empty_like(by_cell0, dtype=torch.long)
+    best1 = torch.empty_like(by_cell1)
+    for k, block in enumerate(blocks):
+        rows[:, block], by_cell1[k, :, None] = log_sums(coarse.scores(block))
+    columns = by_cell1.logsumexp(0)[:, None]
+    for k, block in enumerate(blocks):
+        log_p = dual_softmax(coarse.scores(block), (rows[:, block], columns), coarse.masked)
+        best0[:, block], to1[:, block] = log_p.max(2)
+        best1[k] = log_p.amax(1)
         del log_p  # before the next block is made
-    best0, to1, best1 = zip(*best, strict=True)
-    return _mutual(torch.cat(best0, 1), torch.cat(to1, 1), torch.stack(best1).amax(0), threshold)
+    return _mutual(best0, to1, best1.amax(0), threshold)
 
 
 def mutual_nearest(log_probability: Tensor, threshold: float) -> Cells:

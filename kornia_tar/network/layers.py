@@ -10,6 +10,8 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 Padding = Literal["zeros", "reflect", "replicate", "circular"]  # beyond the border, in torch.nn.Conv2d's words
+NODATA = -1e4  # logit of what must not be matched; finite in every float type
+KEYS = 2048  # tokens that answer one by one; of more, four neighbours answer as one, nearer to training's numbers
 
 
 class RepConv(nn.Module):
@@ -149,12 +151,15 @@ class Attention(nn.Module):
         self.mlp = nn.Sequential(nn.LayerNorm(dim), nn.Linear(dim, 2 * dim), nn.GELU(), nn.Linear(2 * dim, dim))
         self.mlp_gate = nn.Parameter(torch.zeros(dim))
 
-    def forward(self, x: Tensor, source: Tensor, rope: Tensor | None = None, mask: Tensor | None = None) -> Tensor:
+    def forward(
+        self, x: Tensor, source: Tensor, grid: tuple[int, int], rope: Tensor | None = None, mask: Tensor | None = None
+    ) -> Tensor:
         """Let ``x`` look at ``source`` (itself, or the other image).
 
         Args:
             x: (B, N, d) tokens that ask.
-            source: (B, M, d) tokens that answer.
+            source: (B, M, d) tokens that answer; more than ``KEYS`` answer by fours.
+            grid: rows and columns of ``source``.
             rope: (N, d/h) rotary angles of ``x`` and ``source``; for self-attention only.
             mask: (B, M) additive logits, 0 for usable tokens and strongly negative for nodata.
 
@@ -168,10 +173,44 @@ class Attention(nn.Module):
         k, v = (t.view(split).transpose(1, 2) for t in self.key_value(y).chunk(2, dim=-1))  # (B, h, M, d/h)
         if rope is not None:
             q, k = rotate(q, rope), rotate(k, rope)
+        if source.shape[1] > KEYS:
+            k, v, mask = by_fours(k, v, mask, grid)
         logits = None if mask is None else mask[:, None, None, :].to(q.dtype)
         message = F.scaled_dot_product_attention(q, k, v, attn_mask=logits).transpose(1, 2).reshape(B, N, d)
         x = x + self.gate * self.out(message)
         return x + self.mlp_gate * self.mlp(x)
+
+
+def by_fours(k: Tensor, v: Tensor, mask: Tensor | None, grid: tuple[int, int]) -> tuple[Tensor, Tensor, Tensor | None]:
+    """Average the keys and values of 2×2 neighbours, of those that are usable.
+
+    An average has the say of as many tokens as it is made of: attention to four equal tokens, and to their average, is
+    the same.
+
+    Args:
+        k: (B, h, M, D) keys, row by row.
+        v: (B, h, M, D) values.
+        mask: (B, M) additive logits, 0 for usable tokens and strongly negative for others; or None.
+        grid: rows and columns, M in all; where they are odd, the last ones are averaged by twos.
+
+    Returns:
+        Keys and values (B, h, M', D) of a grid of half the size, and their logits (B, M'), None where all count alike.
+    """
+    if mask is None and not (grid[0] % 2 or grid[1] % 2):
+        return _average(k, grid), _average(v, grid), None
+    usable = k.new_ones(len(k), 1, k.shape[2], 1) if mask is None else (mask > NODATA / 2).to(k.dtype)[:, None, :, None]
+    share = _average(usable, grid)
+    k, v = (_average(t * usable, grid) / share.clamp_min(0.25) for t in (k, v))
+    return k, v, torch.where(share > 0, share.clamp_min(0.25).log(), NODATA)[:, 0, :, 0]
+
+
+def _average(tokens: Tensor, grid: tuple[int, int]) -> Tensor:
+    """Average 2×2 neighbours of a grid of tokens (B, h, M, D), with zeros beyond it."""
+    size, heads = tokens.shape[:2]
+    maps = tokens.reshape(size * heads, *grid, -1)
+    maps = F.pad(maps, (0, 0, 0, grid[1] % 2, 0, grid[0] % 2))
+    maps = maps.unflatten(2, (-1, 2)).unflatten(1, (-1, 2)).mean((2, 4))
+    return maps.view(size, heads, -1, tokens.shape[3])
 
 
 def rotary_angles(grid: tuple[int, int], dim: int, device: torch.device) -> Tensor:

@@ -8,11 +8,12 @@ import pytest
 import torch
 import torch.nn.functional as F
 from helpers import SMALL, lively_net
+from torch import nn
 
 from kornia_tar.conventions import CELL
+from kornia_tar.network import layers
 from kornia_tar.network.cfdm import (
     CFDM,
-    NODATA,
     Cells,
     CFDMConfig,
     cell_centres,
@@ -21,7 +22,7 @@ from kornia_tar.network.cfdm import (
     nearest_cells,
 )
 from kornia_tar.network.fine import FineHead, Offset, correlate_cells, parabola_peak
-from kornia_tar.network.layers import rotary_angles, rotate
+from kornia_tar.network.layers import NODATA, Attention, rotary_angles, rotate
 from kornia_tar.network.net import assemble
 
 
@@ -86,7 +87,9 @@ def test_nodata_never_matches(rows, columns):
 
 
 @torch.no_grad()
-def test_masked_cells_neither_match_nor_are_seen(cfdm):
+@pytest.mark.parametrize("keys", [layers.KEYS, 1])
+def test_masked_cells_neither_match_nor_are_seen(cfdm, monkeypatch, keys):
+    monkeypatch.setattr(layers, "KEYS", keys)
     torch.manual_seed(1)
     x0, x1 = torch.randn(2, 32, 4, 5), torch.randn(2, 32, 3, 6)
     mask0 = torch.rand(2, 4, 5) < 0.6
@@ -104,10 +107,30 @@ def test_masked_cells_neither_match_nor_are_seen(cfdm):
 
 
 @torch.no_grad()
-@pytest.mark.parametrize("layers", [1, 2])
-def test_what_an_image_sees_in_itself_may_be_known_beforehand(layers):
+@pytest.mark.parametrize("masked", [False, True])
+@pytest.mark.parametrize("grid", [(4, 6), (5, 6), (3, 5), (1, 1)])
+def test_four_equal_tokens_answer_as_their_average(monkeypatch, grid, masked):
+    """Every block of 2×2 is equal, also that of which a part lies beyond the grid or is masked."""
+    torch.manual_seed(4)
+    attention = Attention(16, 2).eval()
+    nn.init.ones_(attention.gate)
+    rows, columns = grid
+    blocks = torch.randn(2, 16, (rows + 1) // 2, (columns + 1) // 2)
+    source = blocks.repeat_interleave(2, 2).repeat_interleave(2, 3)[:, :, :rows, :columns].flatten(2).transpose(1, 2)
+    mask = NODATA * (torch.rand(2, rows * columns) < 0.4) if masked else None
+    if mask is not None:
+        mask[:, 0] = 0
+    x = torch.randn(2, 7, 16)
+    each = attention(x, source, grid, None, mask)
+    monkeypatch.setattr(layers, "KEYS", 0)
+    torch.testing.assert_close(attention(x, source, grid, None, mask), each)
+
+
+@torch.no_grad()
+@pytest.mark.parametrize("depth", [1, 2])
+def test_what_an_image_sees_in_itself_may_be_known_beforehand(depth):
     torch.manual_seed(3)
-    cfdm = CFDM(32, 16, CFDMConfig(heads=2, layers=layers)).eval()
+    cfdm = CFDM(32, 16, CFDMConfig(heads=2, layers=depth)).eval()
     cfdm.open_gates()
     x0, x1, mask1 = torch.randn(1, 32, 4, 5), torch.randn(1, 32, 3, 6), torch.rand(1, 3, 6) < 0.6
     asked = cfdm.coarse(x0, x1, None, mask1)
@@ -151,9 +174,9 @@ def test_attention_acts_through_its_gates():
     cfdm = CFDM(32, 8, CFDMConfig(heads=2, layers=1))
     x, y = torch.randn(2, 10, 32), torch.randn(2, 7, 32)
     layer = cfdm.cross_attention[0]
-    torch.testing.assert_close(layer(x, y), x, rtol=0, atol=0)  # closed
+    torch.testing.assert_close(layer(x, y, (1, 7)), x, rtol=0, atol=0)  # closed
     cfdm.open_gates()
-    assert 0 < (layer(x, y) - x).norm() / x.norm() < 0.3
+    assert 0 < (layer(x, y, (1, 7)) - x).norm() / x.norm() < 0.3
 
 
 @torch.no_grad()
@@ -170,14 +193,14 @@ def test_windows_are_centred_on_their_cells():
     fine[1, 2] = 1
     cell = torch.tensor([7, 8, 16])
     batch = torch.tensor([0, 1, 1])
-    windows = cfdm.windows(fine, batch, cell)
+    windows = cfdm.windows(cfdm.framed(fine), batch, cell)
     assert windows.shape == (3, 10, 10, 8)
     relative = windows[..., :2].flatten(1, 2) - cell_centres(cell, columns)[:, None]
     steps = 2.0 * torch.arange(10) - 9
     raster = torch.stack(torch.meshgrid(steps, steps, indexing="xy"), -1).flatten(0, 1)
     torch.testing.assert_close(relative, raster.expand(3, -1, -1))
     assert windows[:, 0, 0, 2].tolist() == [0, 1, 1]
-    corner = cfdm.windows(fine, torch.tensor([1]), torch.tensor([0]))
+    corner = cfdm.windows(cfdm.framed(fine), torch.tensor([1]), torch.tensor([0]))
     assert (corner[0, :3] == 0).all() and (corner[0, :, :3] == 0).all()
     assert (corner[0, 3:, 3:, 2] == 1).all()
 
@@ -187,7 +210,7 @@ def test_all_cells_at_once_say_what_each_says_in_its_window(cfdm):
     fine0, fine1 = torch.randn(2, 2, cfdm.fine_descriptor.in_channels, 12, 20)
     batch, cell = torch.meshgrid(torch.arange(2), torch.arange(15), indexing="ij")
     d0, d1 = cfdm.fine_descriptors(fine0), cfdm.fine_descriptors(fine1)
-    w0, w1 = (cfdm.windows(d, batch.flatten(), cell.flatten()) for d in (d0, d1))
+    w0, w1 = (cfdm.windows(cfdm.framed(d), batch.flatten(), cell.flatten()) for d in (d0, d1))
     one_by_one = cfdm.fine_head.logits(w0, w1).view(2, 3, 5, -1).permute(0, 3, 1, 2)
     torch.testing.assert_close(cfdm.fine_head.dense_logits(d0, d1), one_by_one)
     for rows in (1, 2, 3):  # of three
