@@ -6,6 +6,7 @@ import json
 import os
 import shutil
 import subprocess
+import sys
 from pathlib import Path
 
 import numpy as np
@@ -16,7 +17,7 @@ from kornia_tar.cli.qgis import command
 from kornia_tar.raster import GeoProfile, read_image, write_image
 from kornia_tar.raster.synthetic import draw_scene
 
-QGIS = shutil.which("qgis_process")
+QGIS = shutil.which("qgis_process.bin") or shutil.which("qgis_process")  # Debian 12 wraps it in a script that fails
 pytestmark = [
     pytest.mark.slow,
     pytest.mark.skipif(QGIS is None, reason="no qgis_process on PATH: QGIS is not installed"),
@@ -29,8 +30,13 @@ class Qgis:
 
     def __init__(self, home: Path, program: Path) -> None:
         data = home / "data"
-        self.environment = {**os.environ, "HOME": str(home), "XDG_DATA_HOME": str(data), "XDG_CONFIG_HOME": str(home),
-                            "QT_QPA_PLATFORM": "offscreen"}  # fmt: skip
+        # Without our virtual environment: QGIS would take its packages for those of its own Python.
+        rest = {name: value for name, value in os.environ.items() if not name.startswith(("PYTHON", "VIRTUAL_ENV"))}
+        path = [p for p in os.get_exec_path() if Path(p) != Path(sys.executable).parent]
+        self.environment = {
+            **rest, "PATH": os.pathsep.join(path), "HOME": str(home), "XDG_DATA_HOME": str(data),
+            "XDG_CONFIG_HOME": str(home), "QT_QPA_PLATFORM": "offscreen",
+        }  # fmt: skip
         command.install(data / "QGIS/QGIS3/profiles/default/python/plugins", program)
         assert self("plugins", "enable", command.PLUGIN.name).returncode == 0
 
