@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import json
+import sys
 from pathlib import Path
 
 import numpy as np
 import pytest
 
+from kornia_tar import files
 from kornia_tar.files import check_outputs, output_folder, write_json
-from kornia_tar.outputs.matches import write_matches
+from kornia_tar.outputs.matches import read_matches, write_matches
 from kornia_tar.raster import write_image
 
 rng = np.random.default_rng(0)
@@ -82,3 +84,21 @@ def test_what_is_there_stays_unless_told(tmp_path):
             check_outputs([tmp_path / "new.json", tmp_path / name], [tmp_path / "no such input"])
         check_outputs([tmp_path / name], [], overwrite=True)
     check_outputs([tmp_path / "new.json"], [tmp_path / "old.json"])
+
+
+@pytest.mark.parametrize(
+    ("walk", "says"),
+    [
+        ("print(flush=True)\nwhile True: pass", "reading it comes to no end"),  # as HDF5 does on some damaged files
+        ("import os\nos.kill(os.getpid(), 11)", "reading it is ended by signal 11"),
+    ],
+)
+@pytest.mark.skipif(sys.platform == "win32", reason="signals")
+def test_an_hdf5_file_that_comes_to_no_end_is_refused(tmp_path, monkeypatch, walk, says):
+    path = tmp_path / "m.h5"
+    write_matches(path, {"keypoints0": np.zeros((3, 2), np.float32)})
+    assert read_matches(path)["keypoints0"].shape == (3, 2)
+    monkeypatch.setattr(files, "WALK_HDF5", walk)
+    monkeypatch.setattr(files, "HDF5_SECONDS", 0.2)
+    with pytest.raises(ValueError, match=rf"m\.h5: is not a file of matches .*{says}"):
+        read_matches(path)

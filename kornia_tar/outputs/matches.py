@@ -7,11 +7,10 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-import h5py
 import numpy as np
 
 from kornia_tar.conventions import PIXELS
-from kornia_tar.files import check_promised, one_line, replacing, writing_hdf5
+from kornia_tar.files import check_promised, one_line, reading_hdf5, replacing, writing_hdf5
 
 
 def write_matches(path: str | os.PathLike[str], matches: Mapping[str, Any]) -> None:
@@ -49,7 +48,7 @@ def read_matches(path: str | os.PathLike[str]) -> dict[str, Any]:
         if path.suffix.lower() == ".npz":
             with path.open("rb") as stream, np.load(stream, allow_pickle=False) as file:
                 return {k: str(v) if v.dtype.kind == "U" else v for k, v in file.items()}
-        with h5py.File(path, "r") as file:
+        with reading_hdf5(path) as file:
             for dataset in file.values():
                 check_promised(dataset)
             return {k: np.asarray(v) for k, v in file.items()} | {k: str(v) for k, v in file.attrs.items()}

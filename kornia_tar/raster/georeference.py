@@ -129,7 +129,8 @@ class Georeference:
         from rasterio.errors import RasterioError, TransformWarning
 
         try:
-            with warnings.catch_warnings(), self._transformer() as transformer:
+            quiet = np.errstate(over="ignore", invalid="ignore")  # what lies beyond all numbers is not finite
+            with warnings.catch_warnings(), quiet, self._transformer() as transformer:
                 warnings.simplefilter("ignore", TransformWarning)  # what cannot be said is nan
                 return np.stack([np.asarray(v, np.float64).reshape(-1) for v in call(transformer)], 1)
         except (RasterioError, CPLE_BaseError, ValueError) as error:  # GCPs on one line, RPCs without a solution

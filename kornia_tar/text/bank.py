@@ -37,7 +37,7 @@ from safetensors.torch import save
 from torch import Tensor
 from torch.nn import functional as F
 
-from kornia_tar.files import replacing, writing_hdf5
+from kornia_tar.files import reading_hdf5, replacing, writing_hdf5
 from kornia_tar.text.descriptors import check_texts
 
 MAX_BYTES = 64 * 2**20
@@ -266,7 +266,7 @@ def _write_safetensors(path: Path, bank: TextBank) -> None:
 
 def _read_h5(path: Path) -> dict[str, np.ndarray]:
     fields: dict[str, np.ndarray] = {}
-    with h5py.File(path, "r") as file:
+    with reading_hdf5(path) as file:
         for key in _FIELDS:
             if key not in file:
                 continue

@@ -122,6 +122,12 @@ def test_points_of_no_map_are_nan_and_do_not_take_the_others_with_them():
     assert np.isfinite(found[0]).all() and np.isnan(found[1:]).all()
 
 
+@pytest.mark.filterwarnings("error::RuntimeWarning")
+def test_places_beyond_all_numbers_are_not_finite_and_warn_of_nothing():
+    found = georeference(Affine(1e-3, 0, 5e5, 0, -1e-3, 4.6e6)).from_map([[1e308, 1e308], [5e5, 4.6e6]])
+    assert not np.isfinite(found[0]).any() and np.isfinite(found[1]).all()
+
+
 @pytest.mark.parametrize(
     ("profile", "says"),
     [
