@@ -24,9 +24,10 @@ from kornia_tar.outputs.registered import Target
 from kornia_tar.outputs.results import NAMES, write_results
 from kornia_tar.raster import source_files
 from kornia_tar.raster.grid import Grid
+from kornia_tar.raster.read import remarks
 from kornia_tar.raster.write import check_sidecars
 from kornia_tar.registration import Registrar, Registration, Search
-from kornia_tar.registration.files import check_options, register_rasters, registrar_settings
+from kornia_tar.registration.files import check_options, register_rasters, registrar_settings, unused_radius
 
 NOT_REGISTERED = 2  # exit code
 NO_SETTINGS = ("image0", "image1", "out", "overwrite", "command")  # of a job: what it is of, not how it is done
@@ -100,6 +101,9 @@ def register_pair(
         registrar.with_journal(journal), first, second, job.modality0, job.modality1,
         job.search_radius, job.use_georeference, job.threshold,
     )  # fmt: skip
+    outcome = outcome.because(*remarks(first, "--nodata0"), *remarks(second, "--nodata1"))
+    if told := unused_radius(job.search_radius, search):
+        print(f"warning: {told}", file=sys.stderr)
     step("writing")
     ground = ground_report(outcome, first, second)
     settings = {k: v for k, v in asdict(job).items() if k not in NO_SETTINGS} | registrar_settings(registrar)
@@ -131,26 +135,29 @@ def tell_outcome(
     """
     count = f"{int(outcome.inliers.sum())} inliers of {len(outcome.matches)} matches, {seconds:.1f} s"
     ground = ground or {}
-    searched = _searched(search, ground)
     if not outcome.registered:
-        tried = f" — {searched}" if searched else ""
-        tried += "; --search-radius widens it" if search is not None and search.radius is not None else ""
-        print(
-            f"not registered: {'; '.join(outcome.reasons)}{tried} ({count}); see {out / 'report.html'}",
-            file=sys.stderr,
-        )
+        told = refusal(outcome, ground, search)
+        print(f"not registered: {told} ({count}); see {out / 'report.html'}", file=sys.stderr)
         return NOT_REGISTERED
     error, shift = ground.get("error_estimate_metres"), ground.get("shift_metres")
-    told = [
+    parts = [
         f"probability {outcome.probability:.2f}, estimated error {outcome.error_estimate:.2f} px"
         + ("" if error is None else f" ({error:.1f} m)")
     ]
     if shift is not None:
-        told.append(f"image1's georeference is off by {shift['east']:.0f} m east, {shift['north']:.0f} m north")
-    if searched:
-        told.append(searched)
-    print(f"registered: {', '.join([*told, count])}; see {out / 'report.html'}")
+        parts.append(f"image1's georeference is off by {round(shift['east'])} m east, {round(shift['north'])} m north")
+    if searched := _searched(search, ground):
+        parts.append(searched)
+    print(f"registered: {', '.join([*parts, count])}; see {out / 'report.html'}")
     return 0
+
+
+def refusal(outcome: Registration, ground: Mapping[str, Any], search: Search | None) -> str:
+    """Say why a pair is refused, and where it was looked for."""
+    searched = _searched(search, ground)
+    tried = f" — {searched}" if searched else ""
+    tried += "; --search-radius widens it" if search is not None and search.radius is not None else ""
+    return "; ".join(outcome.reasons) + tried
 
 
 def _searched(search: Search | None, ground: Mapping[str, Any]) -> str:

@@ -53,7 +53,8 @@ def ground_report(outcome: Registration, first: Place, second: Place) -> dict[st
 
     Returns:
         plain values for JSON: ``gsd0_metres`` and ``gsd1_metres``, [along x, along y] in the middle of either image;
-        ``shift_metres``, how far image1's georeference is off by image0's, {"east", "north"}, where the inliers are;
+        ``shift_metres``, how far image1's georeference is off by image0's, {"east", "north"}, where the inliers are,
+        of what is registered;
         ``error_estimate_metres``; ``held_out_metres``, {"rmse", "ce90", "blocks"}, the last [east, north] of each.
     """
     georeferences = georeference_of(first), georeference_of(second)
@@ -61,7 +62,7 @@ def ground_report(outcome: Registration, first: Place, second: Place) -> dict[st
     shift = error = held = None
     transform, unit = outcome.transform, metres_per_pixel(outcome, first, second)
     if transform is not None:
-        if georeferences[0] is not None and georeferences[1] is not None:
+        if outcome.registered and georeferences[0] is not None and georeferences[1] is not None:
             at = _middle(outcome, first)
             way = metres(georeferences[0].to_lonlat(at), georeferences[1].to_lonlat(transform(at)))[0]
             shift = {"east": float(way[0]), "north": float(way[1])} if np.isfinite(way).all() else None

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass, field
-from typing import Literal
+from typing import Literal, get_args
 
 from kornia_tar.conventions import MIN_SIDE
 from kornia_tar.registration.acceptance import AcceptanceConfig
@@ -79,3 +79,7 @@ class RegistrarConfig:
     alignment: AlignmentConfig = field(default_factory=AlignmentConfig)
     acceptance: AcceptanceConfig = field(default_factory=AcceptanceConfig)
     mask_graphics: bool = True  # take out what is drawn on both images at the same pixels; only the ground counts
+
+    def __post_init__(self) -> None:
+        if self.model not in (known := get_args(RegistrationModel)):
+            raise ValueError(f"model is {self.model!r}; it must be one of {', '.join(known)}")

@@ -7,7 +7,7 @@ import warnings
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import NamedTuple, get_args
+from typing import NamedTuple
 
 import numpy as np
 import torch
@@ -94,7 +94,14 @@ def register_files(
     found = register_rasters(
         registrar, first, second, modality0, modality1, search_radius, not no_georeference, threshold
     )
-    return found.registration
+    if unused := unused_radius(search_radius, found.search):
+        warnings.warn(unused, stacklevel=2)
+    return found.registration.because(*remarks(first, "nodata0"), *remarks(second, "nodata1"))
+
+
+def unused_radius(radius: float | None, search: Search) -> str | None:
+    """Say that a search radius was told in vain; None where it was not."""
+    return None if radius is None or search.radius else f"the search radius of {radius:g} m is not used: {search.why}"
 
 
 def check_options(threshold: float, search_radius: float | None = None, use_georeference: bool = True) -> None:
@@ -175,8 +182,6 @@ def make_matcher(
 
 def make_registrar(matcher: TARMatcher, model: RegistrationModel, rotations: int, min_probability: float) -> Registrar:
     """Build the registrar that options describe, see :func:`register_files`."""
-    if model not in (known := get_args(RegistrationModel)):
-        raise ValueError(f"model is {model!r}; it must be one of {', '.join(known)}")
     rules = AcceptanceConfig(min_probability=min_probability)
     return Registrar(matcher, RegistrarConfig(model=model, search=SearchConfig(rotations=rotations), acceptance=rules))
 

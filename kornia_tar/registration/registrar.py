@@ -247,10 +247,10 @@ class Registrar:
         least = self.config.search.hopeless_agreement
         if not self._encoder.looks_twice or start.agreement >= least:
             return ""
+        alike = "" if self.config.search.told_scale else ", at ground sampling distances that differ by 3 times at most"
         return (
-            f"cells are sure of the search's best pose by {start.agreement:.0%}, at least {least:.0%} are required; "
-            "check that the images show the same ground, or resample one if their ground sampling distances differ by "
-            "more than 3"
+            f"they have nothing in common that is found: of the best place cells are sure by {start.agreement:.1%}, at "
+            f"least {least:.0%} are required; check that the images show the same ground{alike}"
         )
 
     def _register(

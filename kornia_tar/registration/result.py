@@ -88,6 +88,10 @@ class Registration:
             self, registered=self.registered and not more, reasons=self.reasons + more, checks=self.checks + checks
         )
 
+    def because(self, *words: str) -> Registration:
+        """Where it is refused, add what may be the cause."""
+        return self if self.registered else replace(self, reasons=self.reasons + words)
+
     def confident(self, threshold: float) -> Registration:
         """Leave out tie points with a smaller confidence, in [0, 1]."""
         check_threshold(threshold)

@@ -221,6 +221,10 @@ def test_metres_and_the_shift_of_a_georeferenced_pair(tmp_path):
     assert numbers["window_metres.C"] == pytest.approx(30, rel=0.01)
     assert "m on the ground" in told.words and "EPSG:32633" in told.words and "° N" in told.words
     assert "what the georeferences say" in told.words
+    refused = outcome((240, 320), replace(GOOD, trimmed_excess=0.03), np.eye(3))
+    told = page(tmp_path, refused, read_image(tmp_path / "o.tif"), read_image(tmp_path / "s.tif"))
+    assert json.loads((tmp_path / "report.json").read_text())["shift_metres"] is None, "of what is not to be used"
+    assert "shift_metres.east" not in told.numbers
 
 
 def test_vectors_lead_where_the_content_lies():

@@ -13,7 +13,8 @@ from kornia_tar import Registration, register_files
 from kornia_tar.cli.main import main
 from kornia_tar.outputs.apply import apply_transform, read_transform, write_transform
 from kornia_tar.outputs.ground import ground_report
-from kornia_tar.raster import read_image
+from kornia_tar.raster import read_image, write_image
+from kornia_tar.raster.synthetic import demo_pair
 
 rasterio = pytest.importorskip("rasterio", reason="georeferences need rasterio")
 
@@ -65,6 +66,7 @@ def test_a_refusal_is_kept_with_its_reason_and_not_applied_unasked(files, untrai
     with pytest.warns(UserWarning, match=r"s\.tif: 2\.4% of the pixels are exactly -9999.*give nodata1=-9999"):
         found = register_files(*files, weights=untrained, min_probability=1, no_georeference=True, rotations=1)
     assert not found.registered and found.reasons
+    assert "give nodata1=-9999" in found.reasons[-1], "what may be the cause stands with the reasons, which are kept"
     path = tmp_path / "transform.json"
     if found.transform is None:
         with pytest.raises(ValueError, match="the registration found no transform"):
@@ -74,6 +76,13 @@ def test_a_refusal_is_kept_with_its_reason_and_not_applied_unasked(files, untrai
         assert read_transform(path)[3] is False
         with pytest.raises(ValueError, match="this registration was refused"):
             apply_transform(path, [files[1]], tmp_path / "out.tif")
+
+
+def test_a_search_radius_that_nothing_uses_is_told(untrained, tmp_path):
+    for name, image in zip("os", demo_pair()[:2], strict=True):
+        write_image(tmp_path / f"{name}.png", image[:96, :96])
+    with pytest.warns(UserWarning, match="the search radius of 300 m is not used: image0 has no georeference"):
+        register_files(tmp_path / "o.png", tmp_path / "s.png", search_radius=300, rotations=1, weights=untrained)
 
 
 @pytest.mark.parametrize(

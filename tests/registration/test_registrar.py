@@ -356,7 +356,7 @@ def test_nothing_is_aligned_from_a_hopeless_pose(registrar):
     optical, sar, _ = demo_pair()
     outcome = strict(optical[:128, :128], sar[:128, :128])
     assert not outcome.registered and outcome.probability == 0 and not len(outcome.matches)
-    assert "sure of the search's best pose" in outcome.reasons[0]
+    assert "nothing in common that is found: of the best place cells are sure by" in outcome.reasons[0]
 
 
 @SLOW

@@ -8,7 +8,7 @@ from dataclasses import replace
 
 from kornia_tar import Registrar
 from kornia_tar.cli.command import ERRORS
-from kornia_tar.cli.pair import PairJob, PairOutcome, register_pair
+from kornia_tar.cli.pair import PairJob, PairOutcome, refusal, register_pair
 from kornia_tar.files import one_line
 from kornia_tar.outputs.summary import Row
 
@@ -54,7 +54,8 @@ def _row(row: Row, found: PairOutcome) -> Row:
     shift = ground["shift_metres"] or {}
     finite = lambda value: value if value is not None and math.isfinite(value) else None  # noqa: E731
     return replace(
-        row, status="registered" if outcome.registered else "refused", reason="; ".join(outcome.reasons),
+        row, status="registered" if outcome.registered else "refused",
+        reason="" if outcome.registered else refusal(outcome, ground, found.search),
         probability=outcome.probability, error_px=finite(outcome.error_estimate),
         error_metres=finite(ground["error_estimate_metres"]), shift_east_metres=finite(shift.get("east")),
         shift_north_metres=finite(shift.get("north")), search=found.search.kind, seconds=round(found.seconds, 2),

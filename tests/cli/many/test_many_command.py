@@ -68,7 +68,8 @@ def test_other_settings_do_all_anew(folder, capsys):
     assert main(command(folder)) == 2
     written = (folder / "out" / "first" / "report.json").stat().st_mtime_ns
     assert main(command(folder, "--min-probability", "0.5")) == 2
-    assert "done already" not in capsys.readouterr().err
+    told = capsys.readouterr().err
+    assert "done already" not in told and "2 are done anew: their files, settings or weights have changed" in told
     assert (folder / "out" / "first" / "report.json").stat().st_mtime_ns > written
 
 
