@@ -14,6 +14,7 @@ from eval.studies.commands import (
     mismatched,
     negatives,
     relief,
+    teacher,
     truth,
 )
 from eval.studies.commands.text import ablation, starts, steering, substitution
@@ -21,7 +22,7 @@ from eval.studies.commands.text import ablation, starts, steering, substitution
 # As --help lists them.
 STUDIES = (
     ablation, substitution, landcover, steering, starts, negatives, graphics, chips, mismatched, label_noise,
-    initialisation, truth, estimators, relief, loftr,
+    initialisation, truth, estimators, relief, teacher, loftr,
 )  # fmt: skip
 
 
