@@ -8,6 +8,7 @@ from collections.abc import Sequence
 
 from eval.commands import acceptance, average, calibration, failures, forms, refit, rejection, run, score, speed, warps
 from eval.studies import commands as studies
+from kornia_tar.cli.command import BAD_INPUT, Parser
 
 # As --help lists them.
 _COMMANDS = (warps, run, score, rejection, calibration, acceptance, average, refit, forms, failures, speed, studies)
@@ -30,13 +31,13 @@ _EXAMPLES = """examples, from the checkout's root, with DATA for ../shared/data:
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Run a subcommand; returns 0, 2 for a user's error (one line on stderr), 130 after an interrupt."""
+    """Run a subcommand; returns 0, 1 for a user's error (one line on stderr), 130 after an interrupt."""
     args = _parser().parse_args(argv)
     try:
         args.do(args)
     except (ValueError, FileNotFoundError, TypeError) as error:
         print(f"eval: {error}", file=sys.stderr)
-        return 2
+        return BAD_INPUT
     except KeyboardInterrupt:
         print(f"eval: interrupted; {args.kept}", file=sys.stderr)
         return 130
@@ -44,7 +45,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(
+    parser = Parser(
         prog="python -m eval",
         description=__doc__,
         epilog=_EXAMPLES,

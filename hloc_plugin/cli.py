@@ -1,7 +1,7 @@
 """``tar-hloc``: prepare, match-dense, verify, reconstruct.
 
-Exit codes: 0 done · 1 bad input or environment, one line says which · 2 done, but no pair was accepted or no model
-was reconstructed (argparse's own usage errors are 2 as well) · 130 interrupted.
+Exit codes: 0 done · 1 bad input, option or environment, one line says which · 2 done, but no pair was accepted or no
+model was reconstructed · 130 interrupted.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from hloc_plugin import registry
 from hloc_plugin.confs import confs
 from hloc_plugin.registry import register
 from kornia_tar import AcceptanceConfig
-from kornia_tar.cli.command import adder, choose_device, run_command
+from kornia_tar.cli.command import Parser, adder, choose_device, run_command
 
 if TYPE_CHECKING:
     from kornia_tar import Registrar
@@ -48,7 +48,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 def build_parser() -> argparse.ArgumentParser:
     """The command line."""
-    parser = argparse.ArgumentParser(
+    parser = Parser(
         prog="tar-hloc", description="TAR inside hloc: dense matching, verification and reconstruction.",
         epilog=EXAMPLES, formatter_class=argparse.RawDescriptionHelpFormatter,
     )  # fmt: skip

@@ -15,6 +15,7 @@ import numpy as np
 
 from kornia_tar.files import check_outputs, output_folder, write_json
 from kornia_tar.raster import Raster, read_image, remarks, source_files, to_grey8, to_rgb8, told_modality, write_image
+from kornia_tar.raster.gdal import absent
 from kornia_tar.raster.nodata import holds
 
 SUFFIXES = (".tif", ".tiff", ".vrt", ".img", ".jp2", ".png", ".jpg", ".jpeg", ".webp", ".bmp")
@@ -118,7 +119,7 @@ def _name(path: Path) -> str:
 def _files(source: Path, out: Path) -> list[Path]:
     """The images of one source; of a folder those below it, but for hidden ones and what is written there."""
     if not source.exists():
-        raise FileNotFoundError(f"{source}: no such file")
+        raise FileNotFoundError(absent(source))
     if not source.is_dir():
         return [source]
     written = [(out / name).resolve() for name in ("images", "masks")]

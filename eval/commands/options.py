@@ -34,6 +34,14 @@ def words(text: str) -> list[str]:
     return [word for word in text.split(",") if word]
 
 
+def seed(text: str) -> int:
+    """A whole number from 0 on."""
+    number = int(text)
+    if number < 0:
+        raise argparse.ArgumentTypeError(f"{text} is below 0")
+    return number
+
+
 def positive(text: str) -> int:
     """A whole number above 0."""
     number = int(text)

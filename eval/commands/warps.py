@@ -6,7 +6,7 @@ import argparse
 from pathlib import Path
 
 from eval.benchmark import protocol
-from eval.commands.options import AddParser, data_options, words
+from eval.commands.options import AddParser, data_options, seed, words
 from eval.datasets import open_dataset
 
 
@@ -16,7 +16,7 @@ def add(add_parser: AddParser) -> None:
     parser.add_argument(
         "--level", "--rung", type=words, default=list(protocol.LEVELS), help="comma-separated; default: all"
     )
-    parser.add_argument("--seed", type=int, default=0, help="seed of the draw (%(default)s)")
+    parser.add_argument("--seed", type=seed, default=0, help="seed of the draw (%(default)s)")
     parser.add_argument("--warps", type=Path, default=protocol.WARPS, help="folder to store them in (eval/warps)")
     parser.set_defaults(do=_do, kept="finished files stay, the same command draws all again, alike")
 

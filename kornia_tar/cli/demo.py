@@ -10,7 +10,7 @@ import numpy as np
 
 from kornia_tar import __version__
 from kornia_tar.cli.command import AddCommand
-from kornia_tar.cli.options import add_matcher, add_overwrite, add_registrar, check_folder, files_of
+from kornia_tar.cli.options import add_matcher, add_overwrite, add_registrar, check_folder, files_of, seed
 from kornia_tar.cli.pair import tell_outcome
 from kornia_tar.files import check_outputs, output_folder
 from kornia_tar.geometry import corner_error
@@ -24,7 +24,7 @@ def add(command: AddCommand) -> None:
     """Add the subcommand."""
     parser = command("demo", _do, "register the synthetic demo scene and compare with its truth", "kornia-tar demo")
     parser.add_argument("-o", "--out", type=Path, default=Path("demo"), help="folder for the results (default: demo)")
-    parser.add_argument("--seed", type=int, default=0, help="which scene is drawn (default: 0)")
+    parser.add_argument("--seed", type=seed, default=0, help="which scene is drawn (default: 0)")
     add_matcher(parser)
     add_registrar(parser)
     add_overwrite(parser)

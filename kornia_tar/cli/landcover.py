@@ -52,6 +52,9 @@ def _do(a: argparse.Namespace) -> int:
     matcher = make_matcher(a.weights, a.device, a.threads, a.bank)
     if a.remoteclip is not None:
         matcher.set_text_prior("remoteclip", checkpoint=a.remoteclip, names=names)
+    elif unknown := [name for name in names or () if name not in matcher.text_names]:
+        lacking, known = ", ".join(map(repr, unknown)), ", ".join(matcher.text_names) or "none"
+        raise ValueError(f"--names: the text has no {lacking}: it has {known}; --remoteclip FILE reads any words")
     output_folder(a.out.parent)
     step("asking the words")
     sides = []

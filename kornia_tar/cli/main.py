@@ -1,7 +1,7 @@
 """``kornia-tar``: register, register-many, apply, demo, match, landcover, train, export, info, qgis.
 
-Exit codes: 0 done · 1 bad input or environment, one line says which · 2 the images could not be registered reliably
-(argparse's own usage errors are 2 as well) · 130 interrupted.
+Exit codes: 0 done · 1 bad input, option or environment, one line says which · 2 the images could not be registered
+reliably · 130 interrupted.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ import cv2
 
 from kornia_tar import __version__
 from kornia_tar.cli import apply, demo, export, info, landcover, match, register, train
-from kornia_tar.cli.command import adder, run_command
+from kornia_tar.cli.command import Parser, adder, run_command
 from kornia_tar.cli.many import command as register_many
 from kornia_tar.cli.qgis import command as qgis
 
@@ -41,7 +41,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 def build_parser() -> argparse.ArgumentParser:
     """The command line."""
-    parser = argparse.ArgumentParser(
+    parser = Parser(
         prog="kornia-tar", description="Optical–SAR image matching and registration (TAR, arXiv 2605.12064).",
         epilog=EXAMPLES, formatter_class=argparse.RawDescriptionHelpFormatter,
     )  # fmt: skip

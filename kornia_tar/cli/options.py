@@ -107,6 +107,13 @@ def add_target(parser: argparse.ArgumentParser) -> None:
                         "(default: bilinear)")  # fmt: skip
 
 
+def seed(text: str) -> int:
+    """A seed as argparse reads it; the option is named by argparse."""
+    if (number := int(text)) < 0:
+        raise argparse.ArgumentTypeError(f"{text} is below 0")
+    return number
+
+
 def check_folder(out: Path) -> None:
     """Refuse ``-o x.tif`` where a folder is meant, which would make one of that name.
 

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 from kornia_tar import __version__
 from kornia_tar.cli.command import AddCommand, choose_device
-from kornia_tar.cli.options import add_overwrite
+from kornia_tar.cli.options import add_overwrite, seed
 from kornia_tar.files import check_outputs, output_folder
 from kornia_tar.network.checkpoint import resolve_weights
 from kornia_tar.network.net import SIZES, TARNet, with_landcover, with_padding, with_second_look
@@ -49,7 +49,7 @@ def add(command: AddCommand) -> None:
     parser.add_argument("--padding", choices=("zeros", "replicate"), help="what MSFL sees beyond an image's border: "
                         "with replicate its features do not tell where that is (default: zeros; with --from, "
                         "as in the weights)")  # fmt: skip
-    parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--seed", type=seed, default=0)
     parser.add_argument("--device", default="auto")
     parser.add_argument("--precision", choices=("auto", "fp32", "bf16"), default="auto")
     parser.add_argument("--limit", type=int, help="use only so many pairs, e.g. 64 to see it overfit")

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -18,7 +19,7 @@ from kornia_tar.raster.resample import BLOCK
 from kornia_tar.raster.write import beyond_png, check_sidecars
 from kornia_tar.registration.result import Registration
 
-MAX_BYTES = 2**26  # of a transform.json that is read
+NAME, MAX_BYTES = "transform.json", 2**26  # as results have it, and of one that is read
 ELSEWHERE = "nothing of it lies on the grid to write on; is it of another scene?"
 NOTHING_VALID = "none of its valid pixels shows on the grid to write on; is it of another scene?"
 SUFFIXES = TIFF_SUFFIXES | {".png"}  # of one file that is written
@@ -53,18 +54,32 @@ def read_transform(path: Path) -> tuple[Transform, Grid, Grid, bool]:
         FileNotFoundError: there is none.
         ValueError: it is none of ours, in one line.
     """
-    if not path.is_file():
-        raise FileNotFoundError(f"{path}: no such file; 'kornia-tar register' writes it")
-    if path.stat().st_size > MAX_BYTES:
-        raise ValueError(f"{path}: is larger than any transform.json of ours")
+    text = _text(path)
     try:
-        values: Any = json.loads(path.read_text("utf-8"))
-        if not isinstance(values, dict) or "image0" not in values:
+        values: Any = json.loads(text)
+        if not isinstance(values, dict) or not all(isinstance(values.get(key), dict) for key in ("image0", "image1")):
             raise ValueError("holds no grids of two images")
         grids = (Grid.from_dict(values[key]) for key in ("image0", "image1"))
         return Transform.from_dict(values), *grids, values.get("registered") is True  # type: ignore[return-value]
     except (KeyError, TypeError, ValueError, RecursionError) as error:
-        raise ValueError(f"{path}: not a transform.json of ours ({error})") from None
+        there = path.with_name(NAME)
+        hint = f"; give {there}" if there.is_file() and not there.samefile(path) else ""
+        raise ValueError(f"{path}: not a {NAME} of ours ({error}){hint}") from None
+
+
+def _text(path: Path) -> str:
+    """The text of ``transform.json``; an error says what stands in its place."""
+    if (there := path / NAME).is_file():
+        raise ValueError(f"{path}: is a folder; give {there}")
+    if not path.is_file():
+        lacking = f"holds no {NAME}" if path.is_dir() else "no such file"
+        raise FileNotFoundError(f"{path}: {lacking}; 'kornia-tar register' writes it")
+    if path.suffix.lower() not in IMAGE_SUFFIXES:
+        if path.stat().st_size > MAX_BYTES:
+            raise ValueError(f"{path}: is larger than any {NAME} of ours")
+        with suppress(UnicodeDecodeError):
+            return path.read_text("utf-8")
+    raise ValueError(f"{path}: is no {NAME}; {NAME} comes first, then the images")
 
 
 class Applied(NamedTuple):

@@ -66,7 +66,7 @@ class Target:
             source: the file's.
 
         Raises:
-            ValueError: a choice that needs a georeference which is not there, or a grid of too many pixels.
+            ValueError: a choice that needs a georeference which is not there, or a grid of too many pixels or too few.
         """
         if self.grid == "source" and (reference.georeference is None or source.georeference is None):
             raise ValueError("--grid source needs a georeference in both images; leave it out for image0's grid")
@@ -74,8 +74,8 @@ class Target:
         if self.resolution is not None:
             grid = grid.with_resolution(self.resolution)
         if grid.size[0] * grid.size[1] > (limit := pixel_limit()):
-            size = f"{grid.size[1]}x{grid.size[0]}"
-            raise ValueError(f"the result would have {size} pixels; raise KORNIA_TAR_MAX_PIXELS from {limit}")
+            size = f"{grid.size[1]}x{grid.size[0]} pixels, more than the limit of {limit}"
+            raise ValueError(f"the result would have {size}: give a larger resolution, or raise KORNIA_TAR_MAX_PIXELS")
         return grid
 
     def reached(

@@ -29,6 +29,7 @@ _LOCAL = {
     "GDAL_HTTP_PROXY": "127.0.0.1:9", "GDAL_HTTPS_PROXY": "127.0.0.1:9", "CPL_VSIL_CURL_ALLOWED_FILENAME": "none",
     "GDAL_HTTP_TIMEOUT": "30", "GDAL_HTTP_CONNECTTIMEOUT": "10",
 }  # fmt: skip
+_PART = r"[a-zA-Z][\w+.-]+:"  # begins a name such as NETCDF:a.nc:band or https://host/x.tif: of one file or its part
 # Nothing of a file is run, and nobody is asked at the terminal.
 _GDAL = {"GDAL_VRT_ENABLE_PYTHON": "NO", "CPL_ALLOW_VSISTDIN": "NO"}
 
@@ -42,8 +43,21 @@ def has_geo() -> bool:
     return importlib.util.find_spec("rasterio") is not None
 
 
+def absent(path: Path) -> str:
+    """Say that a file is not there, and what to do where GDAL may know it by that name."""
+    name = re.sub(r"(^|/)([a-z][a-z0-9+.-]+):/(?=[^/])", r"\1\2://", path.as_posix())  # a path makes one slash of two
+    if not re.search(rf"^/vsi|(^|/){_PART}", name):
+        return f"{path}: no such file"
+    away = re.search("://|^/vsi(s3|gs|az|adls|oss|swift|webhdfs)", name)
+    fetched = " and set KORNIA_TAR_REMOTE=1" if away else ""
+    return (
+        f"{name}: is not a file on disk; make a VRT of it (gdal_translate -of VRT … x.vrt){fetched}, or give "
+        "register_files an open rasterio data set"
+    )
+
+
 @contextmanager
-def open_raster(path: Path) -> Iterator[Any]:
+def open_raster(path: str | Path) -> Iterator[Any]:
     """Open a file by rasterio, silently, and so that GDAL runs nothing of it and fetches nothing from the network.
 
     KORNIA_TAR_REMOTE=1 in the environment lets it fetch what a VRT names.
@@ -77,15 +91,15 @@ def first_cause(error: BaseException) -> str:
 
 def file_graph(path: Path) -> dict[Path, list[Path]]:
     """Find what files an image is read from, each with those that it names itself."""
-    found, waiting = dict[Path, list[Path]](), [path]
+    found, waiting = dict[Path, list[Path]](), [os.fspath(path)]
     while waiting and len(found) < MAX_SOURCES:
-        one = waiting.pop()
-        if one in found:
+        name = waiting.pop()
+        if (one := Path(name)) in found:
             continue
         found[one] = []
-        with suppress(Exception), open_raster(one) as file:  # told by who reads it
-            found[one] = [Path(name) for name in file.files]  # of a VRT in a VRT the next level alone
-            waiting += found[one]
+        with suppress(Exception), open_raster(name) as file:  # told by who reads it
+            found[one] = [Path(other) for other in file.files]  # of a VRT in a VRT the next level alone
+            waiting += file.files
     return found
 
 
@@ -117,9 +131,12 @@ def check_reads(path: Path) -> None:
         if one not in known:
             known[one] = 1  # a circle is found by GDAL
             named = [reads(other) for other in graph.get(one, ()) if other != one]
-            if named and one.stat().st_size > MAX_VRT:
-                raise ImageRefusedError(f"{path}: has more than {MAX_VRT} bytes in {one.name}")
-            known[one] = one.read_bytes().count(b"<Source") * max(named) if named else 1
+            if named and not one.is_file() and re.match(_PART, str(one)):
+                known[one] = max(named)
+            elif named:
+                if one.stat().st_size > MAX_VRT:
+                    raise ImageRefusedError(f"{path}: has more than {MAX_VRT} bytes in {one.name}")
+                known[one] = one.read_bytes().count(b"<Source") * max(named)
         return known[one]
 
     if (count := reads(path)) > MAX_READS:

@@ -76,7 +76,7 @@ class Grid:
                 EPSG:4326.
 
         Raises:
-            ValueError: too many pixels; or the grid is none of equal pixels, but of GCPs, RPCs, or nothing.
+            ValueError: too many pixels, or too few; or the grid is none of equal pixels, but of GCPs, RPCs, or nothing.
         """
         georeference = self.georeference
         if self.profile is None or georeference is None or georeference.kind != "transform":
@@ -88,8 +88,14 @@ class Grid:
             length / ratio if ratio > 0 else math.inf for length, ratio in zip(self.size[::-1], ratios, strict=True)
         ]
         if max(sides) > MAX_SIDE:
-            raise ValueError(f"a resolution of {resolution:g} would make {sides[0]:g}x{sides[1]:g} pixels of the grid")
-        width, height = (max(1, math.ceil(side - SLIVER)) for side in sides)
+            pixels = f"{sides[0]:g}x{sides[1]:g} pixels of the grid, more than {MAX_SIDE} along a side"
+            units = _units(georeference)
+            raise ValueError(f"a resolution of {resolution:g} would make {pixels}: give a larger one; {units}")
+        width, height = (math.ceil(side - SLIVER) for side in sides)
+        if min(width, height) < 2:  # no map leads from a line
+            whole = " x ".join(f"{side * resolution:.4g}" for side in sides)
+            units = _units(georeference)
+            raise ValueError(f"a resolution of {resolution:g} is not smaller than the whole grid, {whole}: {units}")
         x, y = ratios
         scaled = type(t)(t.a * x, t.b * y, t.c, t.d * x, t.e * y, t.f)
         return Grid((height, width), replace(self.profile, transform=scaled, gcps=(), rpcs=None))
@@ -139,3 +145,9 @@ class Grid:
             return cls((height, width), profile)
         except (KeyError, TypeError, AttributeError, OverflowError) as error:  # int() of what JSON calls Infinity
             raise ValueError(f"not the grid of an image: {type(error).__name__} {error}") from None
+
+
+def _units(georeference: Georeference) -> str:
+    """What a resolution counts in, in words."""
+    epsg, unit = georeference.crs.to_epsg(), georeference.crs.units_factor[0]
+    return f"it counts in units of {'the reference system' if epsg is None else f'EPSG:{epsg}'} ({unit})"

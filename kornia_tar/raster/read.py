@@ -23,6 +23,7 @@ from kornia_tar.conventions import MIN_SIDE
 from kornia_tar.files import one_line
 from kornia_tar.raster.gdal import (
     ImageRefusedError,
+    absent,
     bands_of,
     check_reads,
     file_graph,
@@ -88,7 +89,7 @@ def read_image(
     path = Path(path)
     if not path.is_file():
         what = "a folder" if path.is_dir() else "no regular file"
-        raise FileNotFoundError(f"{path}: is {what}, not an image" if path.exists() else f"{path}: no such file")
+        raise FileNotFoundError(f"{path}: is {what}, not an image" if path.exists() else absent(path))
     limit = max_pixels if max_pixels is not None else pixel_limit()
     return _placed(as_raster(path, *_read(path, limit, upright, windowed), nodata, colours), nodata, upright)
 

@@ -61,6 +61,23 @@ def failed(checks: Iterable[Check]) -> tuple[str, ...]:
     return reasons(*((check.passed, check.reason) for check in checks))
 
 
+def unlike(value: float, limit: float, spec: str = ".2f") -> str:
+    """Write a number that misses a limit, with more digits than ``spec`` asks for where both would read alike.
+
+    Args:
+        value: the number.
+        limit: that it misses.
+        spec: format such as ``.2f`` or ``.0%``.
+
+    Example:
+        >>> unlike(0.7, 0.6, ".0%"), unlike(0.596, 0.6, ".0%")
+        ('70%', '59.6%')
+    """
+    digits, kind = int(spec[1:-1]), spec[-1]
+    specs = (f".{more}{kind}" for more in range(digits, digits + 9))
+    return next((text for one in specs if (text := format(value, one)) != format(limit, one)), format(value, spec))
+
+
 @dataclass(frozen=True)
 class TransformLimits:
     """What the transform between two overhead images may be."""
@@ -82,17 +99,19 @@ class TransformLimits:
         """
         parts = decompose(matrix, at=(size[1] / 2, size[0] / 2))
         bend = parts.perspective * max(size) / 2
+        scale = unlike(parts.scale, self.max_scale if parts.scale > 1 else 1 / self.max_scale)
+        stretch, change = unlike(parts.anisotropy, self.max_anisotropy), unlike(bend, self.max_perspective)
         return (
             Check(
                 "scale", "pixels of image1 for one of image0, along a side", parts.scale,
                 1 / self.max_scale <= parts.scale <= self.max_scale,
-                f"scale {parts.scale:.2f} is not between 1/{self.max_scale:g} and {self.max_scale:g}: resample one",
+                f"scale {scale} is not between 1/{self.max_scale:g} and {self.max_scale:g}: resample one",
                 1 / self.max_scale, self.max_scale,
             ),
             Check(
                 "anisotropy", "stretch of one axis against the other", parts.anisotropy,
                 parts.anisotropy <= self.max_anisotropy,
-                f"one axis is stretched {parts.anisotropy:.2f} times as much as the other, at most "
+                f"one axis is stretched {stretch} times as much as the other, at most "
                 f"{self.max_anisotropy:g} is allowed: project both images alike", most=self.max_anisotropy,
             ),
             Check(
@@ -101,7 +120,7 @@ class TransformLimits:
             ),
             Check(
                 "perspective", "change of depth over half the image", bend, bend <= self.max_perspective,
-                f"the perspective changes depth by {bend:.2f} over half the image, at most {self.max_perspective:g} is "
+                f"the perspective changes depth by {change} over half the image, at most {self.max_perspective:g} is "
                 "allowed: use an affine model", most=self.max_perspective,
             ),
         )  # fmt: skip
@@ -183,12 +202,16 @@ class AcceptanceConfig:
             probability: that it is right, see :func:`probability_right`.
             witnesses: what that rests on, to be told.
         """
+        likely = unlike(probability, self.min_probability)
+        error = unlike(witnesses.error_px, self.max_error, ".1f")
+        trimmed = unlike(witnesses.trimmed_excess, self.min_trimmed_excess)
+        blocks = unlike(witnesses.block_agreement, self.min_block_agreement, ".0%")
         sure = "" if math.isnan(witnesses.agreement) else f"cells sure of it by {witnesses.agreement:.0%}, "
         return (
             Check(
                 "probability", f"probability that it is right to {RIGHT:g} px", probability,
                 probability >= self.min_probability,
-                f"the probability that it is right to {RIGHT:g} px is {probability:.2f}, at least "
+                f"the probability that it is right to {RIGHT:g} px is {likely}, at least "
                 f"{self.min_probability:g} is required ({sure}each gains {witnesses.excess_gain:.2f} nats more than at "
                 f"a decoy, estimated error {witnesses.error_px:.1f} px, one axis stretched "
                 f"{witnesses.stretch:.2f} times as much as the other)", self.min_probability,
@@ -196,22 +219,22 @@ class AcceptanceConfig:
             Check(
                 "estimated_error", "estimated error at the corners but for the half pixel all share, px of image1",
                 witnesses.error_px, witnesses.error_px <= self.max_error,
-                f"the estimated error at the corners is {witnesses.error_px:.1f} px, at most {self.max_error:g} are "
+                f"the estimated error at the corners is {error} px, at most {self.max_error:g} are "
                 "allowed: the images share too little ground; crop to it", most=self.max_error,
             ),
             Check(
                 "trimmed_excess_gain", "nats that a cell gains over a decoy, without the fifth of them that gains most",
                 witnesses.trimmed_excess, witnesses.trimmed_excess >= self.min_trimmed_excess,
-                f"without the fifth of the cells that agree most each gains {witnesses.trimmed_excess:.2f} nats more "
-                f"than at a decoy, at least {self.min_trimmed_excess:g} are required: a few cells decide, such as "
+                f"without the fifth of the cells that agree most each gains {trimmed} nats more than at a decoy, "
+                f"at least {self.min_trimmed_excess:g} are required: a few cells decide, such as "
                 "text, lines or a logo drawn on both images; crop to the ground", self.min_trimmed_excess,
             ),
             Check(
                 "block_agreement", "share of the overlap's blocks that agree", witnesses.block_agreement,
                 not witnesses.block_agreement < self.min_block_agreement,
-                f"{witnesses.block_agreement:.0%} of the overlap's blocks agree, at least "
-                f"{self.min_block_agreement:.0%} are required: the agreement comes from a few places; crop to the "
-                "ground that both images show", self.min_block_agreement,
+                f"{blocks} of the overlap's blocks agree, at least {100 * self.min_block_agreement:g}% are required: "
+                "the agreement comes from a few places; crop to the ground that both images show",
+                self.min_block_agreement,
             ),
             *self.limits.checks(matrix, size),
         )  # fmt: skip
@@ -292,9 +315,10 @@ class VerificationConfig:
             return (f"no geometry fits: the inliers of {matches} matches are too few or lie on a line",)
         count, least = len(inliers), self.min_inlier_ratio if planar else self.min_epipolar_ratio
         covered = spread(inliers, size)
+        seen = unlike(covered, self.min_spread, ".0%")
         found = reasons(
             (count >= self.min_inliers, f"{count} inliers, need {self.min_inliers}"),
-            (count >= least * matches, f"{count} of {matches} matches are inliers, need {least:.0%}"),
-            (covered >= self.min_spread, f"inliers cover {covered:.0%} of image0, need {self.min_spread:.0%}"),
+            (count >= least * matches, f"{count} of {matches} matches are inliers, need {100 * least:g}%"),
+            (covered >= self.min_spread, f"inliers cover {seen} of image0, need {100 * self.min_spread:g}%"),
         )
         return found + (self.limits.violations(matrix, size) if planar else ())

@@ -39,7 +39,15 @@ from kornia_tar.geometry import (
 from kornia_tar.matching.matcher import TARMatcher
 from kornia_tar.raster.graphics import without_shared_graphics
 from kornia_tar.raster.view import Mask, MaskedImage, scale_at, stretch_at
-from kornia_tar.registration.acceptance import RIGHT, Check, Witnesses, failed, probability_of_place, probability_right
+from kornia_tar.registration.acceptance import (
+    RIGHT,
+    Check,
+    Witnesses,
+    failed,
+    probability_of_place,
+    probability_right,
+    unlike,
+)
 from kornia_tar.registration.alignment.evidence import tie_points
 from kornia_tar.registration.alignment.journal import Journal
 from kornia_tar.registration.alignment.known import KnownFrames
@@ -186,7 +194,8 @@ class Registrar:
         if outcome.transform is None:
             return outcome
         apart = corner_error(outcome.transform.matrix, given, size) / max(1.0, start.scale)
-        reason = f"the cells lead {apart:.0f} px of the coarser image away from it, at most {RIGHT:g} are allowed"
+        far = unlike(apart, RIGHT, ".0f")
+        reason = f"the cells lead {far} px of the coarser image away from it, at most {RIGHT:g} are allowed"
         return outcome.also(
             Check(
                 "apart",
@@ -247,9 +256,10 @@ class Registrar:
         least = self.config.search.hopeless_agreement
         if not self._encoder.looks_twice or start.agreement >= least:
             return ""
+        sure = unlike(start.agreement, least, ".0%")
         alike = "" if self.config.search.told_scale else ", at ground sampling distances that differ by 3 times at most"
         return (
-            f"they have nothing in common that is found: of the best place cells are sure by {start.agreement:.1%}, at "
+            f"they have nothing in common that is found: of the best place cells are sure by {sure}, at "
             f"least {least:.0%} are required; check that the images show the same ground{alike}"
         )
 

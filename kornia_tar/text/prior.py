@@ -178,7 +178,7 @@ def choose_bank(
     encoder = trained.get("encoder")
     if strict and encoder is not None and bank.encoder != encoder:
         raise ValueError(
-            f"these weights read text features of {encoder!r}, the prior gives {bank.encoder!r}: "
-            "another feature space; train with it, or pass strict=False to try anyway"
+            f"these weights read text features of {encoder!r}, and those of {bank.encoder!r} mean nothing to them: "
+            f"give features of {encoder!r}, or train weights with the others"
         )
     return bank

@@ -238,6 +238,8 @@ def _bad_inputs(folder: Path, good: Path) -> dict[str, list[str]]:
         "no-such-weights": ["register", str(good), str(good), *out, "--weights", "no-such-weights"],
         "file": ["register", str(good), str(good), "-o", str(folder / "file" / "out"), *weights],
         "unknown.bank": ["register", str(good), str(good), *out, *weights, "--bank", str(folder / "unknown.bank")],
+        "device gpu: is none; give auto, cpu, cuda, cuda:1 or mps": [
+            "register", str(good), str(good), *out, *weights, "--device", "gpu"],
         "nodevice": ["register", str(good), str(good), *out, *weights, "--device", "nodevice"],
         "threshold must be in [0, 1], got 2.0": ["register", *absent, *out, *weights, "--threshold", "2"],
         "threshold must be in [0, 1], got -1": ["match", *absent, *weights, "-o", str(folder / "m.h5"),
@@ -252,8 +254,9 @@ def _bad_inputs(folder: Path, good: Path) -> dict[str, list[str]]:
                          "--bank", "a.npz", "--remoteclip", "b.pt"],
         "absent.pt": ["landcover", str(good), str(good), "-o", str(folder / "out" / "c.png"), *weights,
                       "--remoteclip", str(folder / "absent.pt")],
-        "'swamp'": ["landcover", str(good), str(good), "-o", str(folder / "out" / "c.png"), "--names", "swamp,port",
-                    "--weights", str(folder / "worded.safetensors")],
+        "--names: the text has no 'swamp': it has port, sea, road, dam; --remoteclip FILE reads any words": [
+            "landcover", str(good), str(good), "-o", str(folder / "out" / "c.png"), "--names", "swamp,port",
+            "--weights", str(folder / "worded.safetensors")],
         "no train-*.tar": ["train", "--data", str(folder), "--steps", "1", *out],
     }  # fmt: skip
 
@@ -265,6 +268,33 @@ def test_bad_input_is_one_clear_line_and_leaves_nothing(pair, tmp_path, capsys):
         assert error.count("\n") == 1 and named in error, (named, error)
         out = tmp_path / "out"
         assert not out.exists() or not list(out.iterdir()), named
+
+
+@pytest.mark.parametrize(
+    ("words", "told"),
+    [
+        ("register a b -o x --serach-radius 3",
+         "unrecognized arguments: --serach-radius 3 (did you mean --search-radius?); see kornia-tar register --help"),
+        ("register a b --ouput=x", "the following arguments are required: -o/--out; unrecognized arguments: --ouput "
+                                   "(did you mean --out?); see kornia-tar register --help"),
+        ("register a b -o x --model afine", "argument --model: invalid choice: 'afine'"),
+        ("export x.onnx --size big", "argument --size: invalid int value: 'big'; see kornia-tar export --help"),
+        ("demo --seed -1", "argument --seed: -1 is below 0; see kornia-tar demo --help"),
+        ("train --data d -o x --steps 1 --seed x", "argument --seed: invalid seed value: 'x'"),
+        ("apply t.json s.tif -o x.tif --nodata0 -9999",
+         "unrecognized arguments: --nodata0 -9999 (did you mean --nodata?); see kornia-tar apply --help"),
+        ("info -- --wieghts", "unrecognized arguments: -- --wieghts; see kornia-tar info --help"),
+        ("--verison", "required: command; unrecognized arguments: --verison (did you mean --version?); see kornia-tar"),
+        ("registre a b --ouput x", "argument command: invalid choice: 'registre'"),
+    ],
+)  # fmt: skip
+def test_words_that_are_not_understood_are_told_in_one_line_with_what_may_be_meant(words, told, capsys):
+    with pytest.raises(SystemExit) as ended:
+        main(words.split())
+    line = capsys.readouterr().err
+    command = "kornia-tar" if words.startswith(("-", "registre")) else f"kornia-tar {words.split()[0]}"
+    assert ended.value.code == 1 and line.startswith(f"{command}: ") and told in line and line.count("\n") == 1
+    assert line.count("did you mean") == told.count("did you mean")
 
 
 def test_help_has_examples():

@@ -223,6 +223,14 @@ def test_overviews_of_labels_hold_labels(told, tmp_path):
         assert set(np.unique(file.read(1))) <= {0, 1, 200}
 
 
+def test_a_resolution_in_metres_of_a_grid_in_degrees_is_told_before_any_work():
+    grid = Grid((256, 340), GeoProfile("EPSG:4326", Affine(0.00018, 0, 9, 0, -0.00018, 45)))
+    with pytest.raises(
+        ValueError, match=r"10 is not smaller than the whole grid, 0\.0612 x 0\.04608: .*EPSG:4326 \(deg"
+    ):
+        grid.with_resolution(10)
+
+
 def test_what_cannot_be_applied_is_told_in_one_line(told, tmp_path, capsys):
     write_image(tmp_path / "wide.png", np.zeros((40, 400), np.uint8))
     far = Affine(10, 0, 6e5, 0, -10, 4.6e6)
@@ -247,6 +255,28 @@ def test_what_cannot_be_applied_is_told_in_one_line(told, tmp_path, capsys):
         error = capsys.readouterr().err
         assert says in error and error.count("\n") == 1
     assert not (tmp_path / "out.tif").exists() and not (tmp_path / "out.png").exists()
+
+
+def test_what_stands_in_the_transforms_place_is_told_with_what_belongs_there(told, tmp_path, capsys):
+    (tmp_path / "report.json").write_text('{"image0": "a.png", "image1": "b.png", "matrix": [[1, 0, 0]]}')
+    (tmp_path / "empty").mkdir()
+    image = tmp_path / "s.tif"
+    write_image(image, np.ones((64, 64), np.uint8), GeoProfile(UTM, GRID1))
+    (tmp_path / "picture").write_bytes(image.read_bytes())
+    cases = {
+        tmp_path: f"{tmp_path}: is a folder; give {told}",
+        tmp_path / "empty": "empty: holds no transform.json; 'kornia-tar register' writes it",
+        tmp_path / "report.json": f"not a transform.json of ours (holds no grids of two images); give {told}",
+        image: "s.tif: is no transform.json; transform.json comes first, then the images",
+        tmp_path / "picture": "picture: is no transform.json; transform.json comes first, then the images",
+    }
+    for path, says in cases.items():
+        assert main(["apply", str(path), str(image), "-o", str(tmp_path / "out.tif")]) == 1
+        error = capsys.readouterr().err
+        assert says in error and error.count("\n") == 1, error
+    (tmp_path / "empty" / "report.json").write_text((tmp_path / "report.json").read_text())
+    with pytest.raises(ValueError, match=r"\(holds no grids of two images\)$"):
+        apply.read_transform(tmp_path / "empty" / "report.json")
 
 
 def test_inputs_stay(told, tmp_path, capsys):
@@ -329,8 +359,11 @@ def test_a_file_keeps_its_own_grid_and_its_content_moves(told, tmp_path, more):
     ("words", "told_of"),
     [
         (["--grid", "source"], "needs a georeference in both"), (["--resolution", "0"], "positive number"),
-        (["--resolution", "nan"], "positive number"), (["--resolution", "1e-7"], "would make"),
-        (["--resolution", "1e-309"], "would make"),
+        (["--resolution", "nan"], "positive number"), (["--resolution", "1e-309"], "would make infxinf pixels"),
+        (["--resolution", "1e-7"], "1e+10x9e+09 pixels of the grid, more than 16777216 along a side: give a"),
+        (["--resolution", "0.01"], "100000x90000 pixels, more than the limit of 268435456: give a larger resolution"),
+        (["--resolution", "900"], "a resolution of 900 is not smaller than the whole grid, 1000 x 900: it counts in "
+                                  "units of EPSG:32632 (metre)"),
     ],
 )  # fmt: skip
 def test_a_grid_that_cannot_be_is_refused_in_one_line(told, tmp_path, capsys, words, told_of):

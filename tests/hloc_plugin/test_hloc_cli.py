@@ -223,6 +223,13 @@ def test_errors_are_one_line(matched, capsys, monkeypatch, line, message):
     assert err.count("\n") == 1 and not (matched / "out").exists()
 
 
+def test_a_mistyped_option_is_told_in_one_line(capsys):
+    with pytest.raises(SystemExit) as ended:
+        cli.main(["prepare", "a.tif", "-o", "out", "--no-data", "0"])
+    told = "unrecognized arguments: --no-data 0 (did you mean --nodata?); see tar-hloc prepare --help"
+    assert ended.value.code == 1 and capsys.readouterr().err == f"tar-hloc prepare: {told}\n"
+
+
 @pytest.mark.parametrize("command", ["", "prepare", "match-dense", "verify", "reconstruct"])
 def test_help_shows_examples(command, capsys):
     with pytest.raises(SystemExit) as ended:

@@ -43,7 +43,7 @@ ALLOWED: dict[str, tuple[str, ...]] = {
     "kornia_tar.cli": ("kornia_tar",),
     "hloc_plugin": (*DOOR, "kornia_tar.cli.command", "kornia_tar.registration.acceptance"),
     "eval": (),
-    "eval.cli": ("eval.commands", "eval.studies"),
+    "eval.cli": ("eval.commands", "eval.studies", "kornia_tar.cli.command"),
     "eval.__main__": ("eval.cli",),
     "eval.datasets": DOOR,
     "eval.peers": PEERS,

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import subprocess
+import sys
+import zipfile
 from pathlib import Path
 
 import numpy as np
 import pytest
 
-from kornia_tar.raster import GeoProfile, Raster, windows, write_image
+from kornia_tar.raster import GeoProfile, Raster, read_image, windows, write_image
 from kornia_tar.raster.sources import read_source
 
 rasterio = pytest.importorskip("rasterio", reason="open data sets need rasterio")
@@ -128,3 +131,37 @@ def test_a_path_to_a_large_file_is_read_by_windows(tmp_path, monkeypatch):
     monkeypatch.setattr(windows, "LARGE", 1000)
     found = read_source(tmp_path / "a.tif", "image0")
     assert isinstance(found.pixels, windows.Windowed) and np.array_equal(found.pixels, whole.pixels)
+
+
+@pytest.mark.parametrize(
+    ("name", "told"),
+    [
+        ("/vsizip/a.zip/s.tif", "/vsizip/a.zip/s.tif: is not a file on disk; make a VRT of it (gdal_translate -of VRT"),
+        ("GTIFF_DIR:1:s.tif", "GTIFF_DIR:1:s.tif: is not a file on disk; make a VRT of it (gdal_translate -of VRT"),
+        ("https://host/s.tif", "x.vrt) and set KORNIA_TAR_REMOTE=1, or give register_files an open rasterio data set"),
+        ("/vsis3/b/s.tif", "x.vrt) and set KORNIA_TAR_REMOTE=1, or give register_files an open rasterio data set"),
+        ("no/s.tif", "no/s.tif: no such file"),
+    ],
+)
+def test_what_gdal_alone_opens_is_told_with_a_way_to_give_it(name, told):
+    with pytest.raises(FileNotFoundError) as raised:
+        read_image(Path(name))
+    assert told in str(raised.value) and str(raised.value).startswith(f"{name}: ")
+
+
+def test_a_vrt_of_what_gdal_alone_opens_is_read(decibels, tmp_path, monkeypatch):
+    from rasterio.shutil import copy
+
+    monkeypatch.setenv("KORNIA_TAR_REMOTE", "1")
+    monkeypatch.setenv("no_proxy", "127.0.0.1")
+    with zipfile.ZipFile(tmp_path / "a.zip", "w") as archive:
+        archive.write(decibels, "s.tif")
+    serve = [sys.executable, "-u", "-m", "http.server", "--bind", "127.0.0.1", "--directory", str(tmp_path), "0"]
+    with subprocess.Popen(serve, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True) as server:
+        try:
+            place = f"http://127.0.0.1:{server.stdout.readline().split('port ')[1].split()[0]}/s.tif"
+            for name in (f"/vsizip/{tmp_path}/a.zip/s.tif", f"GTIFF_DIR:1:{decibels}", place, f"/vsicurl/{place}"):
+                copy(name, tmp_path / "x.vrt", driver="VRT")
+                assert_same(read_image(decibels), read_image(tmp_path / "x.vrt"))
+        finally:
+            server.kill()

@@ -8,7 +8,7 @@ import pytest
 
 from kornia_tar import AcceptanceConfig
 from kornia_tar.network.calibration import Calibration, LogisticFit, RegistrationFits
-from kornia_tar.registration.acceptance import Witnesses, failed, probability_right
+from kornia_tar.registration.acceptance import TransformLimits, VerificationConfig, Witnesses, failed, probability_right
 
 GOOD = Witnesses(gain=0.5, cells=2000, error=0.8, agreement=0.92, excess_gain=0.5, trimmed_excess=0.5)
 POOR = Witnesses(gain=-0.1, cells=2000, error=9.0, agreement=0.2, excess_gain=0.05, trimmed_excess=0.03)
@@ -69,6 +69,22 @@ def test_every_check_is_told_with_its_number_and_limit():
     assert (told["scale"].value, told["scale"].least, told["scale"].most) == (pytest.approx(5), 0.25, 4)
     assert failed(told.values()) == rules.refusal(np.diag([5.0, 5, 1]), (256, 256), 0.7, GOOD)
     assert "reason" not in told["scale"].report() and told["scale"].report()["passed"] is False
+
+
+def test_a_number_that_just_misses_its_limit_does_not_read_as_the_limit():
+    near = replace(POOR, trimmed_excess=0.1497, error=12.04, block_agreement=0.5968)
+    told = "; ".join(AcceptanceConfig().refusal(np.diag([4.001, 4.001, 1]), (256, 256), 0.54996, near))
+    assert "is 0.54996, at least 0.55" in told and "gains 0.1497 nats more than at a decoy, at least 0.15" in told
+    assert "corners is 12.04 px, at most 12" in told and "59.7% of the overlap's blocks agree, at least 60%" in told
+    assert "scale 4.001 is not between 1/4 and 4" in told
+    small, stretched = np.diag([0.2497, 0.2497, 1]), np.diag([1.602, 1, 1])
+    assert "scale 0.2497 is not" in "".join(TransformLimits().violations(small, (256, 256)))
+    assert "stretched 1.602 times as much as the other, at most 1.6" in str(
+        TransformLimits().violations(stretched, (256, 256))
+    )
+    corner = np.mgrid[:10, :10].reshape(2, -1).T * 2.0
+    (reason,) = VerificationConfig(min_spread=0.064).refusal(np.eye(3), corner, 100, (100, 100), True)
+    assert reason == "inliers cover 6.2% of image0, need 6.4%"
 
 
 @pytest.mark.parametrize("least", [-0.1, 1.1])

@@ -5,7 +5,7 @@ from __future__ import annotations
 import argparse
 from pathlib import Path
 
-from eval.commands.options import AddParser, positive
+from eval.commands.options import AddParser, positive, seed
 
 
 def add(add_parser: AddParser) -> None:
@@ -17,7 +17,7 @@ def add(add_parser: AddParser) -> None:
     )  # fmt: skip
     parser.add_argument("--data", type=Path, required=True, help="folder with train-*.tar (and optical_only-*.tar)")
     parser.add_argument("--minutes", type=float, required=True, help="length of the run in minutes of stepping")
-    parser.add_argument("--seed", type=int, default=0, help="of weights and batches (%(default)s)")
+    parser.add_argument("--seed", type=seed, default=0, help="of weights and batches (%(default)s)")
     parser.add_argument("--threads", type=positive, default=1, help="CPU threads (%(default)s)")
     parser.add_argument("--limit", type=positive, help="use only so many pairs, such as 16 to see it overfit")
     parser.add_argument("--resume", action="store_true", help="go on from the folder's state")

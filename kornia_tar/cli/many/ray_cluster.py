@@ -18,6 +18,7 @@ from kornia_tar.files import one_line
 from kornia_tar.outputs.summary import Row
 
 CORES = 4  # of a worker, where neither workers nor threads are told
+NO_CLUSTER = "this machine belongs to no Ray cluster; start one ('ray start --head'), or give --ray-address local"
 OBJECT_STORE = 200 * 2**20  # bytes, of a Ray that is started here: jobs and rows are small
 
 
@@ -95,7 +96,8 @@ def joined(address: str, workers: int | None, threads: int | None, device: str) 
             ray.init(address=address, logging_level=logging.ERROR, **options)
         except Exception as error:  # Ray raises any kind, also the barest
             ray.shutdown()  # what has begun to start
-            raise ValueError(f"--ray-address {address}: {one_line(error)}") from error
+            none = address == "auto" and isinstance(error, ConnectionError)
+            raise ValueError(f"--ray-address {address}: {NO_CLUSTER if none else one_line(error)}") from error
     try:
         nodes = [node["Resources"] for node in ray.nodes() if node["Alive"]]
         yield shared(nodes, workers, threads, device)

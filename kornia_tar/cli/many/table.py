@@ -61,7 +61,8 @@ def _check_columns(path: Path, columns: list[str]) -> None:
     if unknown or not {"image0", "image1"} <= set(columns):
         names = " ".join(", ".join(unknown).split())
         odd = f"has unknown columns: {names}" if unknown else "needs the columns image0 and image1"
-        raise ValueError(f"{path}: {odd}; there are {', '.join(COLUMNS)}")
+        parted = ", parted by commas" if len(columns) == 1 else ""
+        raise ValueError(f"{path}: {odd}; there are {', '.join(COLUMNS)}{parted}")
 
 
 def _check_apart(jobs: dict[str, PairJob]) -> None:

@@ -17,6 +17,7 @@ from kornia_tar.cli.options import add_overwrite
 from kornia_tar.files import output_folder, write_json
 
 PLUGIN = Path(__file__).with_name("kornia_tar_qgis")  # its name is the plugin's in QGIS, too
+IN_PROFILE = "python/plugins"  # where its plugins lie
 ACTIONS = ("install", "uninstall")
 
 
@@ -28,7 +29,7 @@ def add(command: AddCommand) -> None:
     )  # fmt: skip
     parser.add_argument("action", choices=ACTIONS, help="put the plugin into the profile, or remove it")
     parser.add_argument("--profile", default="default", help="QGIS profile (default: default)")
-    parser.add_argument("--folder", type=Path, help="folder of QGIS plugins, where it is not a profile's")
+    parser.add_argument("--folder", type=Path, help="folder of QGIS plugins that is there, where it is not a profile's")
     parser.add_argument("--command", type=Path, dest="program", metavar="PATH", help="kornia-tar that QGIS calls "
                         "(default: the one beside this Python)")  # fmt: skip
     add_overwrite(parser)
@@ -39,6 +40,8 @@ def _do(a: argparse.Namespace) -> int:
     if a.action == "uninstall":
         print(f"removed {uninstall(plugins)}")
         return 0
+    if a.folder is not None:
+        check_plugins(a.folder)
     place = install(plugins, installed_command() if a.program is None else a.program, overwrite=a.overwrite)
     print(f"installed {place}; in QGIS tick kornia-tar in Plugins > Manage and Install Plugins > Installed")
     return 0
@@ -65,7 +68,19 @@ def plugins_folder(profile: str) -> Path:
     if profile != "default" and not (profiles / profile).is_dir():
         known = sorted(path.name for path in profiles.iterdir() if path.is_dir()) if profiles.is_dir() else []
         raise ValueError(f"{profiles}: has no profile {profile!r}, but {', '.join(known) or 'none'}; or give --folder")
-    return profiles / profile / "python/plugins"
+    return profiles / profile / IN_PROFILE
+
+
+def check_plugins(folder: Path) -> None:
+    """Refuse a folder that is not there, unless it is that of a QGIS profile, which QGIS makes when it needs it.
+
+    Raises:
+        ValueError: as of a mistyped one.
+    """
+    whole = folder.absolute()
+    own = whole.match(f"profiles/*/{IN_PROFILE}") and whole.parents[1].is_dir()
+    if not folder.exists() and not own:
+        raise ValueError(f"{folder}: no such folder; make it, or give PROFILE/{IN_PROFILE} of a QGIS profile")
 
 
 def installed_command() -> Path:

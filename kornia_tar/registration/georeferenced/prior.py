@@ -21,7 +21,7 @@ from kornia_tar.raster.georeference import Georeference, mean_distance
 from kornia_tar.raster.graphics import without_shared_graphics
 from kornia_tar.raster.resample import smooth_transform
 from kornia_tar.raster.view import MaskedImage
-from kornia_tar.registration.acceptance import Check
+from kornia_tar.registration.acceptance import Check, unlike
 from kornia_tar.registration.georeferenced.common_grid import CommonGrid
 from kornia_tar.registration.held_out import HeldOut
 from kornia_tar.registration.registrar import Registrar
@@ -153,23 +153,23 @@ def _strays(transform: Transform, grid: CommonGrid) -> tuple[Check, ...]:
     middle = np.array([[(grid.size[1] - 1) / 2, (grid.size[0] - 1) / 2]])
     shift = float(np.linalg.norm(transform(middle) - middle)) * grid.distance
     parts = decompose(transform.matrix, at=(float(middle[0, 0]), float(middle[0, 1])))
+    turn, near = abs(parts.rotation_degrees), MAX_STRETCH if parts.scale > 1 else 1 / MAX_STRETCH
     return (
         Check(
             "shift_metres", "metres from where the georeferences say", shift, shift <= grid.radius,
-            f"the images fit {shift:.0f} m from where the georeferences say, beyond the search radius of "
-            f"{grid.radius:.0f} m: give a larger one", most=grid.radius,
+            f"the images fit {unlike(shift, grid.radius, '.0f')} m from where the georeferences say, beyond the search "
+            f"radius of {unlike(grid.radius, shift, '.0f')} m: give a larger one", most=grid.radius,
         ),
         Check(
-            "turn_degrees", "degrees turned against the georeferences", abs(parts.rotation_degrees),
-            abs(parts.rotation_degrees) <= MAX_TURN,
-            f"the images are turned by {parts.rotation_degrees:.0f}° against their georeferences, at most "
-            f"{MAX_TURN:.0f}° is allowed", most=MAX_TURN,
+            "turn_degrees", "degrees turned against the georeferences", turn, turn <= MAX_TURN,
+            f"the images are turned by {unlike(turn, MAX_TURN, '.0f')}° against their georeferences, at most "
+            f"{MAX_TURN:g}° is allowed", most=MAX_TURN,
         ),
         Check(
             "georeferenced_scale", "scale, times what the georeferences say", parts.scale,
             1 / MAX_STRETCH <= parts.scale <= MAX_STRETCH,
-            f"the scale is {parts.scale:.2f} times what the georeferences say, at most {MAX_STRETCH} is allowed",
-            1 / MAX_STRETCH, MAX_STRETCH,
+            f"the scale is {unlike(parts.scale, near)} times what the georeferences say, {1 / MAX_STRETCH:g} to "
+            f"{MAX_STRETCH:g} is allowed", 1 / MAX_STRETCH, MAX_STRETCH,
         ),
     )  # fmt: skip
 

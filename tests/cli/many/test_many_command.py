@@ -89,7 +89,8 @@ def test_the_advice_about_nodata_can_be_followed_and_does_the_pairs_anew(folder,
     (folder / "pairs.csv").write_text("image0,image1,name,nodata1\na.png,s.tif,own,-9999\na.png,s.tif,told,\n")
     assert main(command(folder)) == 2
     error = capsys.readouterr().err
-    assert error.count("are exactly -9999") == 1 and "give --nodata1=-9999" in error
+    assert error.count("warning: ") == 1 and "give --nodata1=-9999" in error
+    assert "are exactly -9999" in rows(folder)[1]["reason"], "a refusal's reasons name what may be the cause"
     assert main(command(folder, "--nodata1=-9999")) == 2
     error = capsys.readouterr().err
     assert "are exactly -9999" not in error and "1 of 2 pairs are done already" in error
@@ -288,6 +289,11 @@ def test_without_ray_one_line_says_how_to_install_it(folder, monkeypatch, capsys
     ("text", "says"),
     [
         ("image0,other\na,b\n", "unknown columns: other"),
+        (
+            "image0;image1\na;b\n",
+            "unknown columns: image0;image1; there are image0, image1, name, modality0, "
+            "modality1, nodata0, nodata1, search_radius, parted by commas",
+        ),
         ("image0\na\n", "needs the columns image0 and image1"),
         ("image0,image1\na.png\n", "line 2: needs image0 and image1"),
         ("image0,image1\na.png,b.png,c.png\n", "line 2: needs image0 and image1"),

@@ -57,15 +57,22 @@ def test_it_goes_into_the_profile_with_the_commands_path_and_out_again(home, pro
     assert "is not there" in capsys.readouterr().err
 
 
-def test_another_profile_must_be_there_and_another_folder_need_not(home, program, tmp_path, capsys):
+def test_another_profile_or_folder_must_be_there(home, program, tmp_path, capsys):
     (home / "work").mkdir(parents=True)
     assert main(["qgis", "install", "--command", str(program), "--profile", "work"]) == 0
     assert (home / "work/python/plugins" / NAME / "metadata.txt").is_file()
     for profile, error in (("play", "has no profile 'play', but work"), ("../work", "is no name of a profile")):
         assert main(["qgis", "install", "--profile", profile]) == 1
         assert error in capsys.readouterr().err
-    assert main(["qgis", "install", "--command", str(program), "--folder", str(tmp_path / "a folder")]) == 0
-    assert contents(tmp_path / "a folder") == [NAME]
+    command = ["qgis", "install", "--command", str(program), "--folder"]
+    for folder in (tmp_path / "a folder", home / "play/python/plugins"):
+        assert main([*command, str(folder)]) == 1 and not folder.exists()
+        told = f"{folder}: no such folder; make it, or give PROFILE/python/plugins of a QGIS profile\n"
+        assert capsys.readouterr().err == f"kornia-tar qgis: {told}"
+    flatpak = tmp_path / "flatpak/profiles/default"  # a profile that never had a plugin
+    for folder, there in ((tmp_path / "a folder", tmp_path / "a folder"), (flatpak / "python/plugins", flatpak)):
+        there.mkdir(parents=True)
+        assert main([*command, str(folder)]) == 0 and contents(folder) == [NAME]
 
 
 def test_what_is_not_ours_is_neither_replaced_nor_removed(home, program, tmp_path, capsys):

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import gc
 import os
 import signal
 import sys
 import time
+import warnings
 from pathlib import Path
 
 import pytest
@@ -162,6 +164,15 @@ def test_progress_never_goes_back_and_long_talk_is_cut(tmp_path, script):
     ended = listener.run(command, tmp_path)
     assert listener.steps == [(0.0, "a"), (0.375, "a"), (0.5, "b"), (0.5, "c")]
     assert ended == (0, (*(f"line {k}" for k in range(201, 300)), "the end"))
+
+
+def test_a_run_leaves_no_file_open(tmp_path, script):
+    command = [str(script(tmp_path / "talk", "print('one')"))]
+    with warnings.catch_warnings(record=True) as told:
+        warnings.simplefilter("always")
+        assert Listener().run(command, tmp_path) == (0, ("one",))
+        gc.collect()
+    assert not [str(one.message) for one in told if one.category is ResourceWarning]
 
 
 def test_a_command_that_ends_itself_by_a_signal_is_no_success(tmp_path, script):

@@ -152,7 +152,7 @@ def test_predictions_come_back_and_another_key_starts_anew(tmp_path):
     ],
 )
 def test_a_users_error_is_one_line_and_exit_code_2(command, capsys, words, message):
-    assert command(*words) == 2
+    assert command(*words) == 1
     error = [line for line in capsys.readouterr().err.splitlines() if line.startswith("eval: ")]
     assert len(error) == 1
     assert message in error[0]
@@ -163,7 +163,7 @@ def test_a_foreign_file_in_the_cache_is_named(command, tmp_path, capsys):
     folder.mkdir(parents=True)
     with h5py.File(folder / "toy-000.tar.sift.h5", "w"):
         pass
-    assert command("run", "--matchers", "sift") == 2
+    assert command("run", "--matchers", "sift") == 1
     assert "not a cache of matches" in capsys.readouterr().err
 
 

@@ -98,6 +98,15 @@ def test_nothing_begins_when_the_time_is_over(tmp_path):
 
 
 def test_a_matcher_that_there_is_not_is_refused_in_one_line(capsys):
-    with pytest.raises(SystemExit):
-        main(["speed", "--matchers", "tra"])
-    assert "tra: there are tar, tar_lost" in capsys.readouterr().err
+    for words, told in (
+        (["speed", "--matchers", "tra"], "argument --matchers: tra: there are tar, tar_lost"),
+        (
+            ["study", "loftr", "--limt", "3"],
+            "unrecognized arguments: --limt (did you mean --limit?); see python -m eval",
+        ),
+        (["warps", "--data", "x", "--seed", "-1"], "argument --seed: -1 is below 0; see python -m eval warps --help"),
+    ):
+        with pytest.raises(SystemExit) as ended:
+            main(words)
+        line = capsys.readouterr().err
+        assert ended.value.code == 1 and told in line and line.count("\n") == 1

@@ -84,9 +84,9 @@ def test_one_command_trains_examines_and_goes_on_where_it_was_stopped(toy, monke
     assert command(toy, steps=1, rows="none") == 0  # other settings, other runs
     assert trained[4:] == [plain]
     capsys.readouterr()
-    assert command(toy, **{"base-steps": 2}) == 2
+    assert command(toy, **{"base-steps": 2}) == 1
     assert "holds a base of 1 steps, not 2" in capsys.readouterr().err
-    assert command(toy, rows="words") == 2
+    assert command(toy, rows="words") == 1
     assert "'words' is unknown: choose from none, learned" in capsys.readouterr().err
 
 
@@ -106,7 +106,7 @@ def test_a_finished_checkpoint_is_trained_in_part_and_asked_with_words_it_never_
         if name.startswith("msfl."):
             assert torch.equal(value, trained[name]), name
     assert not (toy / "runs" / "unseen-0" / "checkpoint.safetensors").exists()
-    assert command(toy, base="no-such-weights") == 2
+    assert command(toy, base="no-such-weights") == 1
     assert "no-such-weights" in capsys.readouterr().err
 
 

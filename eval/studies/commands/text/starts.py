@@ -6,7 +6,7 @@ import argparse
 from pathlib import Path
 
 from eval.benchmark import predict
-from eval.commands.options import AddParser, positive
+from eval.commands.options import AddParser, positive, seed
 
 
 def add(add_parser: AddParser) -> None:
@@ -20,7 +20,7 @@ def add(add_parser: AddParser) -> None:
     parser.add_argument(
         "--cache", type=Path, required=True, help="folder where 'eval run' kept the Registrar's matches"
     )
-    parser.add_argument("--seed", type=int, default=0, help="of the shuffled names (%(default)s)")
+    parser.add_argument("--seed", type=seed, default=0, help="of the shuffled names (%(default)s)")
     parser.add_argument("--threads", type=positive, default=1, help="CPU threads (%(default)s)")
     parser.add_argument("--checkpoint", type=Path, help="TAR's checkpoint instead of the shipped one")
     parser.add_argument("--out", type=Path, required=True, help="folder of <set>.<level>.starts.md")

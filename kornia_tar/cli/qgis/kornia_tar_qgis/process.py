@@ -162,8 +162,9 @@ def run(
 
 
 def _listen(stream, waiting) -> None:
-    for line in stream:
-        waiting.put(line)
+    with stream:
+        for line in stream:
+            waiting.put(line)
     waiting.put(None)
 
 
