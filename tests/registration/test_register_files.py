@@ -90,7 +90,7 @@ def test_a_search_radius_that_nothing_uses_is_told(untrained, tmp_path):
     [
         ({"modality1": "radar"}, "modality is 'radar'"),
         ({"model": "rigid"}, "model is 'rigid'; it must be one of similarity, affine"),
-        ({"device": "nodevice"}, "device nodevice: not available here"),
+        ({"device": "nodevice"}, "device nodevice: is none; give auto, cpu, cuda, cuda:1 or mps"),
         ({"threads": 0}, "threads must be at least 1, got 0"),
         ({"rotations": 3}, "rotations must be 1, 4 or 8"),
         ({"search_radius": -1.0, "image1": Path("none.tif")}, "the search radius is -1.0 m"),
