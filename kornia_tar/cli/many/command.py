@@ -91,7 +91,7 @@ def _do(a: argparse.Namespace) -> int:
     if len(todo) < len(jobs):
         print(f"{len(jobs) - len(todo)} of {len(jobs)} pairs are done already", file=sys.stderr)
     if anew := sum(known[name].status in ("registered", "refused") for name in todo if name in known):
-        print(f"{anew} are done anew: their files, settings or weights have changed", file=sys.stderr)
+        print(f"{anew} of {len(jobs)} pairs are done anew: files, settings or weights have changed", file=sys.stderr)
     others = [row for name, row in known.items() if name not in jobs]  # of another table; their folders are ours, too
     if a.ray_address and todo:
         workers = _on_ray(setup, a.ray_address, a.workers, a.threads)

@@ -1,4 +1,4 @@
-"""What a pair's result depends on beside its images, so that the next run knows what is done."""
+"""What a pair's result depends on beside its images' names, so that the next run knows what is done."""
 
 from __future__ import annotations
 
@@ -43,9 +43,22 @@ class Setup(NamedTuple):
 
 
 def settings_of(digest: str, job: PairJob) -> str:
-    """Say in a few letters all that a pair's result depends on beside the images."""
+    """Say in a few letters all that a pair's result depends on beside the images' names.
+
+    Of the images that is their size and when they were last written, as ``make`` has it: to read them takes long.
+    """
     told = {key: value for key, value in asdict(job).items() if key not in NO_SETTINGS}
-    return hashlib.sha256(repr((digest, sorted(told.items()))).encode()).hexdigest()[:12]
+    images = [_state(image) for image in (job.image0, job.image1)]
+    return hashlib.sha256(repr((digest, sorted(told.items()), images)).encode()).hexdigest()[:12]
+
+
+def _state(path: Path) -> tuple[int, int] | None:
+    """A file's bytes and when it was written, ns; None where it cannot be asked, which its reader tells."""
+    try:
+        found = path.stat()
+    except OSError:
+        return None
+    return found.st_size, found.st_mtime_ns
 
 
 def is_done(row: Row | None, job: PairJob, settings: str) -> bool:

@@ -63,13 +63,24 @@ def test_a_failing_pair_stops_no_other_and_what_is_done_is_not_done_again(folder
     assert (folder / "out" / "first" / "report.json").stat().st_mtime_ns == written
 
 
+def test_an_image_that_was_written_again_is_done_anew(folder, capsys):
+    (folder / "pairs.csv").write_text("image0,image1,name\na.png,b.png,first\n")
+    assert main(command(folder)) == 2
+    Image.open(folder / "c.png").save(folder / "b.png")
+    os.utime(folder / "b.png", ns=(10**18, 10**18))  # some disks count in seconds
+    assert main(command(folder)) == 2
+    assert "1 of 1 pairs are done anew: files, settings or weights have changed" in capsys.readouterr().err
+    assert main(command(folder)) == 2
+    assert "1 of 1 pairs are done already" in capsys.readouterr().err
+
+
 @pytest.mark.slow
 def test_other_settings_do_all_anew(folder, capsys):
     assert main(command(folder)) == 2
     written = (folder / "out" / "first" / "report.json").stat().st_mtime_ns
     assert main(command(folder, "--min-probability", "0.5")) == 2
     told = capsys.readouterr().err
-    assert "done already" not in told and "2 are done anew: their files, settings or weights have changed" in told
+    assert "done already" not in told and "2 of 3 pairs are done anew: files, settings or weights have changed" in told
     assert (folder / "out" / "first" / "report.json").stat().st_mtime_ns > written
 
 
