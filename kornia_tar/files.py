@@ -167,8 +167,9 @@ def reading_hdf5(path: Path) -> Iterator[h5py.File]:
             try:
                 code = process.wait(HDF5_SECONDS + path.stat().st_size / HDF5_SPEED)
             except subprocess.TimeoutExpired:
-                process.kill()
                 raise ValueError("is damaged: reading it comes to no end") from None
+            finally:
+                process.kill()  # also after Ctrl-C, of which it would not hear
         if code < 0:  # any other error is met again below, and told in the reader's own words
             raise ValueError(f"is damaged: reading it is ended by signal {-code}")
     with h5py.File(path, "r") as file:

@@ -101,7 +101,8 @@ def register_pair(
         registrar.with_journal(journal), first, second, job.modality0, job.modality1,
         job.search_radius, job.use_georeference, job.threshold,
     )  # fmt: skip
-    outcome = outcome.because(*remarks(first, "--nodata0"), *remarks(second, "--nodata1"))
+    if not outcome.registered:
+        outcome = outcome.because(*remarks(first, "--nodata0"), *remarks(second, "--nodata1"))
     if told := unused_radius(job.search_radius, search):
         print(f"warning: {told}", file=sys.stderr)
     step("writing")

@@ -263,18 +263,18 @@ def nearest_cells(coarse: Coarse, threshold: float, at_once: int | None = None) 
     if len(blocks) == 1:
         return mutual_nearest(dual_softmax(coarse.scores(), masked=coarse.masked), threshold)
     # What is kept is allocated first: between blocks it would leave holes that no block fits into.
-    by_cell0, by_cell1 = (coarse.descriptors0.new_empty(shape) for shape in ((size, count), (len(blocks), size, other)))
-    rows, best0, to1 = by_cell0[..., None], torch.empty_like(by_cell0), torch.empty_like(by_cell0, dtype=torch.long)
-    best1 = torch.empty_like(by_cell1)
-    for k, block in enumerate(blocks):
-        rows[:, block], by_cell1[k, :, None] = log_sums(coarse.scores(block))
-    columns = by_cell1.logsumexp(0)[:, None]
-    for k, block in enumerate(blocks):
+    rows = coarse.descriptors0.new_empty(size, count, 1)
+    best0, to1 = torch.empty_like(rows[..., 0]), torch.empty_like(rows[..., 0], dtype=torch.long)
+    columns, best1 = (coarse.descriptors0.new_full(shape, -math.inf) for shape in ((size, 1, other), (size, other)))
+    for block in blocks:
+        rows[:, block], more = log_sums(coarse.scores(block))
+        columns = torch.logaddexp(columns, more)
+    for block in blocks:
         log_p = dual_softmax(coarse.scores(block), (rows[:, block], columns), coarse.masked)
         best0[:, block], to1[:, block] = log_p.max(2)
-        best1[k] = log_p.amax(1)
+        best1 = torch.maximum(best1, log_p.amax(1))
         del log_p  # before the next block is made
-    return _mutual(best0, to1, best1.amax(0), threshold)
+    return _mutual(best0, to1, best1, threshold)
 
 
 def mutual_nearest(log_probability: Tensor, threshold: float) -> Cells:

@@ -88,15 +88,15 @@ def register_files(
     matcher = make_matcher(weights, device, threads, bank, ignore=ignore, prefer=prefer)
     registrar = make_registrar(matcher, model, rotations, min_probability)
     first, second = read_source(image0, "image0", nodata=nodata0), read_source(image1, "image1", nodata=nodata1)
-    for k, raster in enumerate((first, second)):
-        for told in remarks(raster, f"nodata{k}"):
-            warnings.warn(told, stacklevel=2)
+    told = [*remarks(first, "nodata0"), *remarks(second, "nodata1")]
+    for one in told:
+        warnings.warn(one, stacklevel=2)
     found = register_rasters(
         registrar, first, second, modality0, modality1, search_radius, not no_georeference, threshold
     )
     if unused := unused_radius(search_radius, found.search):
         warnings.warn(unused, stacklevel=2)
-    return found.registration.because(*remarks(first, "nodata0"), *remarks(second, "nodata1"))
+    return found.registration.because(*told)
 
 
 def unused_radius(radius: float | None, search: Search) -> str | None:

@@ -152,6 +152,13 @@ def test_scores_held_some_rows_at_a_time_give_the_same_cells(cfdm, masked, at_on
     assert len(whole.batch) > 10
     for a, b in zip(found, whole, strict=True):
         torch.testing.assert_close(a, b)
+    gradients = []
+    for ask in (None, at_once):
+        with torch.enable_grad():
+            own = coarse._replace(descriptors0=coarse.descriptors0.clone().requires_grad_())
+            nearest_cells(own, 0.0, ask).log_probability.sum().backward()
+        gradients.append(own.descriptors0.grad)
+    torch.testing.assert_close(*gradients)
 
 
 def test_position_code_sees_differences_only():

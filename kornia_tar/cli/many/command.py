@@ -37,6 +37,8 @@ from kornia_tar.outputs.registered import Target
 from kornia_tar.outputs.results import remove_results
 from kornia_tar.outputs.summary import Row, read_summary, write_parquet, write_summary
 
+Crew = tuple[NewWorker, int, Check]  # how a worker is made, how many there are at most, and what checks on them all
+
 
 def add(command: AddCommand) -> None:
     """Add the subcommand."""
@@ -107,9 +109,6 @@ def _do(a: argparse.Namespace) -> int:
     return _end(a.out, list(rows.values()), others)
 
 
-Crew = tuple[NewWorker, int, Check]  # how a worker is made, how many there are at most, and what checks on them all
-
-
 @contextmanager
 def _here(setup: Setup, registrar: Registrar, workers: int | None) -> Iterator[Crew]:
     """The workers of this machine; one alone takes the registrar that is there."""
@@ -120,9 +119,7 @@ def _here(setup: Setup, registrar: Registrar, workers: int | None) -> Iterator[C
 
 
 @contextmanager
-def _on_ray(
-    setup: Setup, address: str, workers: int | None, threads: int | None
-) -> Iterator[tuple[NewWorker, int, Check]]:
+def _on_ray(setup: Setup, address: str, workers: int | None, threads: int | None) -> Iterator[Crew]:
     """The same for a cluster, which is left at the end."""
     with joined(address, workers, threads, setup.device) as shares:
         there = setup._replace(device=shares.device, threads=shares.threads)
