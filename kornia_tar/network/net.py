@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import asdict, dataclass, field, replace
 from typing import Any
 
@@ -28,6 +29,11 @@ from kornia_tar.network.second_look import (
     match_cells,
 )
 from kornia_tar.network.tafe import TAFE, LandCoverConfig, LandCoverHead, TAFEConfig, read_ground
+
+Encode = Callable[[Tensor, Tensor | None, Tensor | None, Tensor | None, bool], ImageFeatures]
+Batches = Callable[
+    [Encode, Tensor, Tensor, Tensor | None, bool], ImageFeatures
+]  # see registration/alignment/batches.py
 
 SURE_TRUST = 20.0  # matches' worth of trust in a field that is given: as around the cells of true pairs
 
@@ -83,6 +89,7 @@ class TARNet(nn.Module):
         )
         self.landcover = None if config.landcover is None else LandCoverHead(dim, config.landcover)
         self.steering: Steering | None = None  # by which every image is encoded; needs the land-cover head
+        self.batches: Batches | None = None  # joins the single images that threads encode
         self.to(memory_format=torch.channels_last)  # type: ignore[call-overload]  # a fifth to a quarter faster
 
     @property
@@ -111,6 +118,13 @@ class TARNet(nn.Module):
         Returns:
             :class:`ImageFeatures`; a cell may match when its centre lies in the image and at least half of it is valid.
         """
+        if self.batches is None or len(image) > 1 or modality is None or text is not None:
+            return self._encode(image, modality, mask, text, words)
+        return self.batches(self._encode, image, modality, mask, words)
+
+    def _encode(
+        self, image: Tensor, modality: Tensor | None, mask: Tensor | None, text: Tensor | None, words: bool
+    ) -> ImageFeatures:
         height, width = image.shape[2:]
         x = whole = standardise(image, mask)
         if modality is None:

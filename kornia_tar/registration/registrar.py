@@ -18,6 +18,9 @@ The paper publishes no registration procedure; this one is ours.
 from __future__ import annotations
 
 import math
+from collections import deque
+from collections.abc import Iterable, Iterator, Mapping
+from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import replace
 from functools import partial
 from typing import Any
@@ -48,6 +51,7 @@ from kornia_tar.registration.acceptance import (
     probability_right,
     unlike,
 )
+from kornia_tar.registration.alignment.batches import EncodingBatches
 from kornia_tar.registration.alignment.evidence import tie_points
 from kornia_tar.registration.alignment.journal import Journal
 from kornia_tar.registration.alignment.known import KnownFrames
@@ -112,6 +116,41 @@ class Registrar:
     def with_config(self, config: RegistrarConfig) -> Registrar:
         """Return a registrar that works by another config, and knows the same images."""
         return Registrar(self.matcher, config, self.journal, self._known)
+
+    def in_batches(self) -> EncodingBatches:
+        """Encode in batches, from now on, what threads ask for that call this registrar at once; see :meth:`many`."""
+        self.matcher.net.batches = EncodingBatches()
+        return self.matcher.net.batches
+
+    def many(self, pairs: Iterable[Mapping[str, Any]], at_once: int = 8) -> Iterator[Registration]:
+        """Register pairs side by side, their images encoded in batches: for a GPU, which a single pair does not fill.
+
+        Args:
+            pairs: of each the arguments of :meth:`__call__` by name; read as the work goes on.
+            at_once: how many pairs, each a thread.
+
+        Yields:
+            the outcomes in the order of the pairs, those of :meth:`__call__` but for the last digits.
+
+        Raises:
+            ValueError: ``at_once`` is less than 1. What :meth:`__call__` raises, where that pair's turn comes.
+        """
+        if at_once < 1:
+            raise ValueError(f"at_once must be at least 1, got {at_once}")
+        net, running = self.matcher.net, deque[Future[Registration]]()
+        before, batches = net.batches, self.in_batches()
+        threads = ThreadPoolExecutor(at_once)
+        try:
+            for pair in pairs:
+                running.append(threads.submit(self, **pair))
+                if len(running) >= 2 * at_once:  # one that takes long must not keep the others from going on
+                    yield running.popleft().result()
+            while running:
+                yield running.popleft().result()
+        finally:
+            batches.stop()
+            threads.shutdown(cancel_futures=True)
+            net.batches = before
 
     @property
     def _encoder(self) -> TileEncoder:

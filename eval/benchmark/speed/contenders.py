@@ -129,11 +129,15 @@ def _registrar(store: Store, device: torch.device) -> Built:
     net = TARMatcher(_weights(store)).to(device)
 
     def call(image0: Tensor, image1: Tensor) -> list[object]:
-        """Register one pair after the other, each by a registrar that has seen nothing yet."""
-        pairs = zip(image0.cpu().numpy(), image1.cpu().numpy(), strict=True)
-        return [Registrar(net)(one[0], other[0], modality0="optical", modality1="sar") for one, other in pairs]
+        """Register all pairs side by side by a registrar that has seen nothing yet.
 
-    return Built([net], call, "eight rotations, three scales; one pair after the other")
+        The pairs of a batch are alike; a shade apart, so that none knows the images of another.
+        """
+        pairs = enumerate(zip(image0[:, 0].cpu().numpy(), image1[:, 0].cpu().numpy(), strict=True))
+        shaded = ({"image0": (1 - k / 256) * one, "image1": (1 - k / 256) * other} for k, (one, other) in pairs)
+        return list(Registrar(net).many(shaded, at_once=len(image0)))
+
+    return Built([net], call, "eight rotations, three scales; the pairs of a batch side by side")
 
 
 def _registrar_lost(store: Store, device: torch.device) -> Built:

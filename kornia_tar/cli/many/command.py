@@ -33,11 +33,14 @@ from kornia_tar.cli.options import (
 )
 from kornia_tar.cli.pair import NOT_REGISTERED, PairJob
 from kornia_tar.files import check_outputs, output_folder
+from kornia_tar.matching.device import choose_device
 from kornia_tar.outputs.registered import Target
 from kornia_tar.outputs.results import remove_results
 from kornia_tar.outputs.summary import Row, read_summary, write_parquet, write_summary
 
-Crew = tuple[NewWorker, int, Check]  # how a worker is made, how many there are at most, and what checks on them all
+# How a worker is made, how many there are at most, what checks on them all, how many pairs each does at once.
+Crew = tuple[NewWorker, int, Check, int]
+ON_GPU = 8  # pairs at once: enough that some wait while others align on the CPU; untried on a GPU so far
 
 
 def add(command: AddCommand) -> None:
@@ -52,6 +55,8 @@ def add(command: AddCommand) -> None:
                         "pair; what is done there is not done again")  # fmt: skip
     parser.add_argument("--workers", type=int, help="processes, each loads the model once (default: 1; with Ray one a "
                         "GPU, or by the cores)")  # fmt: skip
+    parser.add_argument("--at-once", type=int, metavar="N", help="pairs that each worker registers side by side, their "
+                        f"images encoded in batches (default: {ON_GPU} on a GPU, else 1)")  # fmt: skip
     parser.add_argument("--ray-address", metavar="ADDRESS", help="run them on a Ray cluster: ray://HOST:PORT, auto for "
                         "the one that this machine belongs to, local to start one here (needs [ray])")  # fmt: skip
     add_reading(parser, " where the row says none")
@@ -65,8 +70,9 @@ def add(command: AddCommand) -> None:
 
 def _do(a: argparse.Namespace) -> int:
     check_folder(a.out)
-    if a.workers is not None and a.workers < 1:
-        raise ValueError(f"--workers must be at least 1, got {a.workers}")
+    for option, number in (("--workers", a.workers), ("--at-once", a.at_once)):
+        if number is not None and number < 1:
+            raise ValueError(f"{option} must be at least 1, got {number}")
     threads = max(1, (os.cpu_count() or 1) // (a.workers or 1)) if a.threads is None else a.threads
     setup = Setup(a.weights, a.device, threads, a.bank, a.model, a.rotations, a.min_probability, a.ignore, a.prefer)
     base = PairJob(
@@ -96,10 +102,13 @@ def _do(a: argparse.Namespace) -> int:
         print(f"{anew} of {len(jobs)} pairs are done anew: files, settings or weights have changed", file=sys.stderr)
     others = [row for name, row in known.items() if name not in jobs]  # of another table; their folders are ours, too
     if a.ray_address and todo:
-        workers = _on_ray(setup, a.ray_address, a.workers, a.threads)
+        crew = _on_ray(setup, a.ray_address, a.workers, a.threads, a.at_once)
     else:
-        workers = _here(setup, registrar, a.workers)
-    with workers as (new_worker, count, check), closing(register_all(todo, new_worker, count, check)) as run:
+        crew = _here(setup, registrar, a.workers, a.at_once)
+    with (
+        crew as (new_worker, count, check, at_once),
+        closing(register_all(todo, new_worker, count, check, at_once)) as run,
+    ):
         write_summary(output_folder(a.out), [*rows.values(), *others])  # from now on its folders are ours
         progress = Progress(a.out, rows, others, len(todo))
         for name, row in run:
@@ -110,20 +119,28 @@ def _do(a: argparse.Namespace) -> int:
 
 
 @contextmanager
-def _here(setup: Setup, registrar: Registrar, workers: int | None) -> Iterator[Crew]:
+def _here(setup: Setup, registrar: Registrar, workers: int | None, at_once: int | None) -> Iterator[Crew]:
     """The workers of this machine; one alone takes the registrar that is there."""
+    each = at_once or _by_device(choose_device(setup.device))
     if workers is None or workers == 1:
-        yield partial(ThisProcess, lambda: registrar, setup.weights), 1, lambda: None
+        yield partial(ThisProcess, lambda: registrar, setup.weights, each), 1, lambda: None, each
     else:
-        yield partial(LocalProcess, setup.registrar, setup.weights), workers, lambda: None
+        yield partial(LocalProcess, setup.registrar, setup.weights, each), workers, lambda: None, each
 
 
 @contextmanager
-def _on_ray(setup: Setup, address: str, workers: int | None, threads: int | None) -> Iterator[Crew]:
+def _on_ray(
+    setup: Setup, address: str, workers: int | None, threads: int | None, at_once: int | None
+) -> Iterator[Crew]:
     """The same for a cluster, which is left at the end."""
     with joined(address, workers, threads, setup.device) as shares:
-        there = setup._replace(device=shares.device, threads=shares.threads)
-        yield partial(RayWorker, there.registrar, setup.weights, shares), shares.workers, check_cluster
+        there, each = setup._replace(device=shares.device, threads=shares.threads), at_once or _by_device(shares.device)
+        yield partial(RayWorker, there.registrar, setup.weights, shares, each), shares.workers, check_cluster, each
+
+
+def _by_device(device: str) -> int:
+    """How many pairs a worker does at once, where nobody tells it."""
+    return 1 if device in ("cpu", "auto") else ON_GPU
 
 
 def _end(out: Path, rows: list[Row], others: list[Row]) -> int:

@@ -35,11 +35,13 @@ class Shares:
 class RayWorker:
     """A worker that is an actor of Ray. It works in this process's folder: all nodes must see the same files."""
 
-    def __init__(self, make: MakeRegistrar, weights: str, shares: Shares) -> None:
+    def __init__(self, make: MakeRegistrar, weights: str, shares: Shares, at_once: int) -> None:
         import ray
 
-        actor = ray.remote(num_cpus=shares.threads, num_gpus=shares.gpus, max_restarts=0)(_PairActor)
-        self._actor = actor.remote(make, weights, Path.cwd())
+        share = ray.remote(
+            num_cpus=shares.threads, num_gpus=shares.gpus, max_restarts=0, max_concurrency=at_once  # threads
+        )  # fmt: skip
+        self._actor = share(_PairActor).remote(make, weights, at_once, Path.cwd())
 
     def start(self) -> Future[None]:
         """Build the registrar; waits until the cluster has room."""
@@ -57,8 +59,8 @@ class RayWorker:
 
 
 class _PairActor(PairWorker):
-    def __init__(self, make: MakeRegistrar, weights: str, folder: Path) -> None:
-        super().__init__(make, weights)
+    def __init__(self, make: MakeRegistrar, weights: str, at_once: int, folder: Path) -> None:
+        super().__init__(make, weights, at_once)
         self._folder = folder
 
     def start(self) -> None:

@@ -1,4 +1,4 @@
-"""What a worker does, wherever it runs: build a registrar once, then register one pair after the other."""
+"""What a worker does, wherever it runs: build a registrar once, then register pairs, one after the other or at once."""
 
 from __future__ import annotations
 
@@ -11,6 +11,7 @@ from kornia_tar.cli.command import ERRORS
 from kornia_tar.cli.pair import PairJob, PairOutcome, refusal, register_pair
 from kornia_tar.files import one_line
 from kornia_tar.outputs.summary import Row
+from kornia_tar.registration.alignment.batches import EncodingBatches
 
 MakeRegistrar = Callable[[], Registrar]
 
@@ -21,15 +22,24 @@ class PairWorker:
     Args:
         make: builds the registrar; travels to another process by pickle.
         weights: as the reports shall name them.
+        at_once: how many threads will call :meth:`register` at once; their images are encoded in batches.
     """
 
-    def __init__(self, make: MakeRegistrar, weights: str) -> None:
-        self._make, self._weights = make, weights
+    def __init__(self, make: MakeRegistrar, weights: str, at_once: int = 1) -> None:
+        self._make, self._weights, self._at_once = make, weights, at_once
         self._registrar: Registrar | None = None
+        self._batches: EncodingBatches | None = None
 
     def start(self) -> None:
         """Build the registrar; raises whatever keeps it from being built."""
         self._registrar = self._make()
+        if self._at_once > 1:
+            self._batches = self._registrar.in_batches()
+
+    def stop(self) -> None:
+        """Let the threads that are at work end soon, and whole."""
+        if self._batches is not None:
+            self._batches.stop()
 
     def register(self, name: str, job: PairJob) -> Row:
         """Register one pair; whatever is wrong with it becomes its row."""

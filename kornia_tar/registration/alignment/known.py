@@ -7,6 +7,7 @@ image may be registered with many others: what is known of a picture is found by
 from __future__ import annotations
 
 from collections import OrderedDict
+from threading import Lock
 
 from torch import nn
 
@@ -19,12 +20,15 @@ KNOWN_PIXELS = 2**22  # of all images together, some 200 MB of features
 class KnownFrames:
     """Encoded images by what they show; those that were not asked for longest are forgotten first.
 
+    Threads may share it.
+
     Args:
         pixels: of all images that are kept; a larger one is not. None for ``KNOWN_PIXELS``.
     """
 
     def __init__(self, pixels: int | None = None) -> None:
         self.pixels = KNOWN_PIXELS if pixels is None else pixels
+        self._lock = Lock()
         self._frames: OrderedDict[bytes, Frame] = OrderedDict()
         self._held = 0
         self._network: tuple[tuple[tuple[int, int], ...], Steering | None] | None = None
@@ -36,25 +40,28 @@ class KnownFrames:
             for tensor in (*net.parameters(), *net.buffers())
         )
         steering = getattr(net, "steering", None)
-        if self._network is None or self._network[0] != state or self._network[1] is not steering:
-            self._frames.clear()
-            self._held, self._network = 0, (state, steering)
+        with self._lock:
+            if self._network is None or self._network[0] != state or self._network[1] is not steering:
+                self._frames.clear()
+                self._held, self._network = 0, (state, steering)
 
     def get(self, view: MaskedImage) -> Frame | None:
         """Return what is known of an image, or None."""
-        frame = self._frames.get(view.digest)
-        if frame is not None:
-            self._frames.move_to_end(view.digest)
-        return frame
+        with self._lock:
+            frame = self._frames.get(view.digest)
+            if frame is not None:
+                self._frames.move_to_end(view.digest)
+            return frame
 
     def keep(self, view: MaskedImage, frame: Frame) -> None:
         """Keep what the network made of an image, in place of what was known of it."""
         if view.image.size > self.pixels:
             return
-        if view.digest not in self._frames:
-            self._held += view.image.size
-        self._frames[view.digest] = frame
-        self._frames.move_to_end(view.digest)
-        while self._held > self.pixels:
-            _, forgotten = self._frames.popitem(last=False)
-            self._held -= forgotten.image.numel()
+        with self._lock:
+            if view.digest not in self._frames:
+                self._held += view.image.size
+            self._frames[view.digest] = frame
+            self._frames.move_to_end(view.digest)
+            while self._held > self.pixels:
+                _, forgotten = self._frames.popitem(last=False)
+                self._held -= forgotten.image.numel()

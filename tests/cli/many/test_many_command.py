@@ -63,6 +63,15 @@ def test_a_failing_pair_stops_no_other_and_what_is_done_is_not_done_again(folder
     assert (folder / "out" / "first" / "report.json").stat().st_mtime_ns == written
 
 
+@pytest.mark.parametrize("place", [(), ("--workers", "2")])
+def test_pairs_side_by_side(folder, place):
+    assert main(command(folder, "--at-once", "2", *place)) == 2
+    assert [(row["name"], row["status"]) for row in rows(folder)] == [
+        ("first", "refused"), ("a_broken", "failed"), ("third", "refused"),
+    ]  # fmt: skip
+    assert (folder / "out" / "third" / "report.html").is_file() and not list((folder / "out").rglob(".*"))
+
+
 def test_an_image_that_was_written_again_is_done_anew(folder, capsys):
     (folder / "pairs.csv").write_text("image0,image1,name\na.png,b.png,first\n")
     assert main(command(folder)) == 2
@@ -191,7 +200,7 @@ signal.signal(signal.SIGINT, signal.default_int_handler)  # also where pytest wa
 from kornia_tar.cli.main import main
 sys.exit(main())
 """
-PLACES = [("--workers", "2"), ("--workers", "2", "--ray-address", "local")]
+PLACES = [("--workers", "2"), ("--workers", "2", "--at-once", "2"), ("--workers", "2", "--ray-address", "local")]
 
 
 def need(place: tuple[str, ...]) -> None:
@@ -261,20 +270,20 @@ def test_ctrl_c_ends_the_workers_and_the_next_run_goes_on(folder, place):
 @pytest.mark.slow
 def test_a_ray_that_dies_ends_the_run_in_one_line_and_the_next_run_goes_on(folder):
     """Killed here is Ray's only node, not a worker; the run waited for another node for ever."""
-    need(PLACES[1])
-    pairs = "".join(f"a.png,b.png,p{k}\n" for k in range(8))
+    need(PLACES[-1])
+    pairs = "".join(f"a.png,b.png,p{k}\n" for k in range(40))  # actors outlive their node by many
     (folder / "pairs.csv").write_text(f"image0,image1,name\n{pairs}")
     run = subprocess.Popen(
-        [sys.executable, "-c", MAIN, *command(folder, *PLACES[1])], cwd=folder, stderr=subprocess.PIPE, text=True
+        [sys.executable, "-c", MAIN, *command(folder, *PLACES[-1])], cwd=folder, stderr=subprocess.PIPE, text=True
     )
     assert run.stderr is not None
-    next(line for line in run.stderr if line.startswith("[1/8]"))
+    next(line for line in run.stderr if line.startswith("[1/40]"))
     os.kill(child(run.pid, b"/raylet/raylet"), signal.SIGKILL)
     last = run.stderr.read().splitlines()[-1]
     assert run.wait(120) == 1 and "the Ray cluster is gone" in last and "Traceback" not in last
-    assert 0 < [row["status"] for row in rows(folder)].count("refused") < 8
+    assert 0 < [row["status"] for row in rows(folder)].count("refused") < 40
     assert main(command(folder)) == 2
-    assert [row["status"] for row in rows(folder)] == ["refused"] * 8
+    assert [row["status"] for row in rows(folder)] == ["refused"] * 40
 
 
 def child(parent: int, name: bytes) -> int:

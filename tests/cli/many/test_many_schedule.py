@@ -19,6 +19,7 @@ from kornia_tar.cli.many.ray_cluster import RayWorker, joined, shared
 from kornia_tar.cli.many.schedule import register_all
 from kornia_tar.cli.many.worker import waiting
 from kornia_tar.cli.pair import PairJob
+from kornia_tar.registration.alignment.batches import EncodingBatches
 
 
 class Script:
@@ -77,6 +78,38 @@ def test_a_pair_is_tried_again_on_another_worker_and_fails_when_that_dies_too(ca
     assert len(set(tried["p1"])) == len(set(tried["p3"])) == 2
     assert script.most == 2 and script.alive == 0
     assert "the worker of p1 died (killed by signal 9); another one tries it again" in capsys.readouterr().err
+
+
+def test_pairs_that_were_beside_one_that_kills_its_worker_are_tried_alone_and_live(capsys):
+    """Four at once, and the worker dies with all of them: the innocent must not die of the same pair twice."""
+    script = Script()
+    held: list[tuple[str, PairJob, Future, ScriptedWorker]] = []
+    together = list[set[str]]()
+
+    def register(worker: ScriptedWorker, name: str, job: PairJob) -> Future:
+        future = Future()
+        held.append((name, job, future, worker))
+        return future
+
+    def answer() -> None:  # while nothing ends: one worker's pairs, all together
+        worker = held[0][3]
+        mine = [one for one in held if one[3] is worker]
+        held[:] = [one for one in held if one[3] is not worker]
+        together.append({one[0] for one in mine})
+        for name, job, future, _ in mine:
+            if "p1" in together[-1]:
+                future.set_exception(RuntimeError("killed by signal 9"))
+            else:
+                future.set_result(waiting(name, job))
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(ScriptedWorker, "register", register)
+        patch.setattr(schedule, "PATIENCE", 0.01)
+        rows = dict(register_all(jobs(8), script, 2, answer, at_once=9))
+    assert {name for name, row in rows.items() if row.status == "failed"} == {"p1"} and len(rows) == 8
+    assert together[0] == {"p0", "p2", "p4", "p6"} and together[1] == {"p1", "p3", "p5", "p7"}, "an equal share each"
+    assert sorted(map(sorted, together[2:])) == [["p1"], ["p3"], ["p5"], ["p7"]]
+    assert script.alive == 0
 
 
 def test_no_more_workers_than_pairs():
@@ -157,6 +190,9 @@ class Deadly:
     def with_journal(self, journal: object) -> Deadly:
         return self
 
+    def in_batches(self) -> EncodingBatches:
+        return EncodingBatches()
+
     def __call__(self, image0: np.ndarray, *more: object, **options: object) -> None:
         mark = self.folder / "has died once"
         if image0.shape == (40, 40) or (image0.shape == (48, 48) and not mark.exists()):
@@ -185,9 +221,10 @@ def check_deadly(rows: dict) -> None:
 
 
 @pytest.mark.slow
-def test_local_processes_that_die(deadly, tmp_path):
-    run = register_all(deadly, partial(LocalProcess, partial(Deadly, tmp_path), "none"), 2)
-    rows = dict(run)
+@pytest.mark.parametrize("at_once", [1, 2])
+def test_local_processes_that_die(deadly, tmp_path, at_once):
+    new = partial(LocalProcess, partial(Deadly, tmp_path), "none", at_once)
+    rows = dict(register_all(deadly, new, 2, at_once=at_once))
     check_deadly(rows)
     assert "killed by signal 9" in rows["always"].reason
 
@@ -199,7 +236,10 @@ def test_actors_that_die(deadly, tmp_path):
     try:
         with joined("local", 2, None, "cpu") as shares:
             assert (shares.workers, shares.gpus) == (2, 0)
-            check_deadly(dict(register_all(deadly, partial(RayWorker, partial(Deadly, tmp_path), "none", shares), 2)))
+            for at_once in (1, 2):
+                new = partial(RayWorker, partial(Deadly, tmp_path), "none", shares, at_once)
+                check_deadly(dict(register_all(deadly, new, 2, at_once=at_once)))
+                (tmp_path / "has died once").unlink()
     finally:
         ray.cloudpickle.unregister_pickle_by_value(sys.modules[__name__])
     assert not ray.is_initialized()
