@@ -1,7 +1,8 @@
 """Does the registrar refuse crops of different places, of the size that scenes have?
 
 Each pair is an optical crop of one place and a SAR crop of another, drawn at random from georeferenced scenes, both
-north up: within one region fields and streets run alike, which is what misleads. No ground is shown by both.
+north up: within one region fields and streets run alike, which is what misleads. No ground is shown by both. They come
+without a georeference, or with one that lies: that of the SAR crop says that it shows the optical one's ground.
 """
 
 from __future__ import annotations
@@ -15,13 +16,14 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from eval.benchmark.forms import GRID, Scene
+from eval.benchmark.forms import CRS, GRID, Scene
 from eval.benchmark.provenance import made_by, provenance
 from eval.calibration.outcomes import Outcome, Outcomes
 from eval.report.markdown import grid
-from kornia_tar import Registrar
+from kornia_tar import Registrar, register_georeferenced
 from kornia_tar.files import write_text
-from kornia_tar.raster import to_grey
+from kornia_tar.raster import Raster, to_grey
+from kornia_tar.raster.image import GeoProfile
 
 SIDES = (512, 1024)  # px
 TRIES = 1000  # at a pair of places without common ground
@@ -72,16 +74,21 @@ def draw(scenes: Sequence[Scene], side: int, number: int) -> tuple[Crop, Crop]:
 
 def measure(
     registrar: Registrar, settings: str, scenes: Sequence[Scene], side: int, count: int, folder: Path,
-    tick: Callable[[int], None],
+    tick: Callable[[int], None], georeferenced: bool = False,
 ) -> list[Outcome]:  # fmt: skip
-    """Register ``count`` pairs of crops of ``side``² px; those that ``folder`` keeps are not registered again."""
-    kept = Outcomes(folder / "outcomes" / f"mismatched.{side}.json", settings)
-    return list(_outcomes(registrar, kept, scenes, side, count, tick))
+    """Register ``count`` pairs of crops of ``side``² px; those that ``folder`` keeps are not registered again.
+
+    ``georeferenced``: both with the georeference of the optical crop.
+    """
+    part = ".georeferenced" if georeferenced else ""
+    kept = Outcomes(folder / "outcomes" / f"mismatched.{side}{part}.json", settings)
+    return list(_outcomes(registrar, kept, scenes, side, count, tick, georeferenced))
 
 
 def _outcomes(
-    registrar: Registrar, kept: Outcomes, scenes: Sequence[Scene], side: int, count: int, tick: Callable[[int], None]
-) -> Iterator[Outcome]:
+    registrar: Registrar, kept: Outcomes, scenes: Sequence[Scene], side: int, count: int, tick: Callable[[int], None],
+    georeferenced: bool,
+) -> Iterator[Outcome]:  # fmt: skip
     for number in range(count):
         one, other = draw(scenes, side, number)
         images = to_grey(one.of(one.scene.optical, side)), other.of(other.scene.sar, side)
@@ -90,11 +97,23 @@ def _outcomes(
         outcome = kept.get(name, digest)
         if outcome is None:
             started = time.process_time()
-            found = registrar(*images, modality0="optical", modality1="sar")
+            if georeferenced:
+                first, second = (_told(image, one) for image in images)
+                found, _ = register_georeferenced(registrar, first, second, *images)
+            else:
+                found = registrar(*images, modality0="optical", modality1="sar")
             outcome = Outcome.of(name, found, None, time.process_time() - started, digest)
             kept.add(outcome)
         tick(1)
         yield outcome
+
+
+def _told(image: Grey, crop: Crop) -> Raster:
+    """An image whose georeference says that it shows a crop's ground."""
+    from rasterio.transform import from_origin
+
+    profile = GeoProfile(CRS, from_origin(*crop.ground[:2], GRID, GRID))
+    return Raster(image, np.ones(image.shape, bool), profile, Path(str(crop)))
 
 
 def write(found: dict[int, list[Outcome]], title: str, path: Path) -> Path:

@@ -118,9 +118,10 @@ class TARNet(nn.Module):
         Returns:
             :class:`ImageFeatures`; a cell may match when its centre lies in the image and at least half of it is valid.
         """
-        if self.batches is None or len(image) > 1 or modality is None or text is not None:
+        batches = None if torch.is_grad_enabled() or len(image) > 1 or text is not None else self.batches
+        if batches is None or modality is None:
             return self._encode(image, modality, mask, text, words)
-        return self.batches(self._encode, image, modality, mask, words)
+        return batches(self._encode, image, modality, mask, words)
 
     def _encode(
         self, image: Tensor, modality: Tensor | None, mask: Tensor | None, text: Tensor | None, words: bool

@@ -7,7 +7,6 @@ Convention:
 from __future__ import annotations
 
 import csv
-import warnings
 from pathlib import Path
 from typing import Any
 from xml.etree import ElementTree
@@ -19,7 +18,7 @@ from kornia_tar.files import one_line, replacing, write_json
 from kornia_tar.geometry import FloatArray
 from kornia_tar.outputs.ground import georeference_of
 from kornia_tar.raster import Georeference, Raster, read_image
-from kornia_tar.raster.gdal import open_raster
+from kornia_tar.raster.gdal import QUIET, open_raster
 from kornia_tar.registration.result import Registration
 
 HALF = 0.5  # px, from a pixel's corner to its centre
@@ -140,8 +139,7 @@ def _write_gcps(path: Path, on_map: FloatArray, points1: FloatArray, reference: 
         GroundControlPoint(row=float(y) + HALF, col=float(x) + HALF, x=float(east), y=float(north), z=0.0)
         for (x, y), (east, north) in zip(points1, on_map, strict=True)
     ]
-    with replacing(path) as temporary, warnings.catch_warnings():
-        warnings.simplefilter("ignore", rasterio.errors.NotGeoreferencedWarning)  # image1's own is what is missing
+    with replacing(path) as temporary, QUIET:  # rasterio warns of image1's own georeference, which is missing
         try:
             copy(str(second.path.resolve()), str(temporary), driver="VRT")
             with rasterio.open(temporary, "r+") as file:

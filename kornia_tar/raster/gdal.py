@@ -6,9 +6,10 @@ import importlib.util
 import os
 import re
 import sys
+import threading
 import warnings
-from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, ExitStack, contextmanager, suppress
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -56,6 +57,46 @@ def absent(path: Path) -> str:
     )
 
 
+class SharedContext:
+    """A context of the whole process that threads share: the first of them enters it, the last one leaves it.
+
+    Args:
+        make: makes a new one.
+    """
+
+    def __init__(self, make: Callable[[], AbstractContextManager[Any]]) -> None:
+        self._make, self._lock, self._users, self._stack = make, threading.Lock(), 0, ExitStack()
+
+    def __enter__(self) -> None:
+        with self._lock:
+            if not self._users:
+                self._stack.enter_context(self._make())
+            self._users += 1
+
+    def __exit__(self, *_: object) -> None:
+        with self._lock:
+            self._users -= 1
+            if not self._users:
+                self._stack.close()
+
+
+@contextmanager
+def _silence() -> Iterator[None]:
+    # GDAL's words about a damaged file may be no UTF-8: rasterio's log then fails, and prints a traceback by these two.
+    hooks = sys.excepthook, sys.unraisablehook
+    sys.excepthook = lambda kind, *rest: None if kind is UnicodeDecodeError else hooks[0](kind, *rest)
+    sys.unraisablehook = lambda told: None if told.exc_type is UnicodeDecodeError else hooks[1](told)
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            yield
+    finally:
+        sys.excepthook, sys.unraisablehook = hooks
+
+
+QUIET = SharedContext(_silence)  # no warning of rasterio's or Pillow's; filters and hooks are the process's
+
+
 @contextmanager
 def open_raster(path: str | Path) -> Iterator[Any]:
     """Open a file by rasterio, silently, and so that GDAL runs nothing of it and fetches nothing from the network.
@@ -64,17 +105,8 @@ def open_raster(path: str | Path) -> Iterator[Any]:
     """
     import rasterio
 
-    # GDAL's words about a damaged file may be no UTF-8: rasterio's log then fails, and prints a traceback by these two.
-    hooks = sys.excepthook, sys.unraisablehook
-    sys.excepthook = lambda kind, *rest: None if kind is UnicodeDecodeError else hooks[0](kind, *rest)
-    sys.unraisablehook = lambda told: None if told.exc_type is UnicodeDecodeError else hooks[1](told)
-    try:
-        with warnings.catch_warnings(), rasterio.Env(**_GDAL, **({} if remote() else _LOCAL)):
-            warnings.simplefilter("ignore")
-            with rasterio.open(path) as file:
-                yield file
-    finally:
-        sys.excepthook, sys.unraisablehook = hooks
+    with QUIET, rasterio.Env(**_GDAL, **({} if remote() else _LOCAL)), rasterio.open(path) as file:
+        yield file
 
 
 def remote() -> bool:

@@ -9,7 +9,6 @@ Convention:
 from __future__ import annotations
 
 import math
-import warnings
 from collections.abc import Callable
 from contextlib import AbstractContextManager
 from dataclasses import dataclass, field
@@ -20,6 +19,7 @@ from numpy.typing import ArrayLike
 
 from kornia_tar.files import one_line
 from kornia_tar.geometry import FloatArray
+from kornia_tar.raster.gdal import QUIET
 from kornia_tar.raster.image import GeoProfile, Raster
 
 LONLAT = "EPSG:4326"
@@ -126,12 +126,11 @@ class Georeference:
     def _apply(self, call: Callable[[Any], Any], count: int) -> FloatArray:
         """Ask rasterio; (N, 2), nan throughout where it cannot say."""
         from rasterio._err import CPLE_BaseError
-        from rasterio.errors import RasterioError, TransformWarning
+        from rasterio.errors import RasterioError
 
         try:
             quiet = np.errstate(over="ignore", invalid="ignore")  # what lies beyond all numbers is not finite
-            with warnings.catch_warnings(), quiet, self._transformer() as transformer:
-                warnings.simplefilter("ignore", TransformWarning)  # what cannot be said is nan
+            with QUIET, quiet, self._transformer() as transformer:  # it warns of what cannot be said, which is nan
                 return np.stack([np.asarray(v, np.float64).reshape(-1) for v in call(transformer)], 1)
         except (RasterioError, CPLE_BaseError, ValueError) as error:  # GCPs on one line, RPCs without a solution
             if count and isinstance(error, ValueError) and not isinstance(error, RasterioError):

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import math
 import os
-import warnings
+import threading
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, nullcontext, suppress
 from dataclasses import replace
@@ -22,6 +22,7 @@ from PIL import ExifTags, Image, ImageOps
 from kornia_tar.conventions import MIN_SIDE
 from kornia_tar.files import one_line
 from kornia_tar.raster.gdal import (
+    QUIET,
     ImageRefusedError,
     absent,
     bands_of,
@@ -247,14 +248,16 @@ def _read_pillow(path: Path, limit: int, upright: bool) -> tuple[NDArray[Any], N
 
 @contextmanager
 def _pillow_limit(limit: int) -> Iterator[None]:
-    """Put our limit in the place of Pillow's, which is a global of its module."""
-    theirs, Image.MAX_IMAGE_PIXELS = Image.MAX_IMAGE_PIXELS, max(limit, 1)
-    try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # of half the limit, of damaged EXIF
+    """Put our limit in the place of Pillow's, which is a global of its module: one thread at a time."""
+    with _PILLOW, QUIET:  # it warns of half the limit, of damaged EXIF
+        theirs, Image.MAX_IMAGE_PIXELS = Image.MAX_IMAGE_PIXELS, max(limit, 1)
+        try:
             yield
-    finally:
-        Image.MAX_IMAGE_PIXELS = theirs
+        finally:
+            Image.MAX_IMAGE_PIXELS = theirs
+
+
+_PILLOW = threading.RLock()
 
 
 def _array(image: Image.Image) -> NDArray[Any]:

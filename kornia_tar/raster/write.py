@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import warnings
 from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
@@ -15,7 +14,7 @@ from PIL import Image
 
 from kornia_tar.files import one_line, replacing
 from kornia_tar.geometry import blocks
-from kornia_tar.raster.gdal import has_geo, sidecar_says, sidecars
+from kornia_tar.raster.gdal import QUIET, has_geo, sidecar_says, sidecars
 from kornia_tar.raster.image import NEEDS_GEO, TIFF_SUFFIXES, Bands, GeoProfile
 from kornia_tar.raster.windows import Windowed, small_cache
 
@@ -102,8 +101,7 @@ def _write_geotiff(
     # Without being told GDAL takes three or four bands of 8 bits for red, green, blue and alpha.
     kinds = {} if told is None else {"photometric": _photometric(told), "alpha": "no"}
     options = {**small_cache(isinstance(pixels, Windowed)), "GDAL_TIFF_INTERNAL_MASK": True}
-    with replacing(path) as temporary, warnings.catch_warnings(), rasterio.Env(**options):
-        warnings.simplefilter("ignore", rasterio.errors.NotGeoreferencedWarning)
+    with replacing(path) as temporary, QUIET, rasterio.Env(**options):
         plain = temporary.with_suffix(".plain.tmp")
         try:
             with rasterio.open(

@@ -18,6 +18,7 @@ The paper publishes no registration procedure; this one is ours.
 from __future__ import annotations
 
 import math
+import threading
 from collections import deque
 from collections.abc import Iterable, Iterator, Mapping
 from concurrent.futures import Future, ThreadPoolExecutor
@@ -51,7 +52,7 @@ from kornia_tar.registration.acceptance import (
     probability_right,
     unlike,
 )
-from kornia_tar.registration.alignment.batches import EncodingBatches
+from kornia_tar.registration.alignment.batches import EncodingBatches, stoppable
 from kornia_tar.registration.alignment.evidence import tie_points
 from kornia_tar.registration.alignment.journal import Journal
 from kornia_tar.registration.alignment.known import KnownFrames
@@ -117,13 +118,15 @@ class Registrar:
         """Return a registrar that works by another config, and knows the same images."""
         return Registrar(self.matcher, config, self.journal, self._known)
 
-    def in_batches(self) -> EncodingBatches:
+    def in_batches(self) -> None:
         """Encode in batches, from now on, what threads ask for that call this registrar at once; see :meth:`many`."""
-        self.matcher.net.batches = EncodingBatches()
-        return self.matcher.net.batches
+        if self.matcher.net.batches is None:
+            self.matcher.net.batches = EncodingBatches()
 
     def many(self, pairs: Iterable[Mapping[str, Any]], at_once: int = 8) -> Iterator[Registration]:
         """Register pairs side by side, their images encoded in batches: for a GPU, which a single pair does not fill.
+
+        On a CPU it gains nothing; on Apple's GPUs torch does not bear threads.
 
         Args:
             pairs: of each the arguments of :meth:`__call__` by name; read as the work goes on.
@@ -137,20 +140,23 @@ class Registrar:
         """
         if at_once < 1:
             raise ValueError(f"at_once must be at least 1, got {at_once}")
-        net, running = self.matcher.net, deque[Future[Registration]]()
-        before, batches = net.batches, self.in_batches()
-        threads = ThreadPoolExecutor(at_once)
+        self.in_batches()
+        stop, threads, running = threading.Event(), ThreadPoolExecutor(at_once), deque[Future[Registration]]()
+
+        def register(pair: Mapping[str, Any]) -> Registration:
+            with stoppable(stop):
+                return self(**pair)
+
         try:
             for pair in pairs:
-                running.append(threads.submit(self, **pair))
+                running.append(threads.submit(register, pair))
                 if len(running) >= 2 * at_once:  # one that takes long must not keep the others from going on
                     yield running.popleft().result()
             while running:
                 yield running.popleft().result()
         finally:
-            batches.stop()
+            stop.set()
             threads.shutdown(cancel_futures=True)
-            net.batches = before
 
     @property
     def _encoder(self) -> TileEncoder:

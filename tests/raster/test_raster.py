@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import importlib.util
+import sys
+import warnings
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import numpy as np
@@ -181,3 +184,18 @@ def test_grey_of_colour_and_of_many_bands():
     assert r.to_rgb8(as_raster(noise(40, 50, 13, dtype=np.uint16))).shape == (40, 50, 3)
     with pytest.raises(ValueError, match="radar"):
         r.to_grey8(as_raster(grey), "radar")
+
+
+def test_threads_read_beside_each_other_and_leave_the_process_as_it_was(tmp_path):
+    """Pillow's limit, the filters of warnings and two hooks are the process's: one thread's must not be another's."""
+    pytest.importorskip("rasterio")
+    rng = np.random.default_rng(0)
+    Image.fromarray(rng.integers(0, 255, (32, 32), np.uint8)).save(tmp_path / "placed.png")
+    (tmp_path / "placed.pgw").write_text("10\n0\n0\n-10\n500000\n4600000\n")
+    Image.fromarray(rng.integers(0, 255, (300, 300), np.uint8)).save(tmp_path / "large.png")
+    state = lambda: (Image.MAX_IMAGE_PIXELS, list(warnings.filters), sys.excepthook, sys.unraisablehook)  # noqa: E731
+    before = state()
+    with ThreadPoolExecutor(4) as threads:
+        read = list(threads.map(r.read_image, [tmp_path / "placed.png", tmp_path / "large.png"] * 40))
+    assert {one.size for one in read} == {(32, 32), (300, 300)}
+    assert state() == before

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import copy
+import pickle
 import threading
 import time
 
@@ -13,7 +15,7 @@ from torch.testing import assert_close
 
 from kornia_tar import Registrar
 from kornia_tar.registration.alignment import batches
-from kornia_tar.registration.alignment.batches import EncodingBatches, Stopped
+from kornia_tar.registration.alignment.batches import EncodingBatches, Stopped, stoppable
 
 
 @pytest.fixture
@@ -72,38 +74,69 @@ def test_what_is_asked_for_at_once_is_one_batch_a_kind(net):
         assert (one.mask is None) == (other.mask is None)
         assert other.mask is None or torch.equal(one.mask, other.mask)
         assert one.fine.untyped_storage().size() <= other.fine.untyped_storage().size(), "a part keeps the whole batch"
-    assert sorted(net.batches.sizes) == [1, 1, 2, 2], "the first, the wide one, two with a mask, two without"
+    assert net.batches.sizes == {1: 2, 2: 2}, "the first, the wide one, two with a mask, two without"
 
 
 def test_a_batch_has_a_bound(net, monkeypatch):
     monkeypatch.setattr(batches, "MOST_PIXELS", 64 * 64)
     net.batches = EncodingBatches()
     assert all(isinstance(one.coarse, torch.Tensor) for one in ask_all(net, len(ASKED) - 1))
-    assert net.batches.sizes == [1] * 6
+    assert net.batches.sizes == {1: 6}
 
 
-def test_who_asks_after_the_end_ends_and_a_fault_is_told_to_all_whom_it_hit(net):
-    net.batches = EncodingBatches()
-    net.batches.stop()
-    with pytest.raises(Stopped):
+@torch.no_grad()
+def test_who_is_to_stop_stops_and_others_go_on(net):
+    net.batches, stop = EncodingBatches(), threading.Event()
+    with stoppable(stop):
         net.encode(gray(0), OPTICAL)
-    net.batches = EncodingBatches()
+        stop.set()
+        with pytest.raises(Stopped):
+            net.encode(gray(0), OPTICAL)
+    assert net.encode(gray(0), OPTICAL).coarse.isfinite().all()
 
-    def out_of_memory(*args):
+
+def test_a_batch_that_does_not_fit_is_encoded_image_by_image_and_a_fault_is_told_to_its_image_alone(net):
+    net.batches, encode = EncodingBatches(), net._encode
+
+    def small_memory(image, *more):
+        if len(image) > 1 or image.shape[3] == 96:
+            raise torch.OutOfMemoryError("no room")
+        return encode(image, *more)
+
+    net._encode = small_memory
+    found = ask_all(net, len(ASKED) - 1)
+    assert [isinstance(one, torch.OutOfMemoryError) for one in found] == [False] * 3 + [True] + [False] * 2
+    assert all(one.coarse.isfinite().all() for one in found if not isinstance(one, BaseException))
+
+
+def test_rows_that_do_not_fit_keep_nobody_waiting(net, monkeypatch):
+    """Where the copies failed, whoever waited for one asked for a batch of none for ever."""
+
+    def fail(features, k):
         raise torch.OutOfMemoryError("no room")
 
-    net._encode = out_of_memory
-    with pytest.raises(torch.OutOfMemoryError):
-        net.encode(gray(0), OPTICAL)
-    del net._encode
-    assert net.encode(gray(0), OPTICAL).coarse.isfinite().all(), "and those after it go on"
+    net.batches = EncodingBatches()
+    monkeypatch.setattr(batches, "_row", fail)
+    assert all(isinstance(one.coarse, torch.Tensor) for one in ask_all(net, len(ASKED) - 1))
 
 
+def test_a_copy_encodes_for_itself(net):
+    net.batches = EncodingBatches()
+    assert copy.deepcopy(net).batches is None
+    registrar = Registrar(small_matcher())
+    registrar.in_batches()
+    copied = pickle.loads(pickle.dumps(registrar))
+    assert copied.matcher.net.batches is None and copied._known.pixels == registrar._known.pixels
+
+
+@torch.no_grad()
 def test_training_and_batches_of_images_pass_by(net):
     net.batches = EncodingBatches()
     net.encode(torch.cat([gray(0), gray(1)]), OPTICAL.expand(2, 2))
     net.encode(gray(0), None)
-    assert net.batches.sizes == []
+    with torch.enable_grad():
+        net.encode(gray(0), OPTICAL)
+    assert not net.batches.sizes
 
 
 def test_many_pairs_end_as_each_alone_in_their_order():
@@ -115,7 +148,7 @@ def test_many_pairs_end_as_each_alone_in_their_order():
     pairs.append({"image0": images[0], "image1": images[0], "modality1": "optical"})
     alone = [Registrar(registrar.matcher)(**pair) for pair in pairs]
     found = list(registrar.many(iter(pairs), at_once=3))
-    assert len(found) == len(alone) == 6 and registrar.matcher.net.batches is None
+    assert len(found) == len(alone) == 6
     for one, other in zip(found, alone, strict=True):
         assert one.registered == other.registered and one.probability == pytest.approx(other.probability, abs=1e-3)
         if other.registered:
@@ -129,6 +162,15 @@ def test_a_pair_that_is_wrong_raises_in_its_turn_and_ends_all():
     next(run)
     with pytest.raises((TypeError, ValueError), match="image1"):
         next(run)
-    assert registrar.matcher.net.batches is None
+    assert registrar(**good).reasons, "and it goes on"
     with pytest.raises(ValueError, match="at least 1"):
         list(registrar.many([good], at_once=0))
+
+
+def test_runs_beside_each_other_do_not_stop_each_other():
+    registrar = Registrar(small_matcher())
+    good = {"image0": picture(0, 64, 64)[0, 0].numpy(), "image1": picture(1, 64, 64)[0, 0].numpy()}
+    one, other = registrar.many([good] * 3, at_once=2), registrar.many([good] * 4, at_once=2)
+    assert [a.registered == b.registered for a, b in zip(one, other, strict=False)] == [True] * 3
+    other.close()
+    assert registrar(**good).reasons

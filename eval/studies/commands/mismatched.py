@@ -14,10 +14,12 @@ def add(add_parser: AddParser) -> None:
     parser = add_parser("mismatched", help="does the registrar refuse large crops of different places?")
     parser.add_argument("--data", type=Path, required=True, help="folder of georeferenced scenes")
     parser.add_argument("--count", type=positive, default=100, help="pairs of each size (%(default)s)")
+    lie = "the SAR crop's georeference says that it shows the optical one's ground; else there is none"
+    parser.add_argument("--georeferenced", action="store_true", help=lie)
     parser.add_argument("--threads", type=positive, default=1, help="CPU threads (%(default)s)")
     parser.add_argument("--checkpoint", type=Path, help="TAR's checkpoint instead of the shipped one")
     parser.add_argument("--cache", type=Path, default=Path("runs/eval"), help="folder of kept outcomes (%(default)s)")
-    parser.add_argument("--out", type=Path, required=True, help="folder of <set>.mismatched.md")
+    parser.add_argument("--out", type=Path, required=True, help="folder of <set>.mismatched*.md")
     parser.set_defaults(do=_do, kept=GOES_ON)
 
 
@@ -34,8 +36,12 @@ def _do(args: argparse.Namespace) -> None:
     registrar = Registrar(peer.net.fuse())
     with tqdm(total=args.count * len(mismatched.SIDES), unit="pair") as bar:
         found = {
-            side: mismatched.measure(registrar, peer.settings, scenes, side, args.count, args.cache, bar.update)
+            side: mismatched.measure(
+                registrar, peer.settings, scenes, side, args.count, args.cache, bar.update, args.georeferenced
+            )
             for side in mismatched.SIDES
         }
-    title = f"{args.data.name}: an optical and a SAR crop without common ground; {peer.settings}"
-    print(mismatched.write(found, title, args.out / f"{args.data.name}.mismatched.md").read_text())
+    told = ", whose georeference says that it is the same" if args.georeferenced else ""
+    title = f"{args.data.name}: an optical and a SAR crop without common ground{told}; {peer.settings}"
+    part = ".georeferenced" if args.georeferenced else ""
+    print(mismatched.write(found, title, args.out / f"{args.data.name}.mismatched{part}.md").read_text())

@@ -104,7 +104,7 @@ def _do(a: argparse.Namespace) -> int:
     if a.ray_address and todo:
         crew = _on_ray(setup, a.ray_address, a.workers, a.threads, a.at_once)
     else:
-        crew = _here(setup, registrar, a.workers, a.at_once)
+        crew = _here(here, registrar, a.workers, a.at_once)
     with (
         crew as (new_worker, count, check, at_once),
         closing(register_all(todo, new_worker, count, check, at_once)) as run,
@@ -140,7 +140,7 @@ def _on_ray(
 
 def _by_device(device: str) -> int:
     """How many pairs a worker does at once, where nobody tells it."""
-    return 1 if device in ("cpu", "auto") else ON_GPU
+    return ON_GPU if device.startswith("cuda") else 1  # torch does not bear threads on Apple's GPUs
 
 
 def _end(out: Path, rows: list[Row], others: list[Row]) -> int:

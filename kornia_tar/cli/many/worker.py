@@ -3,15 +3,18 @@
 from __future__ import annotations
 
 import math
+import threading
 from collections.abc import Callable
 from dataclasses import replace
+
+import torch
 
 from kornia_tar import Registrar
 from kornia_tar.cli.command import ERRORS
 from kornia_tar.cli.pair import PairJob, PairOutcome, refusal, register_pair
 from kornia_tar.files import one_line
 from kornia_tar.outputs.summary import Row
-from kornia_tar.registration.alignment.batches import EncodingBatches
+from kornia_tar.registration.alignment.batches import check_stop, stoppable
 
 MakeRegistrar = Callable[[], Registrar]
 
@@ -28,25 +31,26 @@ class PairWorker:
     def __init__(self, make: MakeRegistrar, weights: str, at_once: int = 1) -> None:
         self._make, self._weights, self._at_once = make, weights, at_once
         self._registrar: Registrar | None = None
-        self._batches: EncodingBatches | None = None
+        self._stop = threading.Event()
 
     def start(self) -> None:
         """Build the registrar; raises whatever keeps it from being built."""
         self._registrar = self._make()
         if self._at_once > 1:
-            self._batches = self._registrar.in_batches()
+            self._registrar.in_batches()
+            torch.set_num_threads(max(1, torch.get_num_threads() // self._at_once))  # of each pair
 
     def stop(self) -> None:
-        """Let the threads that are at work end soon, and whole."""
-        if self._batches is not None:
-            self._batches.stop()
+        """Let all pairs end: when they ask for features next, or come to their next step. What is written is whole."""
+        self._stop.set()
 
     def register(self, name: str, job: PairJob) -> Row:
         """Register one pair; whatever is wrong with it becomes its row."""
         assert self._registrar is not None, "start comes first"
         row = waiting(name, job)
         try:
-            found = register_pair(job, self._registrar, self._weights)
+            with stoppable(self._stop):
+                found = register_pair(job, self._registrar, self._weights, lambda _: check_stop())
         except ERRORS as error:
             return replace(row, status="failed", reason=one_line(error))
         except Exception as error:  # a library's own kind, or a fault of ours: this pair's all the same, and no other's

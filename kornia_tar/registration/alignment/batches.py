@@ -7,8 +7,10 @@ is computed, others ask, and what they ask for is the next batch. Nothing waits 
 from __future__ import annotations
 
 import threading
-from collections import defaultdict, deque
-from concurrent.futures import Future
+from collections import Counter, defaultdict, deque
+from collections.abc import Iterator
+from contextlib import contextmanager
+from contextvars import ContextVar
 
 import torch
 from torch import Tensor
@@ -22,36 +24,60 @@ Kind = tuple[tuple[int, ...], bool, bool, torch.dtype, torch.device]
 
 
 class Stopped(BaseException):
-    """Ends the work of a thread that waits for features; no fault of a pair, which ``except Exception`` would take."""
+    """Ends the work of a thread that is to stop; no fault of a pair, which ``except Exception`` would take."""
+
+
+_STOP: ContextVar[threading.Event | None] = ContextVar("stop", default=None)
+
+
+@contextmanager
+def stoppable(stop: threading.Event) -> Iterator[None]:
+    """Let what this thread encodes in here end by :class:`Stopped` once ``stop`` is set."""
+    before = _STOP.set(stop)
+    try:
+        yield
+    finally:
+        _STOP.reset(before)
+
+
+def check_stop() -> None:
+    """Raise :class:`Stopped` where this thread is to stop."""
+    stop = _STOP.get()
+    if stop is not None and stop.is_set():
+        raise Stopped
 
 
 class _Asked:
-    """One image that a thread waits for."""
+    """One image that a thread waits for, and then its features, or what went wrong."""
 
     def __init__(self, image: Tensor, modality: Tensor, mask: Tensor | None) -> None:
         self.image, self.modality, self.mask = image, modality, mask
-        self.features: Future[ImageFeatures] = Future()
+        self.features: ImageFeatures | None = None
+        self.error: BaseException | None = None
+
+    @property
+    def answered(self) -> bool:
+        return self.features is not None or self.error is not None
 
 
 class EncodingBatches:
     """Stands before a network's ``encode``, and joins what threads ask for at once.
 
-    Images of one size go together. Features differ from those of an image alone in the last digits.
+    Images of one size go together. Features differ from those of an image alone in the last digits. A copy of a network
+    has none: it encodes for itself.
 
     Attributes:
-        sizes: how many images each batch held so far.
+        sizes: how many batches of how many images there were.
     """
 
     def __init__(self) -> None:
         self._waiting: dict[Kind, deque[_Asked]] = defaultdict(deque)
         self._order = threading.Lock()  # of the queues
         self._network = threading.Lock()  # one batch at a time
-        self._stopped = False
-        self.sizes: list[int] = []
+        self.sizes: Counter[int] = Counter()
 
-    def stop(self) -> None:
-        """Let every thread that asks from now on end by :class:`Stopped`."""
-        self._stopped = True
+    def __reduce__(self) -> tuple[type[None], tuple[()]]:
+        return type(None), ()
 
     def __call__(
         self, encode: Encode, image: Tensor, modality: Tensor, mask: Tensor | None, words: bool
@@ -66,18 +92,26 @@ class EncodingBatches:
             words: see :meth:`kornia_tar.network.net.TARNet.encode`.
 
         Raises:
-            Stopped: after :meth:`stop`. What ``encode`` raises, for each image of its batch.
+            Stopped: see :func:`stoppable`. What ``encode`` raises of this image alone.
         """
+        check_stop()
         asked = _Asked(image, modality, mask)
         kind = tuple(image.shape[2:]), mask is None, words, image.dtype, image.device
         with self._order:
             self._waiting[kind].append(asked)
         with self._network:
-            if self._stopped:
-                raise Stopped
-            while not asked.features.done():
+            while not asked.answered:
                 self._answer(encode, kind, words)
-        return asked.features.result()
+        features, error = asked.features, asked.error
+        del asked  # or the error would keep its own traceback alive, and all tensors of it
+        if features is None:
+            assert error is not None
+            try:
+                raise error
+            finally:
+                del error
+        check_stop()
+        return features
 
     def _answer(self, encode: Encode, kind: Kind, words: bool) -> None:
         """Encode those that have waited longest for images of a kind, as many as the bound allows."""
@@ -86,19 +120,30 @@ class EncodingBatches:
         with self._order:
             queue = self._waiting[kind]
             batch = [queue.popleft() for _ in range(min(most, len(queue)))]
-        self.sizes.append(len(batch))
-        masks = [one.mask for one in batch if one.mask is not None]
-        try:
-            features = encode(
-                torch.cat([one.image for one in batch]), torch.cat([one.modality for one in batch]),
-                torch.cat(masks) if masks else None, None, words,
-            )  # fmt: skip
-        except BaseException as error:
-            for one in batch:
-                one.features.set_exception(error)
-            return
-        for k, one in enumerate(batch):
-            one.features.set_result(features if len(batch) == 1 else _row(features, k))
+        if not _encode(encode, batch, words):
+            for one in batch:  # each that can be encoded alone, is: memory may not do for all
+                _encode(encode, [one], words)
+        else:
+            self.sizes[len(batch)] += 1
+
+
+def _encode(encode: Encode, batch: list[_Asked], words: bool) -> bool:
+    """Answer a batch, a single image by its error, too. Returns whether all are answered."""
+    masks = [one.mask for one in batch if one.mask is not None]
+    try:
+        features = encode(
+            torch.cat([one.image for one in batch]), torch.cat([one.modality for one in batch]),
+            torch.cat(masks) if masks else None, None, words,
+        )  # fmt: skip
+        rows = [features] if len(batch) == 1 else [_row(features, k) for k in range(len(batch))]
+    except BaseException as error:
+        if len(batch) > 1:
+            return False
+        batch[0].error = error
+        return True
+    for one, row in zip(batch, rows, strict=True):
+        one.features = row
+    return True
 
 
 def _row(features: ImageFeatures, k: int) -> ImageFeatures:

@@ -33,6 +33,9 @@ class KnownFrames:
         self._held = 0
         self._network: tuple[tuple[tuple[int, int], ...], Steering | None] | None = None
 
+    def __reduce__(self) -> tuple[type[KnownFrames], tuple[int]]:
+        return KnownFrames, (self.pixels,)  # a copy, as in another process, begins anew
+
     def trust(self, net: nn.Module) -> None:
         """Forget everything where the network, or what steers it, is not as it was when this was last asked."""
         state = tuple(

@@ -84,6 +84,13 @@ def test_an_image_that_was_written_again_is_done_anew(folder, capsys):
 
 
 @pytest.mark.slow
+def test_where_all_is_done_a_cluster_and_its_gpus_are_not_asked_for(folder, capsys):
+    (folder / "pairs.csv").write_text("image0,image1,name\na.png,b.png,first\n")
+    assert main(command(folder)) == 2
+    assert main(command(folder, "--ray-address", "auto", "--device", "cuda")) == 2, capsys.readouterr().err
+    assert "1 of 1 pairs are done already" in capsys.readouterr().err
+
+
 def test_other_settings_do_all_anew(folder, capsys):
     assert main(command(folder)) == 2
     written = (folder / "out" / "first" / "report.json").stat().st_mtime_ns
@@ -128,10 +135,10 @@ def test_a_library_s_own_error_is_a_pair_s(folder, monkeypatch):
 
     real = worker.register_pair
 
-    def register(job, registrar, weights):
+    def register(job, registrar, weights, step):
         if job.out.name == "first":
             raise Strange("of a kind that nobody expects")
-        return real(job, registrar, weights)
+        return real(job, registrar, weights, step)
 
     monkeypatch.setattr(worker, "register_pair", register)
     assert main(command(folder)) == 2

@@ -6,10 +6,12 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from helpers import small_matcher
 
 from eval.benchmark.forms import GRID, Scene, read_scenes
 from eval.calibration.outcomes import Outcome
 from eval.studies import mismatched
+from kornia_tar import AlignmentConfig, Registrar, RegistrarConfig, SearchConfig
 
 pytest.importorskip("rasterio")
 from rasterio.transform import from_origin
@@ -42,6 +44,18 @@ def test_a_side_that_no_two_places_have_is_named():
         mismatched.draw(SCENES, 300, 0)
     with pytest.raises(FileNotFoundError, match="holds no georeference"):
         read_scenes(Path("nowhere"))
+
+
+def test_pairs_with_a_georeference_that_lies_are_kept_apart_from_those_without(tmp_path):
+    config = RegistrarConfig(
+        search=SearchConfig(rotations=1, side=96, scales=(1.0,)), alignment=AlignmentConfig(tile=96, refinements=1)
+    )
+    registrar, ticks = Registrar(small_matcher(), config), list[int]()
+    found = mismatched.measure(registrar, "toy", SCENES, 96, 2, tmp_path, ticks.append, georeferenced=True)
+    again = mismatched.measure(registrar, "toy", SCENES, 96, 2, tmp_path, ticks.append, georeferenced=True)
+    assert len(found) == 2 and not any(one.registered for one in found)
+    assert [(one.name, one.seconds) for one in again] == [(one.name, one.seconds) for one in found]
+    assert (tmp_path / "outcomes" / "mismatched.96.georeferenced.json").is_file() and ticks == [1] * 4
 
 
 def test_an_accepted_pair_is_told(tmp_path):
