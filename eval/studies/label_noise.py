@@ -35,11 +35,13 @@ class Labels:
             both got within ``NEAR``.
         errors: per truth the (N,) mean corner errors under the second level, px; "stored", and the stored one corrected
             by what the first level's result says, as far as that model goes.
+        accepted: (N,) bool, what the matcher itself accepts under the second level; all where it does not decide.
     """
 
     levels: tuple[str, str]
     shifts: Array
     errors: dict[str, Array]
+    accepted: Array
 
     @property
     def correlation(self) -> tuple[float, float]:
@@ -71,18 +73,21 @@ def measure(dataset: str, levels: tuple[str, str], matcher: str, folder: Path) -
     names = sorted(set(read_names(paths[0])) & set(read_names(paths[1])))
     shifts: list[list[Array]] = []
     errors: dict[str, list[float]] = {_name(model): [] for model in TRUTHS}
+    accepted: list[bool] = []
     for first, second in zip(*(read_predictions(path, names) for path in paths), strict=True):
         matrix0, matrix1 = _fit(first, levels[0]), _fit(second, levels[1])
         moved0, moved1 = _moved(matrix0, first), _moved(matrix1, second)
         if moved0 and moved1:
             shifts.append([(there - here).mean(axis=0) for here, there in (moved0, moved1)])
+        accepted.append(second.matches.accepted is not False)
         for model in TRUTHS:
             step = fit_least_squares(*moved0, model) if moved0 and model else None
             truth = second.truth if step is None else second.truth @ step
             errors[_name(model)].append(corner_error(matrix1, truth, second.shape0))
     if len(shifts) < 10:
         raise ValueError(f"{dataset}: {len(shifts)} pairs within {NEAR:g} px under both levels are too few")
-    return Labels(levels, np.array(shifts).transpose(1, 0, 2), {key: np.array(all_) for key, all_ in errors.items()})
+    by_truth = {key: np.array(all_) for key, all_ in errors.items()}
+    return Labels(levels, np.array(shifts).transpose(1, 0, 2), by_truth, np.array(accepted))
 
 
 def describe(found: Labels, dataset: str, matcher: str) -> str:
@@ -91,7 +96,11 @@ def describe(found: Labels, dataset: str, matcher: str) -> str:
     length = lambda shift: f"{np.median(np.linalg.norm(shift, axis=-1)):.2f}"  # noqa: E731
     x, y = found.correlation
     rows = [
-        [name, *(markdown.percent(success_rate(errors, limit)) for limit in PIXELS)]
+        [
+            name,
+            *(markdown.percent(success_rate(errors, limit)) for limit in PIXELS),
+            str(int((found.accepted & ~(errors < PIXELS[-1])).sum())),
+        ]
         for name, errors in found.errors.items()
     ]
     return "\n".join(
@@ -106,7 +115,9 @@ def describe(found: Labels, dataset: str, matcher: str) -> str:
             "",
             f"Success under `{second}`, all {len(found.errors[_name(None)])} pairs:",
             "",
-            *markdown.grid(["truth", *(f"SR@{limit}" for limit in PIXELS)], rows),
+            *markdown.grid(
+                ["truth", *(f"SR@{limit}" for limit in PIXELS), f"accepted though {PIXELS[-1]} px off"], rows
+            ),
             "",
             f"Made by `{made['command']}`, commit {made['commit']}, {made['hardware']}, {made['date']}.",
             "",

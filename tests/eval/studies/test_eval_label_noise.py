@@ -43,6 +43,16 @@ def test_errors_that_move_with_the_ground_are_the_labels(tmp_path, label, own):
     assert "| stored |" in text and f"all {PAIRS} pairs" in text
 
 
+def test_what_is_accepted_though_wrong_is_counted_under_each_truth():
+    errors = {"stored": np.array([1.0, 11.0, 12.0, np.inf]), "other": np.array([1.0, 2.0, 30.0, np.inf])}
+    accepted = np.array([True, True, False, False])
+    found = label_noise.Labels(("tar", "hard"), RNG.normal(0, 1, (2, 12, 2)), errors, accepted)
+    text = label_noise.describe(found, "made", "tar")
+    assert [
+        line.rsplit("|", 2)[1].strip() for line in text.splitlines() if line.startswith(("| stored", "| other"))
+    ] == ["1", "0"]
+
+
 def test_what_is_not_cached_or_too_little_is_said(tmp_path):
     with pytest.raises(FileNotFoundError, match=r"made\.tar\.tar\.h5.*eval run"):
         label_noise.measure("made", ("tar", "hard"), "tar", tmp_path)
