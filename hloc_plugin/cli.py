@@ -26,7 +26,11 @@ if TYPE_CHECKING:
 NOTHING_FOUND = 2
 
 #: What hloc's reconstruction writes into its folder, and removes there before.
-HLOC_WRITES = ("database.db", *(f"{part}.bin" for part in ("cameras", "images", "points3D", "rigs", "frames")))
+HLOC_WRITES = (
+    "database.db",
+    "models",
+    *(f"{part}.bin" for part in ("cameras", "images", "points3D", "rigs", "frames")),
+)
 
 EXAMPLES = """examples:
   tar-hloc prepare scene.tif radar.tif -o data/                       8-bit PNG in data/images, masks in data/masks

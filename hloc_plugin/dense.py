@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-import shutil
 import time
 import zipfile
 from collections.abc import Callable, Iterable, Mapping
@@ -15,14 +14,24 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from hloc_plugin.formats import Floats, Pair, check_others, dense_paths, read_pairs, write_features, write_matches
-from hloc_plugin.model import DEFAULTS, load_matcher, match
+from hloc_plugin.formats import (
+    Floats,
+    Pair,
+    check_others,
+    dense_paths,
+    image_files,
+    read_pairs,
+    write_features,
+    write_matches,
+)
+from hloc_plugin.model import DEFAULTS, files_of, load_matcher, match
 from kornia_tar import TARMatcher, __version__
 from kornia_tar.conventions import MIN_SIDE
-from kornia_tar.files import check_outputs, output_folder, replacing
+from kornia_tar.files import check_outputs, output_folder, remove_own, replacing
 from kornia_tar.geometry import PointMatches
 from kornia_tar.raster import read_image, to_grey, to_grey8, told_modality
 
+PART = r"[0-9a-f]{24}\.npz"  # a pair's file in the folder of an unfinished run
 Indexed = tuple[PointMatches, NDArray[np.int64], Floats]
 
 
@@ -61,8 +70,10 @@ def match_dense(
     """
     names = read_pairs(pairs, image_dir)
     feature_path, match_path = dense_paths(conf["output"], pairs, export_dir)
-    images = (image_dir / name for pair in names for name in pair)
-    check_outputs((feature_path, match_path), (pairs, *images), overwrite=overwrite)
+    check_outputs(
+        (feature_path, match_path), [pairs, *image_files(image_dir, names), *files_of(conf["model"])],
+        overwrite=overwrite,
+    )  # fmt: skip
     check_others(conf["output"], names, match_path, whole=True)
     matcher = load_matcher(conf["model"]).to("cuda" if torch.cuda.is_available() else "cpu")
     digest = _digest(matcher, conf)
@@ -83,7 +94,7 @@ def match_dense(
     features, matches = join_keypoints(dense, conf["max_error"], conf["cell_size"], max_kps)
     write_features(feature_path, features)
     write_matches(match_path, matches)
-    shutil.rmtree(partial, ignore_errors=True)
+    remove_own(partial, PART + r"|\." + PART + r"\.\w+\.tmp")
     return feature_path, match_path
 
 

@@ -14,15 +14,18 @@ Layout (hloc 1.5):
 from __future__ import annotations
 
 import glob
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 import h5py
 import numpy as np
 from numpy.typing import NDArray
 
-from kornia_tar.files import one_line, replacing
+from kornia_tar.files import check_promised, one_line, reading_hdf5, writing_hdf5
 from kornia_tar.geometry import PointMatches
+from kornia_tar.raster import source_files
 
 Pair = tuple[str, str]
 Floats = NDArray[np.float32]
@@ -58,7 +61,11 @@ def read_pairs(path: Path, image_dir: Path | None = None) -> list[Pair]:
     if not path.is_file():
         raise FileNotFoundError(f"{path}: no such file of pairs")
     pairs: dict[frozenset[str], Pair] = {}
-    for number, line in enumerate(path.read_text("utf-8-sig").splitlines(), 1):
+    try:
+        lines = path.read_text("utf-8-sig").splitlines()
+    except UnicodeDecodeError as error:
+        raise ValueError(f"{path}: is no text in UTF-8 ({error.reason} at byte {error.start})") from None
+    for number, line in enumerate(lines, 1):
         names = line.split()
         if not names or line.startswith("#"):
             continue
@@ -78,9 +85,15 @@ def read_pairs(path: Path, image_dir: Path | None = None) -> list[Pair]:
     return list(pairs.values())
 
 
+def image_files(image_dir: Path, pairs: Sequence[Pair]) -> list[Path]:
+    """List the files of all images of pairs, with those that they are read from themselves."""
+    names = dict.fromkeys(name for pair in pairs for name in pair)
+    return [path for name in names for path in source_files(image_dir / name)]
+
+
 def write_features(path: Path, keypoints: Mapping[str, tuple[Floats, Floats]]) -> None:
     """Write image name → (keypoints (K, 2), score (K,))."""
-    with replacing(path) as temporary, h5py.File(temporary, "w") as file:
+    with writing_hdf5(path) as file:
         for name, (points, score) in keypoints.items():
             group = file.create_group(name)
             group["keypoints"] = np.asarray(points, np.float32).reshape(-1, 2)
@@ -89,7 +102,7 @@ def write_features(path: Path, keypoints: Mapping[str, tuple[Floats, Floats]]) -
 
 def write_matches(path: Path, matches: Mapping[Pair, tuple[PointMatches, NDArray[np.integer], Floats]]) -> None:
     """Write pair → (dense matches, (K, 2) indices of keypoints, (K,) their scores)."""
-    with replacing(path) as temporary, h5py.File(temporary, "w") as file:
+    with writing_hdf5(path) as file:
         for pair, (dense, indices, scores) in matches.items():
             group = file.create_group(names_to_pair(*pair))
             arrays = {"keypoints0": dense.points0, "keypoints1": dense.points1, "scores": dense.confidence}
@@ -107,14 +120,17 @@ def read_keypoints(path: Path, names: Iterable[str]) -> dict[str, Floats]:
 
     Raises:
         FileNotFoundError: no such file.
-        ValueError: it is no HDF5 file, or an image is not in it.
+        ValueError: it is no HDF5 file, or an image is not in it, or its keypoints are none.
     """
     with _opened(path, "features") as file:
         found = {}
         for name in names:
             if name not in file or "keypoints" not in file[name]:
-                raise ValueError(f"{path}: has no keypoints of {name}; was it written for other images?")
-            found[name] = np.asarray(file[name]["keypoints"], np.float32).reshape(-1, 2)
+                raise Unfit(f"has no keypoints of {name}; was it written for other images?")
+            found[name] = points = _array(file[name]["keypoints"], "iuf", 2).astype(np.float32)
+            if points.shape[1] < 2 or not np.isfinite(points).all():
+                raise Unfit(f"the keypoints of {name} are no finite (x, y)")
+            found[name] = points[:, :2]
         return found
 
 
@@ -123,7 +139,7 @@ def read_matches(path: Path, pairs: Iterable[Pair]) -> dict[Pair, NDArray[np.int
 
     Raises:
         FileNotFoundError: no such file.
-        ValueError: it is no HDF5 file, or a pair is not in it.
+        ValueError: it is no HDF5 file, or a pair is not in it, or its matches are none.
     """
     with _opened(path, "matches") as file:
         found = {}
@@ -131,8 +147,8 @@ def read_matches(path: Path, pairs: Iterable[Pair]) -> dict[Pair, NDArray[np.int
             turned = names_to_pair(name0, name1) not in file
             key = names_to_pair(name1, name0) if turned else names_to_pair(name0, name1)
             if key not in file or "matches0" not in file[key]:
-                raise ValueError(f"{path}: has no matches of {name0} and {name1}; was it written for other pairs?")
-            matches0 = np.asarray(file[key]["matches0"])
+                raise Unfit(f"has no matches of {name0} and {name1}; was it written for other pairs?")
+            matches0 = _array(file[key]["matches0"], "iu", 1)
             first = np.flatnonzero(matches0 >= 0)
             found[name0, name1] = np.stack([first, matches0[first]][:: -1 if turned else 1], axis=-1).astype(np.int64)
         return found
@@ -200,10 +216,28 @@ def check_kept(pairs: Sequence[Pair], features: Path, matches: Path) -> None:
             )
 
 
-def _opened(path: Path, what: str) -> h5py.File:
+class Unfit(ValueError):
+    """Words about a file that is read, which its name goes before."""
+
+
+@contextmanager
+def _opened(path: Path, what: str) -> Iterator[h5py.File]:
+    """A file of hloc's; whatever is wrong with it, also where h5py says so in its own kinds, is told in one line."""
     if not path.is_file():
         raise FileNotFoundError(f"{path}: no such file of {what}")
     try:
-        return h5py.File(path, "r", libver="latest")
-    except OSError as error:
+        with reading_hdf5(path) as file:
+            yield file
+    except Unfit as error:
+        raise ValueError(f"{path}: {error}") from None
+    except (OSError, ValueError, KeyError, TypeError, AttributeError, RuntimeError, MemoryError) as error:
         raise ValueError(f"{path}: is not a file of {what} ({one_line(error)})") from error
+
+
+def _array(dataset: Any, kinds: str, dimensions: int) -> NDArray[Any]:
+    """Read an array of one of some kinds of numbers, of so many dimensions."""
+    check_promised(dataset)
+    array = np.asarray(dataset)
+    if array.dtype.kind not in kinds or array.ndim != dimensions:
+        raise Unfit(f"{dataset.name} is {array.dtype} of shape {array.shape}, where {dimensions} dimensions are needed")
+    return array

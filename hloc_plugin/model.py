@@ -52,6 +52,13 @@ DEFAULTS: dict[str, Any] = {
 }
 
 
+def files_of(conf: Mapping[str, Any]) -> list[Path]:
+    """List the files that a conf names, weights and a bank; what the package ships is none of the user's."""
+    conf = {**DEFAULTS, **conf}
+    text = conf["text"].get("path") if isinstance(conf["text"], Mapping) else conf["text"]
+    return [Path(name) for name in (conf["weights"], text) if name is not None and Path(name).is_file()]
+
+
 def load_matcher(conf: Mapping[str, Any]) -> TARMatcher:
     """Build the matcher that ``conf["model"]`` asks for, ready to run.
 

@@ -14,7 +14,7 @@ import torch
 from hloc_plugin import _pycolmap
 from hloc_plugin.database import write_database
 from hloc_plugin.dense import load_image
-from hloc_plugin.formats import Pair, names_to_pair, read_keypoints, read_matches, read_pairs
+from hloc_plugin.formats import Pair, image_files, names_to_pair, read_keypoints, read_matches, read_pairs
 from hloc_plugin.model import pair_modalities, valid_pixels
 from hloc_plugin.picture import draw_inliers
 from hloc_plugin.verification import DEFAULTS, Model, Verification, verify
@@ -71,7 +71,7 @@ def verify_files(
     pictured = [out / "inliers" / _picture(pair) for pair in names] if pictures else []
     check_outputs(
         (out / "verification.json", out / "database.db", *pictured),
-        (pairs, features, matches, *(image_dir / name for pair in names for name in pair)), overwrite=overwrite,
+        (pairs, features, matches, *image_files(image_dir, names)), overwrite=overwrite,
     )  # fmt: skip
     keypoints = read_keypoints(features, dict.fromkeys(name for pair in names for name in pair))
     found = read_matches(matches, names)

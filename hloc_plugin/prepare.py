@@ -7,7 +7,7 @@ with a dozen grey values.
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any, Literal
 
@@ -18,11 +18,16 @@ from kornia_tar.raster import Raster, read_image, remarks, source_files, to_grey
 from kornia_tar.raster.gdal import absent
 from kornia_tar.raster.nodata import holds
 
-SUFFIXES = (".tif", ".tiff", ".vrt", ".img", ".jp2", ".png", ".jpg", ".jpeg", ".webp", ".bmp")
+SUFFIXES = (
+    ".tif", ".tiff", ".gtif", ".gtiff", ".vrt", ".img", ".jp2", ".ntf", ".nitf", ".pix", ".sdat", ".bin", ".png",
+    ".jpg", ".jpeg", ".webp", ".bmp", ".gif",
+)  # fmt: skip
+#: Endings of what lies beside images and is none.
+BESIDE = (".xml", ".hdr", ".ovr", ".prj", ".wld", ".json", ".geojson", ".csv", ".txt", ".md", ".html", ".h5", ".sgrd")
 
 
 def prepare_images(
-    sources: Iterable[Path],
+    sources: Sequence[Path],
     out: Path,
     modality: Literal["optical", "sar"] | None = None,
     progress: Callable[[str], None] = lambda line: None,
@@ -46,7 +51,8 @@ def prepare_images(
         out: folder; made when missing.
         modality: of all sources; None: as :func:`kornia_tar.raster.told_modality` decides for "auto", which leaves
             8-bit grey images open (null in ``prepare.json``).
-        progress: told one line for each image, and what :func:`kornia_tar.raster.remarks` says of it.
+        progress: told one line for each image, which files of a folder are left out, and what
+            :func:`kornia_tar.raster.remarks` says.
         nodata: value of missing pixels, beside what the files declare, in all sources whose data type can have it.
         overwrite: replace earlier results; a source is never replaced.
 
@@ -58,7 +64,10 @@ def prepare_images(
         ValueError: a folder without images, two sources of one name, an image that cannot be read, or a result that is
             there already or would replace a source.
     """
-    files = _named(list(sources), out)
+    files = _named(sources, out)
+    for source in sources:
+        for path in _left_out(source, out):
+            progress(f"warning: {path}: left out, for its name ends like no image's; name the file itself to have it")
     outputs = [out / "prepare.json"]
     for name in files:
         outputs += [out / "images" / name, out / "masks" / f"{name}.png"]
@@ -122,19 +131,30 @@ def _files(source: Path, out: Path) -> list[Path]:
         raise FileNotFoundError(absent(source))
     if not source.is_dir():
         return [source]
-    written = [(out / name).resolve() for name in ("images", "masks")]
-    written = [folder for folder in written if not source.resolve().is_relative_to(folder)]
-    inside = [
-        path
-        for path in sorted(source.rglob("*"))
-        if path.suffix.lower() in SUFFIXES
-        and path.is_file()
-        and not any(part.startswith(".") for part in path.relative_to(source).parts)
-        and not any(path.resolve().is_relative_to(folder) for folder in written)
-    ]
+    inside = [path for path in _inside(source, out) if path.suffix.lower() in SUFFIXES]
     if not inside:
         raise ValueError(f"{source}: holds no image ({', '.join(SUFFIXES)})")
     return inside
+
+
+def _left_out(source: Path, out: Path) -> list[Path]:
+    """The files of a folder that may be images by another name."""
+    beside = re.compile(r"\.\w{0,3}w")  # a world file
+    others = [path for path in _inside(source, out) if path.suffix.lower() not in (*SUFFIXES, *BESIDE)]
+    return [path for path in others if not beside.fullmatch(path.suffix.lower())]
+
+
+def _inside(source: Path, out: Path) -> list[Path]:
+    """All files below a folder, but for hidden ones and what is written there; none of what is no folder."""
+    written = [(out / name).resolve() for name in ("images", "masks")]
+    written = [folder for folder in written if not source.resolve().is_relative_to(folder)]
+    return [
+        path
+        for path in sorted(source.rglob("*") if source.is_dir() else [])
+        if path.is_file()
+        and not any(part.startswith(".") for part in path.relative_to(source).parts)
+        and not any(path.resolve().is_relative_to(folder) for folder in written)
+    ]
 
 
 def _about(raster: Raster) -> dict[str, Any]:

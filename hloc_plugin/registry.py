@@ -99,12 +99,14 @@ def match_dense(
         ImportError: as :func:`register`.
         ValueError: keypoints of an earlier run stand in the way.
     """
-    from hloc_plugin.formats import check_kept, check_others, dense_paths, read_pairs
+    from hloc_plugin.formats import check_kept, check_others, dense_paths, image_files, read_pairs
+    from hloc_plugin.model import files_of
     from kornia_tar.files import check_outputs, output_folder
 
     names = read_pairs(pairs, image_dir)
     features, matches = dense_paths(conf["output"], pairs, export_dir)
-    check_outputs((features, matches), (pairs, *(image_dir / name for pair in names for name in pair)), overwrite=True)
+    read = [pairs, *image_files(image_dir, names), *files_of(conf["model"])]
+    check_outputs((features, matches), read, overwrite=True)
     if overwrite:
         check_others(conf["output"], names, matches, whole=False)
     else:

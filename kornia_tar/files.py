@@ -6,6 +6,7 @@ import io
 import json
 import math
 import os
+import re
 import secrets
 import shutil
 import subprocess
@@ -174,6 +175,15 @@ def reading_hdf5(path: Path) -> Iterator[h5py.File]:
             raise ValueError(f"is damaged: reading it is ended by signal {-code}")
     with h5py.File(path, "r") as file:
         yield file
+
+
+def remove_own(folder: Path, pattern: str) -> None:
+    """Remove the files of a folder whose names match a regular expression, and the folder if nothing else is in it."""
+    with suppress(OSError):
+        for path in list(folder.iterdir()):
+            if re.fullmatch(pattern, path.name) and not path.is_dir():
+                path.unlink()
+        folder.rmdir()
 
 
 def check_promised(dataset: Any, most: int = 2**28) -> None:

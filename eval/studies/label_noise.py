@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
+from numpy.typing import NDArray
 
 from eval.benchmark.cache import Prediction, cache_path, read_about, read_names, read_predictions
 from eval.benchmark.metrics import Array, corner_error, estimate, success_rate
@@ -41,7 +42,7 @@ class Labels:
     levels: tuple[str, str]
     shifts: Array
     errors: dict[str, Array]
-    accepted: Array
+    accepted: NDArray[np.bool_]
 
     @property
     def correlation(self) -> tuple[float, float]:

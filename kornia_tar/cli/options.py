@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import get_args
 
 from kornia_tar.conventions import MODALITIES
+from kornia_tar.network.checkpoint import resolve_weights
 from kornia_tar.outputs.registered import GridChoice, Resampling
 from kornia_tar.raster import Raster, read_image, remarks, source_files
 from kornia_tar.raster.image import IMAGE_SUFFIXES
@@ -130,8 +131,12 @@ def inputs_of(image0: Path, image1: Path, weights: str, bank: Path | None) -> li
 
 
 def files_of(weights: str, bank: Path | None) -> list[Path]:
-    """List all files that the options of :func:`add_matcher` name."""
-    return [Path(weights), *([] if bank is None else [bank])]
+    """List all files that the options of :func:`add_matcher` name.
+
+    Raises:
+        FileNotFoundError: no such weights.
+    """
+    return [resolve_weights(weights), *([] if bank is None else [bank])]
 
 
 def add_georeference(parser: argparse.ArgumentParser) -> None:

@@ -94,7 +94,12 @@ def _do(a: argparse.Namespace) -> int:
         raise ValueError("--padding changes what all layers see: leave out --only, and train all of the network")
     shards, device = find_shards(a.data), choose_device(a.device)
     alone = sorted(a.data.glob("optical_only-*.tar")) if a.limit is None else []
-    read = [*shards, *alone, *(Path(name) for name in (a.start, a.text) if name is not None)]
+    read = [
+        *shards,
+        *alone,
+        *([] if a.start is None else [resolve_weights(a.start)]),
+        *([] if a.text is None else [Path(a.text)]),
+    ]
     if a.only == "words":
         if start is None or a.text is None or a.resume:
             raise ValueError("--only words needs --from and --text, and cannot --resume: it takes minutes")

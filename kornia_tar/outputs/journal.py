@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import shutil
 import time
 import zipfile
 from collections.abc import Callable, Mapping
@@ -13,7 +12,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from kornia_tar.files import replacing
+from kornia_tar.files import remove_own, replacing
 
 NAME = ".unfinished-tiles.tmp"
 FIRST, EVERY = 10.0, 30.0  # seconds into a look until its progress is told, and from then on
@@ -65,4 +64,4 @@ class FolderJournal:
 
     def remove(self) -> None:
         """Remove all that was kept."""
-        shutil.rmtree(self._folder, ignore_errors=True)
+        remove_own(self._folder, r"\.?\w+\.npz(\.\w+\.tmp)?")

@@ -10,6 +10,7 @@ from PIL import Image
 
 from hloc_plugin.cli import main as tar_hloc
 from kornia_tar.cli.main import main
+from kornia_tar.network import checkpoint
 from kornia_tar.network.checkpoint import save_checkpoint
 from kornia_tar.network.net import TARNet
 from kornia_tar.raster import source_files, write_image
@@ -132,3 +133,14 @@ def test_a_vrt_s_sources_are_inputs(tmp_path, monkeypatch, capsys):
     command = ["register", str(tmp_path / "other.vrt"), str(tmp_path / "other.vrt"), "-o", str(tmp_path), "--overwrite"]
     assert main(command) == 1
     assert "registered.tif: would replace the input" in capsys.readouterr().err and source.read_bytes() == before
+
+
+def test_shipped_weights_are_inputs_though_a_name_alone_is_given(tmp_path, monkeypatch, capsys):
+    monkeypatch.setattr(checkpoint, "WEIGHTS", tmp_path)
+    shipped = tmp_path / "optical-sar.safetensors"
+    save_checkpoint(shipped, lively_net(), {})
+    before = shipped.read_bytes()
+    write_image(tmp_path / "a.png", np.random.default_rng(0).integers(1, 255, (64, 64), dtype=np.uint8))
+    command = ["landcover", str(tmp_path / "a.png"), "-o", str(tmp_path / "map.png"), "--json", str(shipped)]
+    assert main([*command, "--overwrite"]) == 1
+    assert "would replace the input" in capsys.readouterr().err and shipped.read_bytes() == before

@@ -9,6 +9,7 @@ from copy import deepcopy
 
 import numpy as np
 import pytest
+from helpers import untrained_weights
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image
@@ -207,3 +208,24 @@ def test_joined_keypoints_are_near_and_one_to_one(seed, sizes, max_kps):
             points = (found.points0, found.points1)[k]
             near = np.linalg.norm(points[None] - keypoints[indices[:, k]][:, None], axis=-1).min(1, initial=np.inf)
             assert (near <= sizes[0] + 1e-6).all()
+
+
+def test_weights_and_a_bank_are_inputs_and_a_folder_in_the_way_keeps_what_is_not_ours(tmp_path, monkeypatch):
+    """The bank lies where the matches would go; then the unfinished run's folder holds somebody's notes."""
+    image = np.random.default_rng(0).integers(0, 255, (64, 64), np.uint8)
+    for name in ("a.png", "b.png"):
+        Image.fromarray(image).save(tmp_path / name)
+    pairs = tmp_path / "pairs.txt"
+    pairs.write_text("a.png b.png\n")
+    conf = {**hloc_plugin.confs["tar_aachen"], "model": {"weights": str(untrained_weights(tmp_path)), "looks": None}}
+    bank = tmp_path / f"{conf['output']}_pairs.h5"
+    bank.write_bytes(b"a bank")
+    with_bank = {**conf, "model": {**conf["model"], "text": str(bank)}}
+    with pytest.raises(ValueError, match="would replace the input"):
+        match_dense(with_bank, pairs, tmp_path, tmp_path, overwrite=True)
+    assert bank.read_bytes() == b"a bank"
+    partial = tmp_path / "out" / f"{conf['output']}_pairs.partial"
+    partial.mkdir(parents=True)
+    (partial / "notes.txt").write_text("mine")
+    match_dense(conf, pairs, tmp_path, tmp_path / "out")
+    assert [path.name for path in partial.iterdir()] == ["notes.txt"]

@@ -158,3 +158,34 @@ def test_missing_and_foreign_files_are_named(files, tmp_path):
     (tmp_path / "text.h5").write_text("not HDF5")
     with pytest.raises(ValueError, match="is not a file of matches"):
         read_matches(tmp_path / "text.h5", [PAIR])
+
+
+def test_a_damaged_file_is_told_in_one_line_that_names_it(tmp_path):
+    """h5py has a kind of error for each way in which a file may be wrong, and promises more memory than there is."""
+    path = tmp_path / "f.h5"
+    for keypoints in (
+        np.float32(3),
+        np.zeros((2, 2), "S4"),
+        np.full((2, 2), np.nan, np.float32),
+        np.zeros((3, 1), int),
+    ):
+        with h5py.File(path, "w") as file:
+            file["a.png/keypoints"] = keypoints
+        with pytest.raises(ValueError, match=r"f\.h5: "):
+            read_keypoints(path, ["a.png"])
+    with h5py.File(path, "w") as file:
+        file.create_dataset("a.png/keypoints", (2**40, 2), np.float32, chunks=(1024, 2))
+    with pytest.raises(ValueError, match=r"f\.h5: is not a file of features .* bytes, more than"):
+        read_keypoints(path, ["a.png"])
+    for matches0 in (np.zeros((3, 2), int), np.full(4, np.nan), np.float32(1)):
+        with h5py.File(path, "w") as file:
+            file["a.png/b.png/matches0"] = matches0
+        with pytest.raises(ValueError, match=r"f\.h5: "):
+            read_matches(path, [("a.png", "b.png")])
+    with h5py.File(path, "w") as file:
+        file["a.png"] = 1
+    with pytest.raises(ValueError, match=r"f\.h5: is not a file of features"):
+        check_kept([("a.png", "b.png")], path, tmp_path / "none.h5")
+    (tmp_path / "pairs.txt").write_bytes(b"a.png \xff\xfe.png\n")
+    with pytest.raises(ValueError, match=r"pairs\.txt: is no text in UTF-8"):
+        read_pairs(tmp_path / "pairs.txt")

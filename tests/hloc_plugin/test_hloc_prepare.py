@@ -7,6 +7,7 @@ import json
 import cv2
 import numpy as np
 import pytest
+from PIL import Image
 
 from hloc_plugin.cli import main
 from hloc_plugin.formats import read_pairs
@@ -127,3 +128,20 @@ def test_folders_and_clashes(optical, tmp_path):
         prepare_images([tmp_path / "empty"], tmp_path / "out")
     with pytest.raises(FileNotFoundError, match=r"none\.tif"):
         prepare_images([tmp_path / "none.tif"], tmp_path / "out")
+
+
+def test_what_a_folder_holds_beside_images_is_told_and_an_image_by_another_name_can_be_named(tmp_path):
+    pixels = np.random.default_rng(0).integers(1, 255, (40, 48), np.uint8)
+    folder = tmp_path / "in"
+    folder.mkdir()
+    for name in ("a.png", "b.gif"):
+        Image.fromarray(pixels).save(folder / name)
+    (folder / "c.product").write_bytes((folder / "a.png").read_bytes())
+    for beside in ("a.pgw", "a.png.aux.xml", "notes.txt"):
+        (folder / beside).write_text("")
+    told = list[str]()
+    assert prepare_images([folder], tmp_path / "out", progress=told.append) == ["a.png", "b.png"]
+    assert [line for line in told if line.startswith("warning")] == [
+        f"warning: {folder / 'c.product'}: left out, for its name ends like no image's; name the file itself to have it"
+    ]
+    assert prepare_images([folder / "c.product"], tmp_path / "other") == ["c.png"]

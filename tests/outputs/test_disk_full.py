@@ -16,8 +16,11 @@ import pytest
 import torch
 from helpers import SMALL
 
+from hloc_plugin.formats import write_features
+from hloc_plugin.formats import write_matches as write_hloc_matches
 from kornia_tar.cli.command import ERRORS
 from kornia_tar.files import output_folder, write_json, write_text
+from kornia_tar.geometry import PointMatches
 from kornia_tar.network.checkpoint import save_checkpoint
 from kornia_tar.network.net import TARNet
 from kornia_tar.outputs.matches import write_matches
@@ -31,6 +34,8 @@ if sys.platform == "win32":
 rng = np.random.default_rng(0)
 NOISE = rng.integers(0, 255, (160, 200, 3), dtype=np.uint8)
 POINTS = {"keypoints0": rng.random((2500, 2)), "confidence": rng.random(2500)}
+DENSE = PointMatches(POINTS["keypoints0"], POINTS["keypoints0"], POINTS["confidence"])
+INDICES = np.stack([np.arange(2500)] * 2, 1)
 ROWS = [Row(f"pair {k}", "a.tif", "b.tif", "registered", probability=0.9) for k in range(500)]
 
 
@@ -51,6 +56,8 @@ WRITERS: dict[str, Callable[[Path], object]] = {
     "deep.png": lambda path: write_image(path, NOISE.astype(np.uint16) * 251),
     "a.tif": _geotiff,
     "m.h5": lambda path: write_matches(path, POINTS),
+    "feats.h5": lambda path: write_features(path, {"a.png": (POINTS["keypoints0"], POINTS["confidence"])}),
+    "pairs.h5": lambda path: write_hloc_matches(path, {("a.png", "b.png"): (DENSE, INDICES, DENSE.confidence)}),
     "m.npz": lambda path: write_matches(path, POINTS),
     "b.npz": lambda path: TextBank(("river", "road"), torch.rand(2, 512)).save(path),
     "b.h5": lambda path: TextBank(("river", "road"), torch.rand(2, 512)).save(path),

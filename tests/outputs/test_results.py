@@ -9,7 +9,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from kornia_tar.geometry import PointMatches
+from kornia_tar.geometry import PointMatches, Transform
+from kornia_tar.outputs.registered import resampled
 from kornia_tar.outputs.results import remove_results, write_results
 from kornia_tar.raster import Bands, GeoProfile, Raster, read_image, write_image
 from kornia_tar.registration.acceptance import Witnesses
@@ -148,3 +149,18 @@ def test_what_was_stretched_for_want_of_rasterio_is_told(tmp_path, monkeypatch):
     told = register(tmp_path / "out", second)
     assert told["file"] == "registered.png" and read_image(tmp_path / "out/registered.png").pixels.dtype == np.uint8
     assert "not float32" in told["stretched"] and 'pip install "kornia-tar[geo]"' in told["stretched"]
+
+
+@pytest.mark.parametrize(("how", "least", "most"), [("bilinear", 9, 28), ("cubic", 9, 20), ("nearest", 0.8, 1.3)])
+def test_finer_speckle_is_averaged_over_the_coarser_pixel(how, least, most):
+    """Intensity of one look, three of its pixels to one of the reference: the area's nine looks at least are left.
+
+    A triangle of the coarser pixel's width, as gdalwarp's bilinear takes it, leaves twenty.
+    """
+    speckle = np.random.default_rng(0).exponential(100, (300, 300)).astype(np.float32)
+    raster = Raster(speckle, np.ones(speckle.shape, bool), None, Path("memory"))
+    pixels, valid, _ = resampled(raster, Transform(np.array([[3.0, 0, 1], [0, 3, 1], [0, 0, 1]])), (96, 96), how)
+    inside = np.asarray(pixels[:, :])[4:-4, 4:-4]
+    assert valid[4:-4, 4:-4].all()
+    looks = inside.mean() ** 2 / inside.var()
+    assert least < looks < most and inside.mean() == pytest.approx(100, rel=0.1)
