@@ -1,9 +1,9 @@
 """TAR inside hloc and pycolmap: confs, the matcher for ``hloc.matchers``, hloc's files without hloc, verification.
 
 >>> import hloc_plugin
->>> hloc_plugin.register()  # doctest: +SKIP
->>> from hloc import match_dense  # doctest: +SKIP
->>> features, matches = match_dense.main(match_dense.confs["tar"], pairs, images, outputs)  # doctest: +SKIP
+>>> features, matches = hloc_plugin.match_dense(hloc_plugin.confs["tar"], pairs, images, outputs)  # doctest: +SKIP
+
+Or ``hloc_plugin.register()``, and then ``hloc.match_dense.main`` with one of its confs, in a pipeline of yours.
 """
 
 from hloc_plugin.confs import confs

@@ -25,10 +25,14 @@ HDF5_SECONDS, HDF5_SPEED = 5.0, 1e7  # in which an HDF5 file is read, and bytes 
 WALK_HDF5 = """
 import sys, h5py
 
+broken = []
+
 def see(name, item):
     for read in (lambda: dict(item.attrs), lambda: item.nbytes <= 2**28 and item[()]):
         try:
             read()
+        except (OSError, RuntimeError):
+            broken.append(name)
         except Exception:
             pass
 
@@ -36,6 +40,7 @@ print(flush=True)
 with h5py.File(sys.argv[1], "r") as file:
     see("/", file)
     file.visititems(see)
+sys.exit(3 if broken else 0)
 """
 
 
@@ -159,22 +164,32 @@ def reading_hdf5(path: Path) -> Iterator[h5py.File]:
     Raises:
         ValueError: it does so on this one.
     """
-    if sys.executable and not getattr(sys, "frozen", False):
-        walk = [sys.executable, "-I", "-c", WALK_HDF5, str(path)]
-        none = subprocess.DEVNULL
-        with subprocess.Popen(walk, stdin=none, stdout=subprocess.PIPE, stderr=none) as process:  # noqa: S603  a list, no shell
-            assert process.stdout is not None
-            process.stdout.readline()  # h5py is there; on a slow disk that takes as long as it takes
-            try:
-                code = process.wait(HDF5_SECONDS + path.stat().st_size / HDF5_SPEED)
-            except subprocess.TimeoutExpired:
-                raise ValueError("is damaged: reading it comes to no end") from None
-            finally:
-                process.kill()  # also after Ctrl-C, of which it would not hear
-        if code < 0:  # any other error is met again below, and told in the reader's own words
-            raise ValueError(f"is damaged: reading it is ended by signal {-code}")
+    walk_hdf5(path)  # any error but a hang or a crash is met again, and told in the reader's own words
     with h5py.File(path, "r") as file:
         yield file
+
+
+def walk_hdf5(path: Path) -> bool:
+    """Read an HDF5 file to its end in another process; returns whether that met no damage.
+
+    Raises:
+        ValueError: that came to no end, or crashed.
+    """
+    if not sys.executable or getattr(sys, "frozen", False):
+        return True
+    walk, none = [sys.executable, "-I", "-c", WALK_HDF5, str(path)], subprocess.DEVNULL
+    with subprocess.Popen(walk, stdin=none, stdout=subprocess.PIPE, stderr=none) as process:  # noqa: S603  a list, no shell
+        assert process.stdout is not None
+        process.stdout.readline()  # h5py is there; on a slow disk that takes as long as it takes
+        try:
+            code = process.wait(HDF5_SECONDS + path.stat().st_size / HDF5_SPEED)
+        except subprocess.TimeoutExpired:
+            raise ValueError("is damaged: reading it comes to no end") from None
+        finally:
+            process.kill()  # also after Ctrl-C, of which it would not hear
+    if code < 0:
+        raise ValueError(f"is damaged: reading it is ended by signal {-code}")
+    return code == 0
 
 
 def remove_own(folder: Path, pattern: str) -> None:

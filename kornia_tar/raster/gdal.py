@@ -11,12 +11,14 @@ import warnings
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, ExitStack, contextmanager, suppress
 from dataclasses import replace
+from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
-from kornia_tar.files import one_line
+from kornia_tar.files import one_line, walk_hdf5
 from kornia_tar.raster.image import Bands, GeoProfile
 
+HDF5 = b"\x89HDF\r\n\x1a\n"
 MAX_SOURCES = 100_000  # files behind one VRT
 MAX_READS = 1_000_000  # of a VRT's sources, each as often as it is named: ten VRTs of ten sources each are quickly many
 MAX_VRT = 2**27  # bytes of one
@@ -105,8 +107,30 @@ def open_raster(path: str | Path) -> Iterator[Any]:
     """
     import rasterio
 
+    _check_hdf5(path)
     with QUIET, rasterio.Env(**_GDAL, **({} if remote() else _LOCAL)), rasterio.open(path) as file:
         yield file
+
+
+def _check_hdf5(path: str | Path) -> None:
+    """Refuse a damaged HDF5 or netCDF file: GDAL's own HDF5 prints pages about it, and may come to no end."""
+    try:
+        with Path(path).open("rb") as file:
+            hdf5 = file.read(len(HDF5)) == HDF5
+        told = Path(path).stat()
+    except (OSError, ValueError):  # no file, but a name of GDAL's; or told by who reads it
+        return
+    if hdf5 and (wrong := _damage(Path(path), told.st_size, told.st_mtime_ns)):
+        raise ImageRefusedError(f"{path}: {wrong}")
+
+
+@lru_cache(maxsize=64)
+def _damage(path: Path, size: int, written: int) -> str:
+    """What is wrong with an HDF5 file that had this size when it was written; nothing where it is whole."""
+    try:
+        return "" if walk_hdf5(path) else "is a damaged HDF5 file; copy it again"
+    except ValueError as error:
+        return str(error)
 
 
 def remote() -> bool:

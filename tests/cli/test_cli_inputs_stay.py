@@ -141,6 +141,6 @@ def test_shipped_weights_are_inputs_though_a_name_alone_is_given(tmp_path, monke
     save_checkpoint(shipped, lively_net(), {})
     before = shipped.read_bytes()
     write_image(tmp_path / "a.png", np.random.default_rng(0).integers(1, 255, (64, 64), dtype=np.uint8))
-    command = ["landcover", str(tmp_path / "a.png"), "-o", str(tmp_path / "map.png"), "--json", str(shipped)]
-    assert main([*command, "--overwrite"]) == 1
+    image = str(tmp_path / "a.png")
+    assert main(["landcover", image, image, "-o", str(tmp_path / "m.png"), "--json", str(shipped), "--overwrite"]) == 1
     assert "would replace the input" in capsys.readouterr().err and shipped.read_bytes() == before

@@ -8,15 +8,17 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import NamedTuple
 
+import h5py
 import numpy as np
 from helpers import SIDE, SMALL, encode, write_shard
 from PIL import Image
 
 from eval.benchmark.cache import Cache, Prediction, read_about, read_digests, read_names, read_predictions
 from eval.peers import Matches
+from hloc_plugin import formats as hloc
 from kornia_tar.cli.many.table import read_jobs
 from kornia_tar.cli.pair import PairJob
-from kornia_tar.geometry import Transform
+from kornia_tar.geometry import PointMatches, Transform
 from kornia_tar.geometry.transform import DisplacementField
 from kornia_tar.matching.matcher import TARMatcher
 from kornia_tar.network.checkpoint import save_checkpoint
@@ -34,6 +36,7 @@ except ImportError:
     rasterio = None
 
 H, W = 40, 48
+HLOC_PAIR = ("day/a.png", "b.png")
 
 
 class Kind(NamedTuple):
@@ -195,6 +198,9 @@ def _rasters(folder: Path):
 <SourceFilename relativeToVRT="1">v.png</SourceFilename><SourceBand>1</SourceBand><SrcRect {window}/>
 <DstRect {window}/></SimpleSource></VRTRasterBand></VRTDataset>"""
     yield "x.vrt", Kind({"x.vrt": vrt.encode(), "v.png": png}, look, text=True)
+    with h5py.File(folder / "image.h5", "w") as file:
+        file.create_dataset("amplitude", data=pixels[0], chunks=(16, 16), compression="gzip")
+    yield "image.h5", Kind({"image.h5": (folder / "image.h5").read_bytes()}, look)
     ascii_grid = f"ncols {W}\nnrows {H}\nxllcorner 5e5\nyllcorner 4.6e6\ncellsize 10\nNODATA_value -9999\n"
     rows = "\n".join(" ".join(str(v) for v in row) for row in pixels[0].tolist())
     yield "a.asc", Kind({"a.asc": (ascii_grid + rows).encode()}, look, text=True)
@@ -220,6 +226,17 @@ def _others(folder: Path):
     for name in ("m.h5", "m.npz"):
         write_matches(folder / name, {"keypoints0": rng.random((5, 2)), "confidence": rng.random(5), "image0": "a.png"})
         yield name, Kind({name: (folder / name).read_bytes()}, read_matches)
+    one = np.zeros((5, 2), np.float32)
+    hloc.write_features(folder / "feats.h5", {name: (one, one[:, 0]) for name in HLOC_PAIR})
+    dense = PointMatches(one, one, one[:, 0])
+    hloc.write_matches(folder / "hloc.h5", {HLOC_PAIR: (dense, np.stack([np.arange(5)] * 2, 1), one[:, 0])})
+    for name, read in (
+        ("feats.h5", lambda path: hloc.read_keypoints(path, HLOC_PAIR)),
+        ("hloc.h5", lambda path: hloc.read_matches(path, [HLOC_PAIR])),
+    ):
+        yield name, Kind({name: (folder / name).read_bytes()}, read)
+    named = f"# hloc's\n{' '.join(HLOC_PAIR)}\nb.png c.png\n".encode()
+    yield "pairs.txt", Kind({"pairs.txt": named}, hloc.read_pairs, text=True)
     points = np.zeros((3, 2), np.float32)
     kept = Prediction(Matches(points, points, np.ones(3, np.float32)), np.eye(3), (H, W), "fill", 0.1, "d")
     with Cache(folder / "cache.h5", {"key": "k"}) as cache:

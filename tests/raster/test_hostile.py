@@ -279,3 +279,32 @@ def test_a_pipe_is_no_image(tmp_path):
     os.mkfifo(tmp_path / "a.png")
     with pytest.raises(FileNotFoundError, match="no regular file"):
         read_image(tmp_path / "a.png")
+
+
+def test_a_damaged_hdf5_image_is_told_in_one_line(tmp_path, capfd):
+    """GDAL's HDF5 prints a stack of thirty lines for each; a whole one is read as ever."""
+    rasterio = pytest.importorskip("rasterio")
+    with rasterio.Env() as env:
+        if "HDF5Image" not in env.drivers():
+            pytest.skip("this GDAL reads no HDF5")
+    h5py = pytest.importorskip("h5py")
+    pixels = np.random.default_rng(0).integers(1, 255, (40, 48), np.uint8)
+    with h5py.File(tmp_path / "whole.h5", "w") as file:
+        file.create_dataset("amplitude", data=pixels, chunks=(8, 8), compression="gzip")
+    whole = (tmp_path / "whole.h5").read_bytes()
+    np.testing.assert_array_equal(read_image(tmp_path / "whole.h5").pixels, pixels)
+    capfd.readouterr()
+    rng = np.random.default_rng(1)
+    refused = 0
+    for number in range(6):
+        damaged = bytearray(whole)
+        for place in rng.integers(8, len(whole), 60):
+            damaged[place] = rng.integers(256)
+        path = tmp_path / f"{number}.h5"
+        path.write_bytes(damaged)
+        try:
+            read_image(path)
+        except ValueError as error:
+            refused += 1
+            assert str(error).startswith(str(path)) and "\n" not in str(error)
+    assert refused >= 4 and capfd.readouterr() == ("", "")

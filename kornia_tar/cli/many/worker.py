@@ -31,7 +31,7 @@ class PairWorker:
     def __init__(self, make: MakeRegistrar, weights: str, at_once: int = 1) -> None:
         self._make, self._weights, self._at_once = make, weights, at_once
         self._registrar: Registrar | None = None
-        self._stop = threading.Event()
+        self._stop, self._short = threading.Event(), threading.Lock()
 
     def start(self) -> None:
         """Build the registrar; raises whatever keeps it from being built."""
@@ -46,16 +46,25 @@ class PairWorker:
 
     def register(self, name: str, job: PairJob) -> Row:
         """Register one pair; whatever is wrong with it becomes its row."""
-        assert self._registrar is not None, "start comes first"
         row = waiting(name, job)
         try:
-            with stoppable(self._stop):
-                found = register_pair(job, self._registrar, self._weights, lambda _: check_stop())
+            try:
+                found = self._found(job)
+            except torch.OutOfMemoryError:
+                if self._at_once == 1:
+                    raise
+                with self._short:  # beside others the memory may not do; one such pair at a time
+                    found = self._found(job)
         except ERRORS as error:
             return replace(row, status="failed", reason=one_line(error))
         except Exception as error:  # a library's own kind, or a fault of ours: this pair's all the same, and no other's
             return replace(row, status="failed", reason=f"{type(error).__name__}: {one_line(error)}")
         return _row(row, found)
+
+    def _found(self, job: PairJob) -> PairOutcome:
+        assert self._registrar is not None, "start comes first"
+        with stoppable(self._stop):
+            return register_pair(job, self._registrar, self._weights, lambda _: check_stop())
 
 
 def waiting(name: str, job: PairJob) -> Row:

@@ -13,6 +13,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 from helpers import lively_net
 from PIL import Image
 
@@ -144,6 +145,21 @@ def test_a_library_s_own_error_is_a_pair_s(folder, monkeypatch):
     assert main(command(folder)) == 2
     assert [row["status"] == "failed" for row in rows(folder)] == [True, True, False]
     assert rows(folder)[0]["reason"] == "Strange: of a kind that nobody expects"
+
+
+def test_a_pair_for_which_the_memory_did_not_do_beside_others_is_tried_again(folder, monkeypatch):
+    real, tried = worker.register_pair, list[str]()
+
+    def register(job, registrar, weights, step):
+        tried.append(job.out.name)
+        if tried.count(job.out.name) == 1:
+            raise torch.OutOfMemoryError("no room beside others")
+        return real(job, registrar, weights, step)
+
+    monkeypatch.setattr(worker, "register_pair", register)
+    assert main(command(folder, "--at-once", "2")) == 2
+    assert [row["status"] for row in rows(folder)] == ["refused", "failed", "refused"]
+    assert "broken.png" in rows(folder)[1]["reason"] and sorted(tried) == sorted(2 * ["first", "a_broken", "third"])
 
 
 @pytest.mark.slow
