@@ -22,6 +22,7 @@ SUFFIXES = (
     ".tif", ".tiff", ".gtif", ".gtiff", ".vrt", ".img", ".jp2", ".ntf", ".nitf", ".pix", ".sdat", ".bin", ".png",
     ".jpg", ".jpeg", ".webp", ".bmp", ".gif",
 )  # fmt: skip
+UNFINISHED = ".prepare-unfinished"  # in the results' folder: the images that a run has begun, until all are written
 #: Endings of what lies beside images and is none.
 BESIDE = (".xml", ".hdr", ".ovr", ".prj", ".wld", ".json", ".geojson", ".csv", ".txt", ".md", ".html", ".h5", ".sgrd")
 
@@ -54,7 +55,7 @@ def prepare_images(
         progress: told one line for each image, which files of a folder are left out, and what
             :func:`kornia_tar.raster.remarks` says.
         nodata: value of missing pixels, beside what the files declare, in all sources whose data type can have it.
-        overwrite: replace earlier results; a source is never replaced.
+        overwrite: replace earlier results; a source is never replaced. What an interrupted run has written is, too.
 
     Returns:
         names of the images written, as a file of pairs has them.
@@ -68,12 +69,17 @@ def prepare_images(
     for source in sources:
         for path in _left_out(source, out):
             progress(f"warning: {path}: left out, for its name ends like no image's; name the file itself to have it")
-    outputs = [out / "prepare.json"]
-    for name in files:
-        outputs += [out / "images" / name, out / "masks" / f"{name}.png"]
-    check_outputs(outputs, (read for path in files.values() for read in source_files(path)), overwrite=overwrite)
+    unfinished = out / UNFINISHED
+    begun = unfinished.read_text("utf-8", "replace").splitlines() if unfinished.is_file() else []
+    outputs = {name: (out / "images" / name, out / "masks" / f"{name}.png") for name in files}
+    foreign = [path for name in files if name not in begun for path in outputs[name]]  # what was begun is made anew
+    read = [path for source in files.values() for path in source_files(source)]
+    check_outputs([out / "prepare.json", *foreign], read, overwrite=overwrite)
+    check_outputs([path for paths in outputs.values() for path in paths], read, overwrite=True)
     images, about = output_folder(out / "images"), []
     for number, (name, path) in enumerate(files.items(), 1):
+        with unfinished.open("a", encoding="utf-8") as journal:
+            journal.write(f"{name}\n")
         raster = read_image(path)
         if nodata is not None and holds(raster.pixels.dtype, nodata):  # the SAR image's -9999 is none of an 8-bit one's
             raster = read_image(path, nodata=nodata)
@@ -95,6 +101,7 @@ def prepare_images(
         progress(f"[{number}/{len(files)}] {path} → {images / name}, {kind or 'grey'}, {raster.mask.mean():.0%} valid")
     convention = "transform: GDAL's order a b c d e f, from the corner of pixel (0, 0)"
     write_json(out / "prepare.json", {"convention": convention, "images": about})
+    unfinished.unlink(missing_ok=True)
     return list(files)
 
 

@@ -21,6 +21,9 @@ def add(add_parser: AddParser) -> None:
 
 def _do(args: argparse.Namespace) -> None:
     from eval.calibration.average import average_checkpoints
+    from kornia_tar.files import check_outputs
+    from kornia_tar.network.checkpoint import resolve_weights
 
+    check_outputs([args.store], [resolve_weights(name) for name in (args.first, args.second)], overwrite=True)
     average_checkpoints(args.first, args.second, args.share, args.store)
     print(f"stored in {args.store}", file=sys.stderr)

@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from hloc_plugin import prepare
 from hloc_plugin.cli import main
 from hloc_plugin.formats import read_pairs
 from hloc_plugin.prepare import prepare_images
@@ -145,3 +146,29 @@ def test_what_a_folder_holds_beside_images_is_told_and_an_image_by_another_name_
         f"warning: {folder / 'c.product'}: left out, for its name ends like no image's; name the file itself to have it"
     ]
     assert prepare_images([folder / "c.product"], tmp_path / "other") == ["c.png"]
+
+
+def test_after_an_interruption_the_same_call_goes_on_and_what_is_not_ours_stays(tmp_path, monkeypatch):
+    rng = np.random.default_rng(0)
+    (tmp_path / "in").mkdir()
+    for name in ("a.png", "b.png", "c.png"):
+        write_image(tmp_path / "in" / name, rng.integers(1, 255, (40, 48), np.uint8))
+    real, written = prepare.write_image, list[str]()
+
+    def interrupted(path, pixels):
+        real(path, pixels)
+        written.append(path.name)
+        if len(written) == 2:
+            raise KeyboardInterrupt
+
+    monkeypatch.setattr(prepare, "write_image", interrupted)
+    with pytest.raises(KeyboardInterrupt):
+        prepare_images([tmp_path / "in"], tmp_path / "out")
+    (tmp_path / "out/images/c.png").write_bytes(b"mine")
+    with pytest.raises(ValueError, match=r"c\.png: is there already"):
+        prepare_images([tmp_path / "in"], tmp_path / "out")
+    (tmp_path / "out/images/c.png").unlink()
+    assert prepare_images([tmp_path / "in"], tmp_path / "out") == ["a.png", "b.png", "c.png"]
+    assert sorted(path.name for path in (tmp_path / "out").iterdir()) == ["images", "prepare.json"]
+    with pytest.raises(ValueError, match="is there already"):
+        prepare_images([tmp_path / "in"], tmp_path / "out")

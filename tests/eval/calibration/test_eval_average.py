@@ -44,3 +44,9 @@ def test_what_has_no_mean_is_refused(two, tmp_path):
     with pytest.raises(ValueError, match="two configurations"):
         average_checkpoints(*two, 0.5, tmp_path / "x.safetensors")
     assert not (tmp_path / "x.safetensors").exists()
+
+
+def test_the_mean_takes_no_input_s_place(two, capsys):
+    before = two[1].read_bytes()
+    assert main(["average", *map(str, two), "--store", str(two[1])]) == 1
+    assert "would replace the input" in capsys.readouterr().err and two[1].read_bytes() == before
