@@ -238,6 +238,8 @@ def _array(dataset: Any, kinds: str, dimensions: int) -> NDArray[Any]:
     """Read an array of one of some kinds of numbers, of so many dimensions."""
     check_promised(dataset)
     array = np.asarray(dataset)
+    if not array.size:  # as hloc writes what an image without matches has, whatever the dimensions
+        return np.zeros((0, 2)[:dimensions], array.dtype)
     if array.dtype.kind not in kinds or array.ndim != dimensions:
         raise Unfit(f"{dataset.name} is {array.dtype} of shape {array.shape}, where {dimensions} dimensions are needed")
     return array

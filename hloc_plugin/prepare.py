@@ -24,7 +24,22 @@ SUFFIXES = (
 )  # fmt: skip
 UNFINISHED = ".prepare-unfinished"  # in the results' folder: the images that a run has begun, until all are written
 #: Endings of what lies beside images and is none.
-BESIDE = (".xml", ".hdr", ".ovr", ".prj", ".wld", ".json", ".geojson", ".csv", ".txt", ".md", ".html", ".h5", ".sgrd")
+BESIDE = (
+    ".xml",
+    ".hdr",
+    ".ovr",
+    ".prj",
+    ".wld",
+    ".json",
+    ".geojson",
+    ".csv",
+    ".txt",
+    ".md",
+    ".html",
+    ".h5",
+    ".sgrd",
+    ".bin",
+)
 
 
 def prepare_images(
@@ -138,7 +153,7 @@ def _files(source: Path, out: Path) -> list[Path]:
         raise FileNotFoundError(absent(source))
     if not source.is_dir():
         return [source]
-    inside = [path for path in _inside(source, out) if path.suffix.lower() in SUFFIXES]
+    inside = [path for path in _inside(source, out) if _is_image(path)]
     if not inside:
         raise ValueError(f"{source}: holds no image ({', '.join(SUFFIXES)})")
     return inside
@@ -146,9 +161,16 @@ def _files(source: Path, out: Path) -> list[Path]:
 
 def _left_out(source: Path, out: Path) -> list[Path]:
     """The files of a folder that may be images by another name."""
-    beside = re.compile(r"\.\w{0,3}w")  # a world file
-    others = [path for path in _inside(source, out) if path.suffix.lower() not in (*SUFFIXES, *BESIDE)]
-    return [path for path in others if not beside.fullmatch(path.suffix.lower())]
+    inside = _inside(source, out)
+    images = {path.with_suffix("") for path in inside if _is_image(path)}
+    others = [path for path in inside if not _is_image(path) and path.suffix.lower() not in BESIDE]
+    return [path for path in others if not (path.suffix.lower().endswith("w") and path.with_suffix("") in images)]
+
+
+def _is_image(path: Path) -> bool:
+    """Whether a file of a folder is taken for an image by its name; of ENVI's ``.bin`` a header must tell."""
+    end = path.suffix.lower()
+    return end in SUFFIXES and (end != ".bin" or any(path.with_suffix(h).is_file() for h in (".hdr", ".bin.hdr")))
 
 
 def _inside(source: Path, out: Path) -> list[Path]:

@@ -12,34 +12,50 @@ import shutil
 import subprocess
 import sys
 import tempfile
+import threading
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from pathlib import Path
+from queue import Empty, Queue
 from typing import Any
 
 import h5py
 import numpy as np
 
 ASIDE = ".results-"  # begins the name of a folder in which results are made before they are moved in
-HDF5_SECONDS, HDF5_SPEED = 5.0, 1e7  # in which an HDF5 file is read, and bytes in each further second
+HDF5_SECONDS, HDF5_SPEED = 5.0, 1e7  # without a sign of life, and bytes in each further second of them
+HDF5_START = 60.0  # seconds until the process that reads has h5py; on a slow disk that takes as long as it takes
+DAMAGED = 3  # its exit code
 WALK_HDF5 = """
-import sys, h5py
+import os, sys
+
+os.environ["HDF5_USE_FILE_LOCKING"] = "FALSE"
+import h5py
 
 broken = []
+
+def told(error):  # what this library was built without is no damage
+    without = ("required filter", "plugin", "can't open directory", "external", "for conversion", "unable to lock")
+    if not any(word in str(error).lower() for word in without):
+        broken.append(error)
 
 def see(name, item):
     for read in (lambda: dict(item.attrs), lambda: item.nbytes <= 2**28 and item[()]):
         try:
             read()
-        except (OSError, RuntimeError):
-            broken.append(name)
+        except (OSError, RuntimeError) as error:
+            told(error)
         except Exception:
             pass
+        sys.stdout.buffer.raw.write(b".")
 
-print(flush=True)
-with h5py.File(sys.argv[1], "r") as file:
-    see("/", file)
-    file.visititems(see)
+sys.stdout.buffer.raw.write(b".")
+try:
+    with h5py.File(sys.argv[1], "r") as file:
+        see("/", file)
+        file.visititems(see)
+except Exception as error:
+    told(error)
 sys.exit(3 if broken else 0)
 """
 
@@ -177,19 +193,34 @@ def walk_hdf5(path: Path) -> bool:
     """
     if not sys.executable or getattr(sys, "frozen", False):
         return True
+    patience = HDF5_SECONDS + path.stat().st_size / HDF5_SPEED
     walk, none = [sys.executable, "-I", "-c", WALK_HDF5, str(path)], subprocess.DEVNULL
     with subprocess.Popen(walk, stdin=none, stdout=subprocess.PIPE, stderr=none) as process:  # noqa: S603  a list, no shell
-        assert process.stdout is not None
-        process.stdout.readline()  # h5py is there; on a slow disk that takes as long as it takes
+        signs = Queue[bytes]()
+        threading.Thread(target=_listen, args=(process.stdout, signs), daemon=True).start()
         try:
-            code = process.wait(HDF5_SECONDS + path.stat().st_size / HDF5_SPEED)
-        except subprocess.TimeoutExpired:
+            seen, wait = False, HDF5_START
+            while signs.get(timeout=wait):
+                seen, wait = True, patience
+            code = process.wait(patience)
+        except (Empty, subprocess.TimeoutExpired):
             raise ValueError("is damaged: reading it comes to no end") from None
         finally:
             process.kill()  # also after Ctrl-C, of which it would not hear
     if code < 0:
         raise ValueError(f"is damaged: reading it is ended by signal {-code}")
-    return code == 0
+    return (
+        not seen or code != DAMAGED
+    )  # nothing seen: h5py is not there, as where this process has it by its path alone
+
+
+def _listen(stream: Any, signs: Queue[bytes]) -> None:
+    """Hand on what comes out of a process as it comes; nothing, once, at its end."""
+    sign = b"."
+    while sign:
+        with suppress(ValueError):  # it was closed meanwhile
+            sign = stream.read1(4096)
+        signs.put(sign)
 
 
 def remove_own(folder: Path, pattern: str) -> None:

@@ -33,6 +33,7 @@ _LOCAL = {
     "GDAL_HTTP_TIMEOUT": "30", "GDAL_HTTP_CONNECTTIMEOUT": "10",
 }  # fmt: skip
 _PART = r"[a-zA-Z][\w+.-]+:"  # begins a name such as NETCDF:a.nc:band or https://host/x.tif: of one file or its part
+_HDF5_PART = re.compile(r'(?:HDF5|NETCDF):(?:"([^"]+)"|([^:]+))')
 # Nothing of a file is run, and nobody is asked at the terminal.
 _GDAL = {"GDAL_VRT_ENABLE_PYTHON": "NO", "CPL_ALLOW_VSISTDIN": "NO"}
 
@@ -114,6 +115,8 @@ def open_raster(path: str | Path) -> Iterator[Any]:
 
 def _check_hdf5(path: str | Path) -> None:
     """Refuse a damaged HDF5 or netCDF file: GDAL's own HDF5 prints pages about it, and may come to no end."""
+    if part := _HDF5_PART.match(os.fspath(path)):
+        path = part[1] or part[2]
     try:
         with Path(path).open("rb") as file:
             hdf5 = file.read(len(HDF5)) == HDF5
@@ -124,7 +127,7 @@ def _check_hdf5(path: str | Path) -> None:
         raise ImageRefusedError(f"{path}: {wrong}")
 
 
-@lru_cache(maxsize=64)
+@lru_cache(maxsize=4096)
 def _damage(path: Path, size: int, written: int) -> str:
     """What is wrong with an HDF5 file that had this size when it was written; nothing where it is whole."""
     try:
@@ -182,6 +185,8 @@ def sidecar_says(path: Path) -> list[str]:
 def check_reads(path: Path) -> None:
     """Refuse a VRT of VRTs that are named so often that reading them would not end."""
     graph, known = file_graph(path), dict[Path, int]()
+    for one in graph:  # a VRT's sources are opened by GDAL itself
+        _check_hdf5(one)
 
     def reads(one: Path) -> int:
         if one not in known:

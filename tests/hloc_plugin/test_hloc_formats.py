@@ -160,6 +160,18 @@ def test_missing_and_foreign_files_are_named(files, tmp_path):
         read_matches(tmp_path / "text.h5", [PAIR])
 
 
+def test_an_image_without_matches_is_read_as_hloc_writes_it(tmp_path):
+    """hloc's keypoints of it are an array of no dimension but its length, 0."""
+    with h5py.File(tmp_path / "f.h5", "w", libver="latest") as file:
+        file["day/a.png/keypoints"] = np.zeros(0, np.float32)
+        file["b.png/keypoints"] = np.ones((3, 2), np.float16)
+    with h5py.File(tmp_path / "m.h5", "w", libver="latest") as file:
+        file["day-a.png/b.png/matches0"] = np.zeros(0, np.int64)
+    read = read_keypoints(tmp_path / "f.h5", PAIR)
+    assert read["day/a.png"].shape == (0, 2) and read["b.png"].shape == (3, 2)
+    assert read_matches(tmp_path / "m.h5", [PAIR])[PAIR].shape == (0, 2)
+
+
 def test_a_damaged_file_is_told_in_one_line_that_names_it(tmp_path):
     """h5py has a kind of error for each way in which a file may be wrong, and promises more memory than there is."""
     path = tmp_path / "f.h5"

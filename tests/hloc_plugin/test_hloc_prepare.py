@@ -138,7 +138,7 @@ def test_what_a_folder_holds_beside_images_is_told_and_an_image_by_another_name_
     for name in ("a.png", "b.gif"):
         Image.fromarray(pixels).save(folder / name)
     (folder / "c.product").write_bytes((folder / "a.png").read_bytes())
-    for beside in ("a.pgw", "a.png.aux.xml", "notes.txt"):
+    for beside in ("a.pgw", "a.png.aux.xml", "notes.txt", "cameras.bin"):  # COLMAP's, without ENVI's header
         (folder / beside).write_text("")
     told = list[str]()
     assert prepare_images([folder], tmp_path / "out", progress=told.append) == ["a.png", "b.png"]

@@ -21,6 +21,7 @@ import pytest
 from helpers import png_bomb
 from PIL import Image, PngImagePlugin
 
+from kornia_tar.files import walk_hdf5
 from kornia_tar.raster import GeoProfile, Georeference, Raster, read_image, source_files, to_grey8, write_image
 from kornia_tar.raster.grid import Grid
 
@@ -308,3 +309,43 @@ def test_a_damaged_hdf5_image_is_told_in_one_line(tmp_path, capfd):
             refused += 1
             assert str(error).startswith(str(path)) and "\n" not in str(error)
     assert refused >= 4 and capfd.readouterr() == ("", "")
+
+
+def test_a_vrt_leads_to_no_damaged_hdf5_image(tmp_path, capfd):
+    rasterio = pytest.importorskip("rasterio")
+    h5py = pytest.importorskip("h5py")
+    with rasterio.Env() as env:
+        if "HDF5Image" not in env.drivers():
+            pytest.skip("this GDAL reads no HDF5")
+    with h5py.File(tmp_path / "a.h5", "w") as file:
+        file.create_dataset("z", data=np.ones((40, 48), np.uint8), chunks=(8, 8), compression="gzip")
+    content = bytearray((tmp_path / "a.h5").read_bytes())
+    content[100:900] = bytes(800)
+    (tmp_path / "a.h5").write_bytes(content)
+    for source in ("a.h5", f'HDF5:"{tmp_path / "a.h5"}"://z'):
+        band = f'<SourceFilename relativeToVRT="{int(source == "a.h5")}">{source}</SourceFilename>'
+        (tmp_path / "v.vrt").write_text(
+            '<VRTDataset rasterXSize="48" rasterYSize="40"><VRTRasterBand dataType="Byte" band="1">'
+            f"<SimpleSource>{band}"
+            "<SourceBand>1</SourceBand></SimpleSource></VRTRasterBand></VRTDataset>"
+        )
+        with pytest.raises(ValueError, match=r"a\.h5: is a damaged HDF5 file"):
+            read_image(tmp_path / "v.vrt")
+    assert capfd.readouterr() == ("", "")
+
+
+def test_a_whole_hdf5_image_whose_other_part_needs_what_is_not_there_is_read(tmp_path):
+    """A filter that is not installed is no damage; and a process that has no h5py says nothing of the file."""
+    h5py = pytest.importorskip("h5py")
+    path = tmp_path / "a.h5"
+    with h5py.File(path, "w") as file:
+        file.create_dataset("good", data=np.ones((40, 48), np.uint8))
+        made = h5py.h5p.create(h5py.h5p.DATASET_CREATE)
+        made.set_chunk((8, 8))
+        made.set_filter(32015, h5py.h5z.FLAG_OPTIONAL, ())
+        space = h5py.h5s.create_simple((40, 48))
+        other = h5py.h5d.create(file.id, b"other", h5py.h5t.NATIVE_UINT8, space, made)
+        other.write_direct_chunk((0, 0), b"packed")
+    assert walk_hdf5(path)
+    path.write_bytes(path.read_bytes()[:200])
+    assert not walk_hdf5(path)

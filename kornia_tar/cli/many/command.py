@@ -102,9 +102,9 @@ def _do(a: argparse.Namespace) -> int:
         print(f"{anew} of {len(jobs)} pairs are done anew: files, settings or weights have changed", file=sys.stderr)
     others = [row for name, row in known.items() if name not in jobs]  # of another table; their folders are ours, too
     if a.ray_address and todo:
-        crew = _on_ray(setup, a.ray_address, a.workers, a.threads, a.at_once)
+        crew = _on_ray(setup, a.ray_address, a.workers, a.threads, a.at_once, len(todo))
     else:
-        crew = _here(here, registrar, a.workers, a.at_once)
+        crew = _here(here, registrar, a.workers, a.at_once, len(todo))
     with (
         crew as (new_worker, count, check, at_once),
         closing(register_all(todo, new_worker, count, check, at_once)) as run,
@@ -119,9 +119,9 @@ def _do(a: argparse.Namespace) -> int:
 
 
 @contextmanager
-def _here(setup: Setup, registrar: Registrar, workers: int | None, at_once: int | None) -> Iterator[Crew]:
+def _here(setup: Setup, registrar: Registrar, workers: int | None, at_once: int | None, pairs: int) -> Iterator[Crew]:
     """The workers of this machine; one alone takes the registrar that is there."""
-    each = at_once or _by_device(choose_device(setup.device))
+    each = _each(at_once, choose_device(setup.device), pairs, workers or 1)
     if workers is None or workers == 1:
         yield partial(ThisProcess, lambda: registrar, setup.weights, each), 1, lambda: None, each
     else:
@@ -130,17 +130,19 @@ def _here(setup: Setup, registrar: Registrar, workers: int | None, at_once: int 
 
 @contextmanager
 def _on_ray(
-    setup: Setup, address: str, workers: int | None, threads: int | None, at_once: int | None
+    setup: Setup, address: str, workers: int | None, threads: int | None, at_once: int | None, pairs: int
 ) -> Iterator[Crew]:
     """The same for a cluster, which is left at the end."""
     with joined(address, workers, threads, setup.device) as shares:
-        there, each = setup._replace(device=shares.device, threads=shares.threads), at_once or _by_device(shares.device)
+        there = setup._replace(device=shares.device, threads=shares.threads)
+        each = _each(at_once, shares.device, pairs, shares.workers)
         yield partial(RayWorker, there.registrar, setup.weights, shares, each), shares.workers, check_cluster, each
 
 
-def _by_device(device: str) -> int:
-    """How many pairs a worker does at once, where nobody tells it."""
-    return ON_GPU if device.startswith("cuda") else 1  # torch does not bear threads on Apple's GPUs
+def _each(told: int | None, device: str, pairs: int, workers: int) -> int:
+    """How many pairs a worker does at once: as many as are told, else by the device; no more than there are for it."""
+    wanted = told or (ON_GPU if device.startswith("cuda") else 1)  # torch does not bear threads on Apple's GPUs
+    return max(1, min(wanted, -(-pairs // workers)))
 
 
 def _end(out: Path, rows: list[Row], others: list[Row]) -> int:

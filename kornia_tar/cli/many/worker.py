@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import math
 import threading
 from collections.abc import Callable
@@ -48,18 +49,25 @@ class PairWorker:
         """Register one pair; whatever is wrong with it becomes its row."""
         row = waiting(name, job)
         try:
-            try:
-                found = self._found(job)
-            except torch.OutOfMemoryError:
-                if self._at_once == 1:
-                    raise
-                with self._short:  # beside others the memory may not do; one such pair at a time
+            found = self._beside_others(job)
+            if found is None:
+                with self._short:  # one such pair at a time
                     found = self._found(job)
         except ERRORS as error:
             return replace(row, status="failed", reason=one_line(error))
         except Exception as error:  # a library's own kind, or a fault of ours: this pair's all the same, and no other's
             return replace(row, status="failed", reason=f"{type(error).__name__}: {one_line(error)}")
         return _row(row, found)
+
+    def _beside_others(self, job: PairJob) -> PairOutcome | None:
+        """None where the memory did not do, though it may for one alone; what the attempt held is free by then."""
+        try:
+            return self._found(job)
+        except torch.OutOfMemoryError:
+            if self._at_once == 1:
+                raise
+        gc.collect()
+        return None
 
     def _found(self, job: PairJob) -> PairOutcome:
         assert self._registrar is not None, "start comes first"

@@ -120,30 +120,35 @@ class EncodingBatches:
         with self._order:
             queue = self._waiting[kind]
             batch = [queue.popleft() for _ in range(min(most, len(queue)))]
-        if not _encode(encode, batch, words):
-            for one in batch:  # each that can be encoded alone, is: memory may not do for all
-                _encode(encode, [one], words)
-        else:
-            self.sizes[len(batch)] += 1
+        for part in [batch] if _answered(encode, batch, words) else [[one] for one in batch]:
+            if len(part) < len(batch):  # each that can be encoded alone, is: memory may not do for all
+                _answered(encode, part, words)
+            self.sizes[len(part)] += 1
 
 
-def _encode(encode: Encode, batch: list[_Asked], words: bool) -> bool:
+def _answered(encode: Encode, batch: list[_Asked], words: bool) -> bool:
     """Answer a batch, a single image by its error, too. Returns whether all are answered."""
-    masks = [one.mask for one in batch if one.mask is not None]
-    try:
-        features = encode(
-            torch.cat([one.image for one in batch]), torch.cat([one.modality for one in batch]),
-            torch.cat(masks) if masks else None, None, words,
-        )  # fmt: skip
-        rows = [features] if len(batch) == 1 else [_row(features, k) for k in range(len(batch))]
-    except BaseException as error:
+    rows = _rows(encode, batch, words)
+    if isinstance(rows, BaseException):
         if len(batch) > 1:
             return False
-        batch[0].error = error
+        batch[0].error = rows
         return True
     for one, row in zip(batch, rows, strict=True):
         one.features = row
     return True
+
+
+def _rows(encode: Encode, batch: list[_Asked], words: bool) -> list[ImageFeatures] | BaseException:
+    """Encode a batch; returns the features of each image, or what went wrong, which then holds no image's answer."""
+    masks = [one.mask for one in batch if one.mask is not None]
+    images, modality = torch.cat([one.image for one in batch]), torch.cat([one.modality for one in batch])
+    del batch
+    try:
+        features = encode(images, modality, torch.cat(masks) if masks else None, None, words)
+        return [features] if len(images) == 1 else [_row(features, k) for k in range(len(images))]
+    except BaseException as error:
+        return error
 
 
 def _row(features: ImageFeatures, k: int) -> ImageFeatures:
