@@ -209,18 +209,16 @@ def walk_hdf5(path: Path) -> bool:
             process.kill()  # also after Ctrl-C, of which it would not hear
     if code < 0:
         raise ValueError(f"is damaged: reading it is ended by signal {-code}")
-    return (
-        not seen or code != DAMAGED
-    )  # nothing seen: h5py is not there, as where this process has it by its path alone
+    # Where nothing was seen h5py is not there, as where this process has it by its path alone.
+    return not seen or code != DAMAGED
 
 
 def _listen(stream: Any, signs: Queue[bytes]) -> None:
     """Hand on what comes out of a process as it comes; nothing, once, at its end."""
-    sign = b"."
-    while sign:
-        with suppress(ValueError):  # it was closed meanwhile
-            sign = stream.read1(4096)
-        signs.put(sign)
+    with suppress(ValueError):  # it was closed meanwhile, and nobody waits
+        while sign := stream.read1(4096):
+            signs.put(sign)
+    signs.put(b"")
 
 
 def remove_own(folder: Path, pattern: str) -> None:

@@ -31,9 +31,8 @@ from kornia_tar.network.second_look import (
 from kornia_tar.network.tafe import TAFE, LandCoverConfig, LandCoverHead, TAFEConfig, read_ground
 
 Encode = Callable[[Tensor, Tensor | None, Tensor | None, Tensor | None, bool], ImageFeatures]
-Batches = Callable[
-    [Encode, Tensor, Tensor, Tensor | None, bool], ImageFeatures
-]  # see registration/alignment/batches.py
+# See registration/alignment/batches.py.
+Batches = Callable[[Encode, Tensor, Tensor, Tensor | None, bool], ImageFeatures]
 
 SURE_TRUST = 20.0  # matches' worth of trust in a field that is given: as around the cells of true pairs
 

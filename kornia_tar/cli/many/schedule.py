@@ -50,19 +50,17 @@ def register_all(
         new_worker: makes a worker that has not started yet.
         count: how many workers there are at a time, at most.
         check: is called while nothing ends.
-        at_once: how many pairs a worker does at once.
+        at_once: how many pairs a worker does at once; with more than its share the first one to start takes others'.
 
     Raises:
         RuntimeError: pairs are left, and no worker starts; the message says why. What ``check`` raises.
     """
-    at_once = min(at_once, -(-len(jobs) // count))  # the first one to start must not take what is the others' share
     left, again = deque(jobs), deque[str]()  # those whose worker died come last, for it may have been their fault
     deaths = Counter[str]()
     workers: list[Worker] = []  # that live
     free: dict[Worker, int] = {}  # how many more pairs each that has started can take
-    tasks: dict[
-        Future[Any], tuple[Worker, str | None, int]
-    ] = {}  # and the pair, None: it starts; and how many it is for
+    # Whose work each is, the pair, None: it starts; and how many pairs' room it takes.
+    tasks: dict[Future[Any], tuple[Worker, str | None, int]] = {}
     failed_starts, why = 0, ""
 
     def give(worker: Worker, name: str, room: int) -> None:

@@ -120,10 +120,12 @@ class EncodingBatches:
         with self._order:
             queue = self._waiting[kind]
             batch = [queue.popleft() for _ in range(min(most, len(queue)))]
-        for part in [batch] if _answered(encode, batch, words) else [[one] for one in batch]:
-            if len(part) < len(batch):  # each that can be encoded alone, is: memory may not do for all
-                _answered(encode, part, words)
-            self.sizes[len(part)] += 1
+        if _answered(encode, batch, words):
+            self.sizes[len(batch)] += 1
+            return
+        for one in batch:  # each that can be encoded alone, is: memory may not do for all
+            _answered(encode, [one], words)
+            self.sizes[1] += 1
 
 
 def _answered(encode: Encode, batch: list[_Asked], words: bool) -> bool:

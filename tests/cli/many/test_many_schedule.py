@@ -105,7 +105,7 @@ def test_pairs_that_were_beside_one_that_kills_its_worker_are_tried_alone_and_li
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(ScriptedWorker, "register", register)
         patch.setattr(schedule, "PATIENCE", 0.01)
-        rows = dict(register_all(jobs(8), script, 2, answer, at_once=9))
+        rows = dict(register_all(jobs(8), script, 2, answer, at_once=4))
     assert {name for name, row in rows.items() if row.status == "failed"} == {"p1"} and len(rows) == 8
     assert together[0] == {"p0", "p2", "p4", "p6"} and together[1] == {"p1", "p3", "p5", "p7"}, "an equal share each"
     assert sorted(map(sorted, together[2:])) == [["p1"], ["p3"], ["p5"], ["p7"]]
